@@ -1,0 +1,76 @@
+"""Batches straight out of tensors: no per-item loading, no worker processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
+    """Images uint8 (N, C, H, W) and labels (N,), indexed a batch at a time.
+
+    Pixels stay bytes in memory, a quarter of float32, and become [0, 1] when a batch is taken (measured at
+    batch 128: 90 microseconds, against 60 from float32; a training step takes 50,000).
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels.long()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images float32 (n, C, H, W) in [0, 1] and labels int64 (n,) for an index tensor (n,) or a slice."""
+        return self.images[index].to(torch.float32).div_(255), self.labels[index]
+
+
+class BatchIndices(Sampler[Tensor]):
+    """The index tensors of an epoch's batches, the last one possibly short.
+
+    With a seed the order is a function of (seed, epoch) alone, so that a resumed run sees what an
+    uninterrupted one would have seen. Lightning calls `set_epoch`; a hand-written loop should too, or each
+    epoch is the same.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
+        """
+        Args:
+            size: of the data set.
+            batch_size: at least 1.
+            seed: not negative; None for the canonical order in every epoch.
+        """
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, whose batches the next iteration yields."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = np.arange(self.size)
+        if self.seed is not None:
+            # Its own generator: neither reads nor moves torch's global one, which the model's noise draws
+            # from. RandomState rather than default_rng, because NumPy has frozen its streams.
+            np.random.RandomState((self.seed, self.epoch)).shuffle(order)
+        yield from torch.from_numpy(order).split(self.batch_size)
+
+
+def batch_loader(dataset: ImageTensors, batch_size: int, seed: int | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A loader of (images, labels) batches: shuffled by (seed, epoch), or in fixed order without a seed."""
+    sampler = BatchIndices(len(dataset), batch_size, seed)
+    # batch_size=None: the sampler's elements are batches, and are handed to the data set as they are.
+    # generator: DataLoader draws a seed for its workers, even for none, and not from the global one then.
+    return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

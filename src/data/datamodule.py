@@ -1,0 +1,185 @@
+"""The data module that training, evaluation and sweeps share."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from src.data.batches import ImageTensors, batch_loader
+from src.data.files import ROLES
+from src.data.idx import read_idx
+from src.data.sources import GoodFile, IdxSource
+from src.errors import UserError
+
+Loader = DataLoader[tuple[Tensor, Tensor]]
+
+
+class ImageDataModule(LightningDataModule):
+    """A labelled image set held in memory, in pixel units: float32 (N, C, H, W) in [0, 1], labels int64 (N,).
+
+    The canonical training set is split into training and validation images by `split_seed` alone; the test
+    set is used as it is, in its canonical order.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str | os.PathLike[str],
+        source: Callable[[Path], Mapping[str, GoodFile]] | None = None,
+        num_classes: int = 10,
+        image_shape: Sequence[int] = (1, 28, 28),
+        batch_size: int = 128,
+        val_size: int = 10_000,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            name: of the set; part of `fingerprint`, and of the names of everything made from this data.
+            root: the folder where the files are or shall be; see `IdxSource` for the layouts.
+            source: finds, verifies and fetches the files below `root`, as `IdxSource` does. None: the four
+                files must be there already, under MNIST's names, and are only checked to be sound IDX.
+            num_classes: labels are 0 to num_classes - 1.
+            image_shape: (C, H, W).
+            batch_size: for all three loaders.
+            val_size: how many of the training images are set aside for validation.
+            split_seed: decides which ones; 0 to 2**32 - 1.
+            seed: decides, together with the epoch, the order of the training batches; 0 to 2**32 - 1.
+
+        Raises:
+            UserError: an argument out of its range.
+        """
+        super().__init__()
+        self.name: str = name
+        self.root = Path(root).expanduser()
+        self.num_classes = num_classes
+        self.image_shape = tuple(int(size) for size in image_shape)
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.seed = seed
+        self._source = source if source is not None else IdxSource()
+        self._found: Mapping[str, GoodFile] = {}
+        self._sets: dict[str, ImageTensors] = {}
+        chw = len(self.image_shape) == 3 and min(self.image_shape) >= 1
+        _require(chw, "image_shape", image_shape, "three sizes: C, H and W")
+        _require(num_classes >= 1, "num_classes", num_classes, "at least 1")
+        _require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        _require(val_size >= 1, "val_size", val_size, "at least 1")
+        _require(0 <= split_seed < 2**32, "split_seed", split_seed, "from 0 to 2**32 - 1")
+        _require(0 <= seed < 2**32, "seed", seed, "from 0 to 2**32 - 1")
+
+    def prepare_data(self) -> None:
+        """Verify the files on disk and fetch what is missing or altered; quick when all is well.
+
+        Raises:
+            UserError: they are not to be had, or `root` cannot be used; the message says what would help.
+        """
+        self._found = self._source(self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load what a stage needs and is not loaded yet.
+
+        Args:
+            stage: "fit" or "validate": the canonical training set; "test": the test set; otherwise both.
+
+        Raises:
+            UserError: as `prepare_data`, or the files' content does not fit `image_shape`, `num_classes` or
+            `val_size`.
+        """
+        if stage != "test" and "fit" not in self._sets:
+            images, labels = self._load("train")
+            fit, val = self._split(len(labels))
+            self._sets["fit"] = ImageTensors(images[fit], labels[fit])
+            self._sets["val"] = ImageTensors(images[val], labels[val])
+        if stage not in ("fit", "validate") and "test" not in self._sets:
+            self._sets["test"] = ImageTensors(*self._load("test"))
+
+    def train_dataloader(self) -> Loader:
+        """Batches of the training images, in an order set by `seed` and the epoch: see `BatchIndices`."""
+        return self._loader("fit", self.seed)
+
+    def val_dataloader(self) -> Loader:
+        """Batches of the validation images, always in the same order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Loader:
+        """Batches of the test images in canonical order."""
+        return self._loader("test")
+
+    def test_set(self, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """The first `limit` test images in canonical order, or all.
+
+        Returns:
+            images, float32 (limit, C, H, W) in [0, 1], and labels, int64 (limit,); the caller's to change.
+
+        Raises:
+            UserError: `limit` is not in 1 to the number of test images; and as `setup`.
+        """
+        self.setup("test")
+        test = self._sets["test"]
+        if limit is not None and not 1 <= limit <= len(test):
+            right = f"from 1 to {len(test)}, the number of {self.name}'s test images, or null for all"
+            raise UserError(f"limit={limit} is out of range: it must be {right}")
+        images, labels = test[slice(0, limit)]
+        # The images are fresh, converted from bytes; the labels would still be the set's own memory.
+        return images, labels.clone()
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 in hex that stands for the set's name and its four files' content; loads no images.
+
+        Prepares the data if that has not been done. Raises UserError as `prepare_data`.
+        """
+        lines = [self.name, *(f"{role} {self._files()[role].md5}" for role in ROLES)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _files(self) -> Mapping[str, GoodFile]:
+        # Lightning calls prepare_data in one process a machine only; the others find the files here.
+        if not self._found:
+            self.prepare_data()
+        return self._found
+
+    def _load(self, part: str) -> tuple[Tensor, Tensor]:
+        """One part's images, uint8 (N, C, H, W), and labels, uint8 (N,), checked against the config."""
+        image_file, label_file = (self._files()[f"{part}_{kind}"].path for kind in ("images", "labels"))
+        images, labels = read_idx(image_file), read_idx(label_file)
+        channels, height, width = self.image_shape
+        if images.dim() == 3 and channels == 1:
+            images = images.unsqueeze(1)
+        if images.shape[1:] != (channels, height, width):
+            fault = f"image_shape={self.image_shape}, and {image_file} is of shape {tuple(images.shape)}"
+        elif labels.shape != images.shape[:1]:
+            fault = f"root={self.root} holds {len(images)} {part} images and {tuple(labels.shape)} labels"
+        elif len(labels) and int(labels.max()) >= self.num_classes:
+            fault = f"num_classes={self.num_classes}, and {label_file} has labels up to {int(labels.max())}"
+        else:
+            return images, labels
+        raise UserError(f"data.{fault}: they do not fit together")
+
+    def _split(self, size: int) -> tuple[Tensor, Tensor]:
+        """The training and the validation images' indices, each in ascending order."""
+        if self.val_size >= size:
+            raise UserError(f"data.val_size={self.val_size} is out of range: it must be below {size}, all images")
+        # RandomState, because NumPy has frozen its streams: the same split with every version, for ever.
+        order = np.random.RandomState(self.split_seed).permutation(size)
+        train, val = np.sort(order[self.val_size :]), np.sort(order[: self.val_size])
+        return torch.from_numpy(train), torch.from_numpy(val)
+
+    def _loader(self, part: str, seed: int | None = None) -> Loader:
+        self.setup({"fit": "fit", "val": "validate", "test": "test"}[part])
+        # Lightning recommends worker processes to every loader; one that indexes tensors would wait for them.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        return batch_loader(self._sets[part], self.batch_size, seed)
+
+
+def _require(holds: bool, name: str, value: object, right: str) -> None:
+    if not holds:
+        raise UserError(f"data.{name}={value} is out of range: it must be {right}")

@@ -1,0 +1,36 @@
+"""A progress bar for downloads, shown only to people."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr, gone when the block ends; nothing at all where stderr is not a terminal (logs, pipes,
+    CI).
+
+    Args:
+        description: what is on its way.
+        total: its size in bytes, or None where that is not known: the bar then only shows that something
+        moves.
+
+    Yields:
+        A function to call with the number of bytes that have just arrived.
+    """
+    amounts = (DownloadColumn(), TimeRemainingColumn()) if total else (TimeElapsedColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *amounts)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda size: progress.advance(task, size)

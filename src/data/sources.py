@@ -1,0 +1,210 @@
+"""From a folder to four verified files: those that are there and good, and the rest from the origins, in
+order."""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from src.data.files import ROLES, STANDARD, IdxFile
+from src.data.idx import read_content, write_atomically
+from src.data.origins import Origin, Unavailable
+from src.errors import UserError
+
+_REST_NS = 2 * 10**9
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GoodFile:
+    """A verified file on disk (gzipped where its name ends in `.gz`) and its uncompressed content's MD5."""
+
+    path: Path
+    md5: str
+
+
+@dataclass(frozen=True)
+class IdxSource:
+    """The four IDX files of a data set, and how to get them: `source(root)` is all there is to call.
+
+    A file is looked for in `<root>/<folder>/` (torchvision's layout) and directly in `<root>`, plain or with
+    `.gz` added, and used where it lies when it is good: nothing is written then, so `root` may be read-only.
+    Files that are missing or altered come from the origins, the first that delivers, and are written plain.
+
+    Attributes:
+        train_images, train_labels, test_images, test_labels: the files.
+        folder: below `root`, such as "MNIST/raw"; empty to look in every `*/raw` (for files brought by hand).
+        origins: asked in this order (see `src.data.origins`).
+    """
+
+    train_images: IdxFile = STANDARD["train_images"]
+    train_labels: IdxFile = STANDARD["train_labels"]
+    test_images: IdxFile = STANDARD["test_images"]
+    test_labels: IdxFile = STANDARD["test_labels"]
+    folder: str = ""
+    origins: Sequence[Origin] = ()
+
+    def __call__(self, root: Path) -> dict[str, GoodFile]:
+        """Verify the files under `root`, get those that are missing or altered, and say where each one lies.
+
+        Safe when several processes start at once: one gets the files, the others wait and find them.
+
+        Returns:
+            a GoodFile for each of ROLES.
+
+        Raises:
+            UserError: `root` is no folder, it cannot be written to, the disk is full, or no origin delivers.
+        """
+        # os.path, because pathlib's counterparts raise where a parent folder may not be read.
+        if os.path.lexists(root) and not os.path.isdir(root):
+            raise UserError(f"data.root={root} is not a folder; it must be one, or a path to make one at")
+        good, bad = self._look(root)
+        if not bad:
+            return good
+        if not self.origins:
+            raise UserError(self._not_found(root, bad, []))
+        try:
+            with _lock(root):
+                good, bad = self._look(root)
+                return good | self._fetch(root, bad)
+        except OSError as error:
+            raise UserError(f"{self._lacks(root, bad)}, and cannot be written: {_mend(error)}") from error
+
+    def _file(self, role: str) -> IdxFile:
+        file: IdxFile = getattr(self, role)
+        return file
+
+    def _look(self, root: Path) -> tuple[dict[str, GoodFile], dict[str, dict[Path, str]]]:
+        """The good files by role; for each other role, the files in its place and what is wrong with them."""
+        folders = [*([root / self.folder] if self.folder else sorted(root.glob("*/raw"))), root]
+        good: dict[str, GoodFile] = {}
+        bad: dict[str, dict[Path, str]] = {}
+        for role in ROLES:
+            faults: dict[Path, str] = {}
+            for path in _candidates(folders, self._file(role).name):
+                try:
+                    good[role] = GoodFile(path, _verified(path, self._file(role)))
+                    break
+                except UserError as error:
+                    faults[path] = str(error)
+            if role not in good:
+                bad[role] = faults
+            else:
+                for path, fault in faults.items():
+                    log.warning("%s is corrupt: %s; using %s instead", path, fault, good[role].path)
+        return good, bad
+
+    def _fetch(self, root: Path, bad: dict[str, dict[Path, str]]) -> dict[str, GoodFile]:
+        """Get and store a good file for every role in `bad`."""
+        for path, fault in (item for altered in bad.values() for item in altered.items()):
+            log.warning("%s is corrupt: %s; getting a good copy", path, fault)
+        got: dict[str, GoodFile] = {}
+        failures = []
+        for origin in self.origins:
+            wanted = {role: self._file(role) for role in bad if role not in got}
+            if not wanted:
+                break
+            try:
+                for role, content in origin(wanted):
+                    got[role] = self._store(self._target(root, role, bad[role]), role, content)
+            except Unavailable as error:
+                log.info("no data from here, going on to the next source: %s", error)
+                failures.append(str(error))
+        if lacking := {role: faults for role, faults in bad.items() if role not in got}:
+            raise UserError(self._not_found(root, lacking, failures))
+        return got
+
+    def _target(self, root: Path, role: str, altered: Iterable[Path]) -> Path:
+        """Where a fetched file goes: in the place of an altered plain one, otherwise torchvision's."""
+        plain = [path for path in altered if path.suffix != ".gz"]
+        return plain[0] if plain else root / self.folder / self._file(role).name
+
+    def _store(self, path: Path, role: str, content: bytes) -> GoodFile:
+        try:
+            md5 = self._file(role).check(content)
+        except UserError as error:
+            raise Unavailable(f"{path.name} came, but {error}") from error
+        write_atomically(path, content)
+        return GoodFile(path, md5)
+
+    def _lacks(self, root: Path, bad: Mapping[str, Mapping[Path, str]]) -> str:
+        """The missing files by name, the altered ones by path with what is wrong with them."""
+        lacking = []
+        for role, faults in bad.items():
+            corrupt = "; ".join(f"{path} is corrupt: {fault}" for path, fault in faults.items())
+            lacking.append(f"{self._file(role).name} ({corrupt or 'missing'})")
+        return f"{root} lacks {', '.join(lacking)}"
+
+    def _not_found(self, root: Path, bad: Mapping[str, Mapping[Path, str]], failures: list[str]) -> str:
+        tried = f", and no source delivers: {'; '.join(failures)}" if failures else ""
+        names = ", ".join(self._file(role).name for role in ROLES)
+        message = (
+            f"{self._lacks(root, bad)}{tried}. To bring the files by hand, put {names} (plain or .gz) into"
+            f" {root / self.folder}, or set data.root to a folder that holds them"
+        )
+        # One line, whatever pip or a server had to say.
+        return " ".join(message.split())
+
+
+def _verified(path: Path, file: IdxFile) -> str:
+    """The MD5 of a good file's uncompressed content; UserError, saying what is wrong, for any other.
+
+    A file that has not changed since it was found good is not read again, so that a sweep of a thousand jobs
+    in one process does not verify the same 55 MB a thousand times.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"it cannot be read: {error.strerror}") from error
+    state = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    # File times are coarse: two changes within one tick look like one. So only a file at rest is remembered.
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < _REST_NS:
+        return file.check(read_content(path))
+    return _verified_in_state(path, file, state)
+
+
+@lru_cache(maxsize=64)
+def _verified_in_state(path: Path, file: IdxFile, state: tuple[int, ...]) -> str:
+    return file.check(read_content(path))
+
+
+def _candidates(folders: list[Path], name: str) -> list[Path]:
+    """The existing files that may be `name`; plain ones first, because they need no decompression."""
+    paths = [folder / f"{name}{ending}" for ending in ("", ".gz") for folder in folders]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Only one process at a time may write below `root`, which is made if it is not there.
+
+    The lock lies inside, not beside, `root`: whoever may write the files may then also write the lock, as
+    with a data volume mounted at /data by someone who owns nothing in /.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is preparing %s", root)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _mend(error: OSError) -> str:
+    """What the operating system said, and what would help."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "make room" if full else "give permission to write"
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}; {advice}, or set data.root to another folder"
