@@ -1,0 +1,7 @@
+"""The networks: the classifier under protection and the noise-augmented VQ-VAE, both LightningModules."""
+
+from src.models.classifier import Classifier
+from src.models.quantizer import EMAQuantizer, Quantized
+from src.models.vqvae import VQVAE
+
+__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized"]

@@ -1,0 +1,124 @@
+"""Checkpoints: Lightning's files plus what is needed to trust them later.
+
+A checkpoint holds plain types and tensors only, loads with ``weights_only=True``, and carries under
+:data:`PROVENANCE` which data and configuration it came from and a fingerprint of its weights.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from src.errors import UserError
+
+PROVENANCE = "defense_vqvae"
+Module = TypeVar("Module", bound=LightningModule)
+
+
+def weights_fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes of all tensors in ``state``, independent of their order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a checkpoint's weights come from."""
+
+    model: str  #: name of the model's configuration, such as "vqvae"
+    data: str  #: name of the training data
+    data_fingerprint: str
+    image_shape: list[int]  #: [C, H, W]
+    seed: int
+    epochs: int  #: epochs trained so far
+    planned_epochs: int
+    noise: float | None = None  #: σ of the training noise; None for a model without one
+    config: dict[str, Any] = field(default_factory=dict)  #: the model's arguments
+    weights: str = ""  #: fingerprint, filled in by :func:`stamp`
+
+
+def stamp(checkpoint: dict[str, Any], provenance: Provenance) -> None:
+    """Add ``provenance``, with the fingerprint of the weights, to a Lightning checkpoint."""
+    weights = weights_fingerprint(checkpoint["state_dict"])
+    checkpoint[PROVENANCE] = asdict(provenance) | {"weights": weights}
+
+
+def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance]:
+    """Read and verify a checkpoint.
+
+    Args:
+        path: the file.
+        remedy: the command that makes a good one; part of every error message.
+
+    Raises:
+        UserError: the file is missing, unreadable, truncated, altered, or not one of ours.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}; train it with: {remedy}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        stored = checkpoint[PROVENANCE]
+        provenance = Provenance(**{f.name: stored[f.name] for f in fields(Provenance)})
+        intact = weights_fingerprint(checkpoint["state_dict"]) == provenance.weights
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise UserError(f"{path} is truncated or no checkpoint of ours ({reason}); train again: {remedy}") from error
+    if not intact:
+        raise UserError(f"the weights in {path} are not those that were saved; train it again with: {remedy}")
+    return checkpoint, provenance
+
+
+def load_module(cls: type[Module], path: Path, remedy: str) -> tuple[Module, Provenance]:
+    """Rebuild a frozen ``cls`` in eval mode from a checkpoint.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`, or the weights do not fit ``cls``.
+    """
+    checkpoint, provenance = read_checkpoint(path, remedy)
+    try:
+        module = cls(**checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY])
+        module.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} does not fit {cls.__name__} ({reason}); train again: {remedy}") from error
+    return module.eval().requires_grad_(False), provenance
+
+
+def save_weights_only(source: dict[str, Any], path: Path) -> None:
+    """Write, atomically, what inference needs of a Lightning checkpoint: no optimizer, loop or callback state."""
+    kept = {
+        key: source[key]
+        for key in (
+            "state_dict",
+            "pytorch-lightning_version",
+            "epoch",
+            "global_step",
+            LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
+            PROVENANCE,
+        )
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        torch.save(kept, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,121 @@
+"""Vector quantization with an exponential-moving-average codebook."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.straight_through import straight_through
+
+
+class Quantized(NamedTuple):
+    """What :class:`EMAQuantizer` returns."""
+
+    values: Tensor  #: nearest codes, shape of the input; the gradient passes straight through
+    indices: Tensor  #: which codes, (N, H, W), int64
+    commitment: Tensor  #: mean squared distance of the input to its codes, scalar; pulls the encoder only
+
+
+class EMAQuantizer(nn.Module):
+    """Replaces every D-vector of a feature map by its nearest code. van den Oord et al., arXiv:1711.00937.
+
+    Codes follow the encoder by the moving averages of appendix A.1 instead of by gradients:
+
+        n_k ← γ n_k + (1 − γ) Σ 1[z → k],    m_k ← γ m_k + (1 − γ) Σ_{z → k} z,    e_k = m_k / n_k,
+
+    with n_k Laplace-smoothed by ``epsilon``. The first training batch initializes all codes with vectors drawn from
+    it. A code whose n_k falls below ``revive_below`` is dead and restarts at a vector of the current batch.
+
+    In ``eval()`` nothing changes. The gradient passes straight through in both modes, so that an attack that
+    differentiates through a trained model is not stopped by the quantizer.
+
+    Args:
+        codes: number of codes K.
+        dimension: length D of a code.
+        decay: γ, in [0, 1).
+        epsilon: Laplace smoothing of n_k, > 0.
+        revive_below: expected number of vectors a batch under which a code counts as dead; 0 never revives.
+    """
+
+    codebook: Tensor
+    cluster_size: Tensor
+    cluster_sum: Tensor
+    initialized: Tensor
+
+    def __init__(
+        self,
+        codes: int = 512,
+        dimension: int = 64,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        revive_below: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.decay, self.epsilon, self.revive_below = decay, epsilon, revive_below
+        self.register_buffer("codebook", torch.randn(codes, dimension))
+        self.register_buffer("cluster_size", torch.ones(codes))
+        self.register_buffer("cluster_sum", self.codebook.clone())
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize ``z``, shape (N, D, H, W); computed in float32 whatever the autocast precision."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            vectors = z.movedim(1, -1).reshape(-1, z.shape[1])  # (N·H·W, D)
+            if self.training and not self.initialized:
+                self._initialize(vectors.detach())
+            flat_indices = self._nearest(vectors.detach())
+            indices = flat_indices.view(z.shape[0], *z.shape[2:])
+            values = F.embedding(indices, self.codebook).movedim(-1, 1)
+            if self.training:
+                self._update(vectors.detach(), flat_indices)
+            return Quantized(straight_through(values, z), indices, F.mse_loss(z, values))
+
+    def _nearest(self, vectors: Tensor) -> Tensor:
+        """argmin_k ‖v − e_k‖² = argmin_k ½‖e_k‖² − v·e_k, for (M, D) vectors; (M,) indices."""
+        half_norms = self.codebook.square().sum(1) / 2
+        return torch.addmm(half_norms, vectors, self.codebook.T, alpha=-1).argmin(1)
+
+    @torch.no_grad()
+    def _initialize(self, vectors: Tensor) -> None:
+        self._restart(torch.ones_like(self.cluster_size, dtype=torch.bool), vectors)
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def _update(self, vectors: Tensor, indices: Tensor) -> None:
+        """One step of the moving averages, then of the dead codes. The sums are taken over the whole batch."""
+        codes = len(self.codebook)
+        counts = torch.bincount(indices, minlength=codes).to(vectors.dtype)
+        sums = torch.zeros_like(self.cluster_sum).index_add_(0, indices, vectors)
+        self.cluster_size.lerp_(counts, 1 - self.decay)
+        self.cluster_sum.lerp_(sums, 1 - self.decay)
+        total = self.cluster_size.sum()
+        smoothed = (self.cluster_size + self.epsilon) / (total + codes * self.epsilon) * total
+        self.codebook.copy_(self.cluster_sum / smoothed.unsqueeze(1))
+        self._restart(self.cluster_size < self.revive_below, vectors)
+
+    def _restart(self, dead: Tensor, vectors: Tensor) -> None:
+        """Move the codes marked in ``dead`` (K,) to vectors drawn from (M, D) ``vectors``, counted once each."""
+        number = int(dead.sum())
+        if number == 0:
+            return
+        drawn = vectors[torch.randint(len(vectors), (number,), device=vectors.device)]
+        self.codebook[dead] = drawn
+        self.cluster_sum[dead] = drawn
+        self.cluster_size[dead] = 1.0
+
+
+def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """How many codes are at work.
+
+    Args:
+        indices: code indices of any shape.
+        codes: size K of the codebook.
+
+    Returns:
+        perplexity exp(−Σ p log p) of their frequencies, in [1, K], and the number of codes used at all; scalars.
+    """
+    frequency = torch.bincount(indices.flatten(), minlength=codes).float() / indices.numel()
+    perplexity = torch.special.entr(frequency).sum().exp()
+    return perplexity, (frequency > 0).sum()
