@@ -1,0 +1,9 @@
+"""Gradient attacks as plain functions: ``f(model, x, y, *, eps, ...) -> x_adv``, all bounded in L-infinity.
+
+They know nothing of defenses: attacking a defended classifier is handing one in as ``model``.
+"""
+
+from src.attacks.budget import check_adversarial
+from src.attacks.gradient import fgsm, ifgsm, input_gradient, mifgsm, pgd
+
+__all__ = ["check_adversarial", "fgsm", "ifgsm", "input_gradient", "mifgsm", "pgd"]

@@ -1,0 +1,162 @@
+"""Attacks that follow the sign of the loss gradient.
+
+Every attack maximizes the cross-entropy of ``model`` at the true label, takes the gradient with respect to the
+input alone (parameters and their ``.grad`` stay untouched) and treats each image by itself, so that results do
+not depend on how images are batched. ``model`` is used in the mode it is in: put it into ``eval()`` first.
+
+Shared arguments:
+    model: x in [0, 1] of shape (N, C, H, W) -> logits (N, K). Not probabilities.
+    x: clean images, (N, C, H, W), float, in [0, 1].
+    y: true labels, (N,), int64.
+    eps: L∞ budget in pixel units, in [0, 1]; 0 returns ``x`` itself.
+
+Shared errors: ``ValueError`` for arguments outside these ranges, and for a model whose output is not (N, K).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.attacks.budget import check_adversarial, check_budget, project
+
+
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """∇ₓ cross-entropy(model(x), y), one gradient an image; same shape as ``x``.
+
+    The loss is summed, not averaged: the gradient of an image must not depend on who shares its batch.
+    Works under ``torch.no_grad()`` too (Lightning's test loop), but not under ``torch.inference_mode()``.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        logits = model(x)
+        if logits.ndim != 2 or len(logits) != len(x):
+            raise ValueError(f"the model must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
+        return torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)[0]
+
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+    """Fast gradient sign method: x + eps · sign(∇ₓ L). Goodfellow et al., arXiv:1412.6572, section 4.
+
+    Returns:
+        Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+    """
+    return ifgsm(model, x, y, eps=eps, steps=1)
+
+
+def ifgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    steps: int = 10,
+    rel_step: float | None = None,
+    refresh_gradient: bool = True,
+) -> Tensor:
+    """Iterative FGSM (the basic iterative method). Kurakin et al., arXiv:1607.02533, section 2.2.
+
+    Args:
+        steps: number of steps, ≥ 1.
+        rel_step: step size divided by eps; 1/steps if None, so that the steps add up to eps.
+        refresh_gradient: recompute the gradient at every step. False keeps the one of the clean image, which
+            is *not* I-FGSM but what the report's code did: FGSM with an eps of steps · rel_step · eps.
+
+    Returns:
+        Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+    """
+    return _ascend(model, x, y, x, eps, steps, rel_step, decay=None, refresh_gradient=refresh_gradient)
+
+
+def mifgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    steps: int = 10,
+    rel_step: float | None = None,
+    decay: float = 1.0,
+    refresh_gradient: bool = True,
+) -> Tensor:
+    """Momentum iterative FGSM. Dong et al., arXiv:1710.06081, algorithm 1.
+
+    g ← decay · g + ∇ₓL / ‖∇ₓL‖₁, the norm taken over each image by itself; x ← x + step · sign(g).
+
+    Args:
+        steps, rel_step, refresh_gradient: as for :func:`ifgsm`.
+        decay: the paper's μ, ≥ 0. 0 is I-FGSM.
+
+    Returns:
+        Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+    """
+    if not decay >= 0:
+        raise ValueError(f"decay must be at least 0; got {decay}")
+    return _ascend(model, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient)
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    steps: int = 40,
+    rel_step: float | None = None,
+    random_start: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Projected gradient descent in the L∞ ball. Madry et al., arXiv:1706.06083, section 2.1.
+
+    Args:
+        steps: number of steps, ≥ 1.
+        rel_step: step size divided by eps; 2.5/steps if None, so that any point of the ball can be reached
+            from any start (Madry et al.'s choice for CIFAR-10).
+        random_start: begin at a uniform point of the ball instead of at ``x``.
+        generator: source of the random start; torch's global one if None.
+
+    Returns:
+        Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+    """
+    start = x
+    if random_start:
+        offset = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        start = (x + eps * (2 * offset - 1)).clamp(0, 1)
+    rel_step = 2.5 / steps if rel_step is None and steps > 0 else rel_step
+    return _ascend(model, x, y, start, eps, steps, rel_step, decay=None, refresh_gradient=True)
+
+
+def _ascend(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    eps: float,
+    steps: int,
+    rel_step: float | None,
+    *,
+    decay: float | None,
+    refresh_gradient: bool,
+) -> Tensor:
+    """The loop all of them share: ``steps`` sign steps from ``start``, projected back after each."""
+    check_budget(x, y, eps, steps)
+    if rel_step is not None and not rel_step > 0:
+        raise ValueError(f"rel_step must be positive; got {rel_step}")
+    if eps == 0:
+        return x
+    step = eps * (1 / steps if rel_step is None else rel_step)
+    x_adv, momentum, gradient = start.detach(), torch.zeros_like(x), None
+    for _ in range(steps):
+        if gradient is None or refresh_gradient:
+            gradient = input_gradient(model, x_adv, y)
+        if decay is None:
+            direction = gradient
+        else:
+            direction = momentum = decay * momentum + _unit_l1(gradient)
+        x_adv = project(x_adv + step * direction.sign(), x, eps)
+    return check_adversarial(x_adv, x, eps)
+
+
+def _unit_l1(gradient: Tensor) -> Tensor:
+    """Each image's gradient divided by its own L1 norm; a gradient of zero stays zero."""
+    norm = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / norm.view(-1, 1, 1, 1)
