@@ -1,0 +1,149 @@
+"""Image compression by K-means on the pixels of each image."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.straight_through import straight_through
+
+#: Images clustered together; bounds memory at 50 MB and keeps the working set in cache.
+CHUNK = 256
+
+
+class KMeansCompression(nn.Module):
+    """Replaces every pixel by the nearest of ``k`` colours, found for each image by itself by Lloyd's algorithm.
+
+    Seeding is k-means++ (Arthur & Vassilvitskii 2007); all images share one sequence of random numbers, so the
+    result for an image does not depend on its batch. The gradient passes straight through.
+
+    Args:
+        k: colours an image, ≥ 1.
+        iterations: Lloyd iterations, ≥ 1.
+        seed: of the k-means++ random numbers.
+        backend: "torch" clusters many images at once; "sklearn" runs :class:`sklearn.cluster.KMeans` on one after
+            the other, some 30 times slower, as a reference.
+    """
+
+    def __init__(
+        self,
+        k: int = 20,
+        iterations: int = 20,
+        seed: int = 0,
+        backend: Literal["torch", "sklearn"] = "torch",
+    ) -> None:
+        super().__init__()
+        if k < 1 or iterations < 1:
+            raise ValueError(f"k and iterations must be at least 1; got {k} and {iterations}")
+        if backend not in ("torch", "sklearn"):
+            raise ValueError(f"backend must be torch or sklearn; got {backend!r}")
+        self.k, self.iterations, self.seed, self.backend = k, iterations, seed, backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compressed images of the shape of ``x`` (N, C, H, W); one colour has C values."""
+        pixels = x.detach().flatten(2).transpose(1, 2)  # (N, H·W, C)
+        compress = self._sklearn if self.backend == "sklearn" else self._torch
+        compressed = [compress(chunk) for chunk in pixels.split(CHUNK)]
+        value = torch.cat(compressed).transpose(1, 2).reshape(x.shape) if compressed else x
+        return straight_through(value.to(x.dtype), x)
+
+    def _torch(self, pixels: Tensor) -> Tensor:
+        centers = seed_centers(pixels, self.k, self.seed)
+        if pixels.shape[2] == 1:
+            return lloyd_1d(pixels[..., 0], centers[..., 0], self.iterations).unsqueeze(2)
+        return lloyd(pixels, centers, self.iterations)
+
+    def _sklearn(self, pixels: Tensor) -> Tensor:
+        from sklearn.cluster import KMeans
+
+        compressed = np.empty(tuple(pixels.shape), dtype=np.float32)
+        for i, image in enumerate(pixels.cpu().numpy()):
+            k = min(self.k, len(np.unique(image, axis=0)))  # sklearn warns of more clusters than colours
+            kmeans = KMeans(k, max_iter=self.iterations, n_init=1, random_state=self.seed).fit(image)
+            compressed[i] = kmeans.cluster_centers_[kmeans.labels_]
+        return torch.from_numpy(compressed).to(pixels.device)
+
+
+def seed_centers(pixels: Tensor, k: int, seed: int) -> Tensor:
+    """Greedy k-means++: each next center is the best of a few pixels drawn with probability ∝ squared distance to the
+    nearest center so far. As many are drawn as scikit-learn draws, 2 + ln k.
+
+    Args:
+        pixels: (N, P, C).
+        k: number of centers.
+        seed: the random numbers are the same for every image.
+
+    Returns:
+        centers, (N, k, C). Where an image has fewer than k colours the surplus centers repeat one.
+    """
+    trials = 2 + int(math.log(k))
+    uniform = torch.rand(k, trials, generator=torch.Generator().manual_seed(seed)).to(pixels)
+    first = pixels[:, int(uniform[0, 0] * pixels.shape[1])]
+    centers = [first]
+    distance = (pixels - first.unsqueeze(1)).square().sum(2)  # (N, P)
+    images = torch.arange(len(pixels), device=pixels.device)
+    for drawn in uniform[1:]:
+        cumulative = distance.cumsum(1)
+        # right=True steps over pixels of distance 0, which are centers already
+        chosen = torch.searchsorted(cumulative, cumulative[:, -1:] * drawn, right=True).clamp_max(pixels.shape[1] - 1)
+        candidates = pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, pixels.shape[2]))  # (N, trials, C)
+        distances = torch.minimum(distance.unsqueeze(1), _distances(candidates, pixels).square())  # (N, trials, P)
+        best = distances.sum(2).argmin(1)
+        centers.append(candidates[images, best])
+        distance = distances[images, best]
+    return torch.stack(centers, 1)
+
+
+def lloyd(pixels: Tensor, centers: Tensor, iterations: int) -> Tensor:
+    """Lloyd's algorithm on (N, P, C) pixels from (N, k, C) centers; returns each pixel's center, (N, P, C).
+
+    A center that no pixel is nearest to stays where it is.
+    """
+    ones = torch.ones_like(pixels[..., :1])
+    for _ in range(iterations):
+        nearest = _nearest(pixels, centers)
+        count = torch.zeros_like(centers[..., :1]).scatter_add_(1, nearest, ones)
+        total = torch.zeros_like(centers).scatter_add_(1, nearest.expand_as(pixels), pixels)
+        centers = torch.where(count > 0, total / count.clamp_min(1), centers)
+    nearest = _nearest(pixels, centers)
+    return centers.gather(1, nearest.expand_as(pixels))
+
+
+def _nearest(pixels: Tensor, centers: Tensor) -> Tensor:
+    """Index of the center nearest to each of (N, P, C) pixels, (N, P, 1)."""
+    return _distances(pixels, centers).argmin(2, keepdim=True)
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances, (N, A, B). Not by a matrix product, whose rounding mistakes close colours for each other."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def lloyd_1d(values: Tensor, centers: Tensor, iterations: int) -> Tensor:
+    """Lloyd's algorithm on (N, P) grey values from (N, k) centers; returns each value's center, (N, P).
+
+    On a line clusters are intervals of the sorted values: a step is k binary searches and two differences of
+    prefix sums an image, instead of P·k distances.
+    """
+    ordered, order = values.sort(1)
+    prefix = torch.nn.functional.pad(ordered.double().cumsum(1), (1, 0))  # (N, P + 1): sum of the first i values
+    centers = centers.sort(1).values
+    for _ in range(iterations):
+        ends = _interval_ends(ordered, centers)
+        count = ends.diff(dim=1)
+        total = prefix.gather(1, ends).diff(dim=1).to(centers.dtype)
+        centers = torch.where(count > 0, total / count.clamp_min(1), centers)
+    ends = _interval_ends(ordered, centers)
+    position = torch.arange(values.shape[1], device=values.device).expand_as(values).contiguous()
+    cluster = torch.searchsorted(ends[:, 1:].contiguous(), position, right=True).clamp_max(centers.shape[1] - 1)
+    return torch.empty_like(values).scatter_(1, order, centers.gather(1, cluster))
+
+
+def _interval_ends(ordered: Tensor, centers: Tensor) -> Tensor:
+    """Where the interval of each of k sorted centers begins and ends in (N, P) ordered values; (N, k + 1)."""
+    borders = ((centers[:, 1:] + centers[:, :-1]) / 2).contiguous()
+    begin = torch.zeros((len(ordered), 1), dtype=torch.int64, device=ordered.device)
+    inner = torch.searchsorted(ordered, borders)
+    return torch.cat([begin, inner, torch.full_like(begin, ordered.shape[1])], 1)

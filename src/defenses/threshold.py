@@ -1,0 +1,26 @@
+"""Thresholding: the baseline that any learned purifier of black-and-white images has to beat."""
+
+from torch import Tensor, nn
+
+from src.straight_through import straight_through
+
+
+class Binarize(nn.Module):
+    """x̂ = 1 where x > threshold, else 0. The gradient passes straight through.
+
+    With a threshold of 0.5 a perturbation of less than 0.5 cannot flip a pixel that was 0 or 1 (Xu et al.'s
+    feature squeezing to one bit, arXiv:1704.01155); what it can flip are the grey pixels at the edge of a stroke.
+
+    Args:
+        threshold: in pixel units, in (0, 1).
+    """
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        super().__init__()
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must be in (0, 1), in pixel units; got {threshold}")
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Two-level images of the shape of ``x`` (N, C, H, W)."""
+        return straight_through((x > self.threshold).to(x.dtype), x)
