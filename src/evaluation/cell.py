@@ -1,0 +1,192 @@
+"""What a cell is: where it stands in the grid, what it was computed from, and what came out."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from src.evaluation.statistics import wilson_interval
+
+#: Part of every key. Raise it when a change of code changes what a stored number means.
+SCHEMA = 1
+
+NO_DEFENSE = {"_target_": "src.defenses.Identity"}
+#: Identity of the attack and threat at eps 0, where there is nothing to attack with.
+NOTHING = {"_target_": None}
+
+
+@dataclass(frozen=True, order=True)
+class Coordinates:
+    """Where a cell stands in the grid: the columns that name it."""
+
+    data: str
+    attack: str
+    eps: float  #: L∞ budget in pixel units
+    threat: str
+    defense: str
+    noise: float | None  #: σ the defense was trained with; None where the defense has none
+    protocol: str
+    seed: int
+
+    def __str__(self) -> str:
+        noise = "" if self.noise is None else f" {self.noise:g}"
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{self.attack} eps {self.eps:g} · {self.defense}{noise} · {self.threat}{seed}"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How outcomes are counted."""
+
+    name: str = "default"
+    #: Count an image as wrong in every cell if the undefended classifier gets it wrong without attack.
+    clean_errors_count: bool = False
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images (N, C, H, W) in [0, 1] and labels (N,), int64, in canonical order."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """A cell to be computed: its coordinates, its identity, and how to get at its parts.
+
+    ``identity`` is what the number depends on, as plain JSON types: data, classifier weights, attack, eps, threat,
+    defense and its weights, protocol, seed, number of images. Its hash is the cell's key, so two cells with one
+    identity are one cell, and a cell whose classifier was retrained is another.
+
+    The loaders are called only if the cell has to be computed.
+    """
+
+    coordinates: Coordinates
+    identity: Mapping[str, Any]
+    protocol: Protocol
+    knows_defense: bool  #: whether the attacked images depend on the defense
+    load_data: Callable[[], TestSet] = field(compare=False)
+    load_classifier: Callable[[], nn.Module] = field(compare=False)
+    load_defense: Callable[[], nn.Module] = field(compare=False)
+    attack: Callable[..., Tensor] = field(compare=False)
+    threat: Callable[[nn.Module, nn.Module], nn.Module] = field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """Content hash of the identity: 32 hex digits, the cell's file name."""
+        return content_key(self.identity)
+
+    @property
+    def adversarial_key(self) -> str:
+        """Content hash of what the attacked images depend on: all defenses share them unless the threat knows."""
+        parts = dict(self.identity)
+        del parts["protocol"]
+        if not self.knows_defense:
+            del parts["defense"], parts["noise"]
+        return content_key(parts)
+
+    def without_attack(self) -> "CellSpec":
+        """The same defense on clean images."""
+        identity = dict(self.identity) | {"eps": 0.0, "attack": NOTHING, "threat": NOTHING}
+        return replace(self, coordinates=replace(self.coordinates, eps=0.0), identity=identity)
+
+    def without_defense(self) -> "CellSpec":
+        """The same attack on the bare classifier."""
+        from src.defenses import Identity
+
+        return replace(
+            self,
+            coordinates=replace(self.coordinates, defense="none", noise=None),
+            identity=dict(self.identity) | {"defense": NO_DEFENSE, "noise": None},
+            load_defense=Identity,
+        )
+
+
+def content_key(identity: Mapping[str, Any]) -> str:
+    """First 128 bits of the SHA-256 of an identity's canonical JSON, in hex."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A computed cell. All rates are fractions, all distances in pixel units, all times in seconds."""
+
+    key: str
+    coordinates: Coordinates
+    n: int  #: images evaluated
+    outcomes: str  #: one character an image in test-set order: "1" counted as correct, "0" as wrong
+    predictions: list[int]  #: class the defended classifier gave to each attacked image
+    clean_accuracy: float  #: the same defense without attack
+    undefended_accuracy: float  #: the same attack without defense
+    perturbation_l2: float  #: mean ‖x_adv − x‖₂
+    perturbation_linf: float  #: mean ‖x_adv − x‖∞
+    reconstruction_mse: float  #: mean squared error of x̂ to the clean image
+    stages: dict[str, float]  #: seconds in "attack", "purify" and "classify"
+    identity: dict[str, Any]
+    examples: dict[str, Any] = field(default_factory=dict)  #: see :mod:`src.images`
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> int:
+        return self.outcomes.count("1")
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the accuracy."""
+        return wilson_interval(self.correct, self.n)
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.stages.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, with the derived numbers written out for readers of the file."""
+        low, high = self.interval
+        derived = {
+            "schema": SCHEMA,
+            "correct": self.correct,
+            "accuracy": self.accuracy,
+            "ci_low": low,
+            "ci_high": high,
+            "seconds": self.seconds,
+        }
+        fields = asdict(self)
+        coordinates = fields.pop("coordinates")
+        return {"schema": SCHEMA, "key": self.key} | coordinates | derived | fields
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Cell":
+        """Read what :meth:`to_json` wrote, and check that it is consistent.
+
+        Raises:
+            ValueError: a field is missing or of the wrong type, the key is not that of the identity, or the counts
+                do not follow from the outcomes.
+        """
+        try:
+            names = [name for name in cls.__dataclass_fields__ if name != "coordinates"]
+            where = Coordinates(**{name: stored[name] for name in Coordinates.__dataclass_fields__})
+            cell = cls(coordinates=where, **{name: stored[name] for name in names})
+            consistent = (
+                stored["schema"] == SCHEMA
+                and cell.key == content_key(cell.identity)
+                and cell.n == len(cell.outcomes) == len(cell.predictions) > 0
+                and set(cell.outcomes) <= {"0", "1"}
+                and cell.correct == stored["correct"]
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a cell: {error!r}") from error
+        if not consistent:
+            raise ValueError("its key, counts or outcomes contradict each other")
+        return cell

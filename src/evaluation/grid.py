@@ -1,0 +1,141 @@
+"""The grid: the cells a sweep asked for, computed or missing."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from src.errors import UserError
+from src.evaluation.cell import SCHEMA, Cell, Coordinates
+from src.evaluation.store import CellStore
+from src.files import write_text
+
+#: Columns of ``grid.csv``, a contract with users' scripts.
+COLUMNS = (
+    *("data", "attack", "eps", "threat", "defense", "noise", "protocol", "seed"),
+    *("n", "correct", "accuracy", "ci_low", "ci_high", "seconds", "key"),
+)
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """A row: a cell that was asked for. ``cell`` is None as long as it is missing.
+
+    Several rows can show one cell: at eps 0 there is nothing to attack with, so every attack's row is the same.
+    """
+
+    coordinates: Coordinates
+    key: str
+    cell: Cell | None
+
+    def columns(self) -> dict[str, Any]:
+        """The row's values by :data:`COLUMNS`; None for what is not known."""
+        low, high = self.cell.interval if self.cell else (None, None)
+        return asdict(self.coordinates) | {
+            "n": self.cell.n if self.cell else None,
+            "correct": self.cell.correct if self.cell else None,
+            "accuracy": self.cell.accuracy if self.cell else None,
+            "ci_low": low,
+            "ci_high": high,
+            "seconds": self.cell.seconds if self.cell else None,
+            "key": self.key,
+        }
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The rows of one sweep, in the order in which they were asked for."""
+
+    rows: tuple[GridRow, ...]
+
+    def __iter__(self) -> Iterator[GridRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def missing(self) -> list[GridRow]:
+        return [row for row in self.rows if row.cell is None]
+
+    def where(self, **coordinates: Any) -> "Grid":
+        """The rows with these coordinates, such as ``where(attack="fgsm", eps=0.3)``."""
+
+        def fits(row: GridRow) -> bool:
+            return all(getattr(row.coordinates, name) == value for name, value in coordinates.items())
+
+        return Grid(tuple(row for row in self.rows if fits(row)))
+
+    def values(self, name: str) -> list[Any]:
+        """The distinct values of a coordinate, in order of first appearance."""
+        return list(dict.fromkeys(getattr(row.coordinates, name) for row in self.rows))
+
+    def columns(self) -> list[tuple[str, float | None]]:
+        """The distinct (defense, noise) pairs, in order of first appearance: the columns of the report's tables."""
+        return list(dict.fromkeys((row.coordinates.defense, row.coordinates.noise) for row in self.rows))
+
+    def to_csv(self) -> str:
+        """``grid.csv``: :data:`COLUMNS`, one row a cell; what is missing is empty."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow({name: _plain(value) for name, value in row.columns().items()})
+        return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """0.30000000000000004 is no eps anybody asked for; %g writes numbers as people do, without losing a digit."""
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sweep asked for, written at its start, so that a killed sweep's grid still shows what is missing."""
+
+    rows: tuple[tuple[Coordinates, str], ...]  #: coordinates and key of every row
+    pending: int = 0  #: cells that were not stored when the sweep began
+    started: float = 0.0  #: when that was, in seconds since 1970
+    compare_published: bool = False  #: whether its report shows the published numbers beside ours
+
+    FILE: ClassVar[str] = "grid.json"
+
+    def save(self, folder: Path) -> None:
+        """Write it to a sweep's folder, atomically."""
+        stored = asdict(self) | {"schema": SCHEMA}
+        stored["rows"] = [asdict(coordinates) | {"key": key} for coordinates, key in self.rows]
+        write_text(folder / self.FILE, json.dumps(stored, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Request":
+        """Read a sweep's request.
+
+        Raises:
+            UserError: the folder holds none, or it is damaged.
+        """
+        path = folder / cls.FILE
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            del stored["schema"]
+            keyed = [(row.pop("key"), row) for row in stored.pop("rows")]
+            return cls(rows=tuple((Coordinates(**row), key) for key, row in keyed), **stored)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(f"{folder} is no sweep: it has no {cls.FILE}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}); run the sweep again, stored cells are kept") from error
+
+    def grid(self, store: CellStore) -> Grid:
+        """The grid as far as it is computed."""
+        return Grid(tuple(GridRow(where, key, store.get(key)) for where, key in self.rows))
+
+
+def latest_sweep(sweeps: Path) -> Path | None:
+    """The folder of the newest sweep under ``sweeps`` (named by date and time), or None."""
+    folders = sorted(path.parent for path in sweeps.glob(f"*/{Request.FILE}"))
+    return folders[-1] if folders else None

@@ -1,0 +1,113 @@
+"""The purification evaluation: attack → purify → classify → count, run by ``Trainer.test``."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from src.defended import DefendedClassifier, gray_box
+from src.evaluation.adversary import Attack
+from src.images import EXAMPLES
+
+STAGES = ("attack", "purify", "classify")
+
+
+class PurificationEvaluation(LightningModule):
+    """How often ``classifier`` is right on attacked images that went through ``defense``.
+
+    Run it with ``Trainer(inference_mode=False).test(module, loader)``: attacks need gradients. The loader yields
+    (x, y) batches, x (N, C, H, W) in [0, 1], y (N,). Afterwards ``predictions`` (N,) and ``examples`` hold
+    what was seen, and the trainer's ``callback_metrics`` the means, under ``test/…``.
+
+    Args:
+        classifier: x → logits (N, K); frozen here.
+        defense: x → x̂ of the same shape; frozen here.
+        attack: (model, x, y) → x_adv, its budget bound, e.g. ``partial(ifgsm, eps=0.3)``; None: no attack.
+        num_classes: K.
+        threat: which model the attack differentiates through, given (classifier, defense).
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        defense: nn.Module,
+        attack: Attack | None,
+        num_classes: int,
+        threat: Callable[[nn.Module, nn.Module], nn.Module] = gray_box,
+    ) -> None:
+        super().__init__()
+        self.defended = DefendedClassifier(classifier, defense)
+        self.attack, self.threat = attack, threat
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.perturbation_l2, self.perturbation_linf, self.reconstruction_mse = (MeanMetric() for _ in range(3))
+        self.stages = dict.fromkeys(STAGES, 0.0)
+        self._predictions: list[Tensor] = []
+        self.examples: dict[str, Tensor] = {}
+        self.ran_on = torch.device("cpu")
+
+    @property
+    def predictions(self) -> Tensor:
+        """Predicted classes of all images so far, (N,), int64."""
+        return torch.cat(self._predictions)
+
+    def on_test_start(self) -> None:
+        self.stages = dict.fromkeys(STAGES, 0.0)
+        self._predictions, self.examples, self.ran_on = [], {}, self.device
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch
+        with self._stage("attack"):
+            x_adv = x if self.attack is None else self.attack(self._attacked, x, y)
+        with self._stage("purify"):
+            x_hat = self.defended.defense(x_adv)
+        with self._stage("classify"):
+            logits = self.defended.classifier(x_hat)
+        if x_hat.shape != x.shape or logits.shape != (len(x), self.accuracy.num_classes):
+            raise ValueError(
+                f"expected images {tuple(x.shape)} and logits ({len(x)}, {self.accuracy.num_classes}); "
+                f"the defense returned {tuple(x_hat.shape)}, the classifier {tuple(logits.shape)}"
+            )
+        self._measure(x, y, x_adv, x_hat, logits)
+
+    @property
+    def _attacked(self) -> nn.Module:
+        return self.threat(self.defended.classifier, self.defended.defense)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to a stage; waits for the GPU, whose calls return before their work is done."""
+        begin = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.stages[name] += time.perf_counter() - begin
+
+    def _measure(self, x: Tensor, y: Tensor, x_adv: Tensor, x_hat: Tensor, logits: Tensor) -> None:
+        if not self._predictions:
+            shown = {
+                "original": x,
+                "attacked": x_adv,
+                "purified": x_hat,
+                "labels": y,
+                "predictions": logits.argmax(1),
+            }
+            self.examples = {name: tensor[:EXAMPLES].detach().cpu() for name, tensor in shown.items()}
+        self._predictions.append(logits.argmax(1).cpu())
+        difference = (x_adv - x).flatten(1)
+        self.accuracy(logits, y)
+        self.perturbation_l2(difference.norm(dim=1))
+        self.perturbation_linf(difference.abs().amax(1))
+        self.reconstruction_mse((x_hat - x).square().flatten(1).mean(1))
+        metrics: dict[str, Any] = {
+            "test/accuracy": self.accuracy,
+            "test/perturbation_l2": self.perturbation_l2,
+            "test/perturbation_linf": self.perturbation_linf,
+            "test/reconstruction_mse": self.reconstruction_mse,
+        }
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))

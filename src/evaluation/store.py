@@ -1,0 +1,58 @@
+"""The store: one JSON file a cell, found by its key."""
+
+import json
+import logging
+from pathlib import Path
+
+from src.evaluation.cell import Cell
+from src.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+class CellStore:
+    """Cells under ``folder``, one ``<key>.json`` each. Safe for many processes: files appear whole, and two that
+    compute one cell write the same content under the same name.
+
+    Args:
+        folder: usually ``outputs/cells``; made when the first cell is stored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._known: dict[str, Cell] = {}
+
+    def path(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+    def get(self, key: str) -> Cell | None:
+        """The stored cell, or None if there is none. A file that is damaged is named in a warning and counts as
+        none, so that it is computed again."""
+        if key not in self._known:
+            path = self.path(key)
+            try:
+                cell = Cell.from_json(json.loads(path.read_text(encoding="utf-8")))
+                if cell.key != key:
+                    raise ValueError(f"it holds the cell {cell.key}")
+            except FileNotFoundError:
+                return None
+            except (ValueError, OSError) as error:
+                log.warning("%s is damaged (%s) and will be computed again", path, error)
+                return None
+            self._known[key] = cell
+        return self._known[key]
+
+    def put(self, cell: Cell) -> Path:
+        """Store a cell atomically; returns its file.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        path = self.path(cell.key)
+        write_text(path, json.dumps(cell.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
+        self._known[cell.key] = cell
+        return path
+
+    def keys(self) -> list[str]:
+        """Keys of all files in the store, damaged ones included."""
+        return sorted(path.stem for path in self.folder.glob("*.json"))
