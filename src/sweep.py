@@ -1,0 +1,20 @@
+"""``python -m src.sweep -m attack=fgsm,ifgsm,mifgsm eps=0,0.1,0.2,0.3``: fill the accuracy grid, one cell a job."""
+
+import hydra
+from omegaconf import DictConfig
+
+from src.workflows.command import CONFIG_PATH, register_resolvers, run
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="sweep")
+def main(config: DictConfig) -> None:
+    register_resolvers()  # this may be a worker process of a parallel launcher
+    from src.workflows.quiet import quiet_libraries
+    from src.workflows.sweeping import run_job
+
+    quiet_libraries()
+    run_job(config)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,21 @@
+"""``python -m src.train model=vqvae noise=0.75``: train a model, leave its checkpoint under outputs/checkpoints."""
+
+import hydra
+from omegaconf import DictConfig
+
+from src.workflows.command import CONFIG_PATH, register_resolvers, run
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
+def main(config: DictConfig) -> None:
+    register_resolvers()
+    from src.workflows.configured import train_from_config  # slow to import: after Hydra refused what it can
+    from src.workflows.quiet import quiet_libraries
+
+    quiet_libraries()
+
+    train_from_config(config)
+
+
+if __name__ == "__main__":
+    run(main)

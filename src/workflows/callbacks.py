@@ -1,0 +1,110 @@
+"""Callbacks of a training run."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from src.models.checkpoint import Provenance, stamp
+
+log = logging.getLogger(__name__)
+
+#: Steps between two recorded losses.
+EVERY = 20
+
+
+class EpochSeeds(Callback):
+    """Reseeds every epoch from (seed, epoch), so that a resumed run draws the noise and dropout that an uninterrupted
+    one would have drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seed_everything((self.seed * 100_003 + trainer.current_epoch) % 2**32, verbose=False)
+
+
+class Stamp(Callback):
+    """Writes the provenance into every checkpoint."""
+
+    def __init__(self, provenance: Provenance) -> None:
+        self.provenance = provenance
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        stamp(checkpoint, replace(self.provenance, epochs=trainer.current_epoch + 1))
+
+
+class Recorder(Callback):
+    """Collects what :class:`src.models.record.TrainingRecord` keeps, across interruptions, and logs a line an epoch."""
+
+    def __init__(self) -> None:
+        self.losses: list[list[float]] = []
+        self.epochs: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses, "epochs": self.epochs, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.losses, self.epochs = state_dict["losses"], state_dict["epochs"]
+        self.seconds = state_dict["seconds"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % EVERY == 0:
+            self.losses.append([trainer.global_step, float(outputs["loss"])])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch + 1
+        self.epochs.append({"epoch": epoch, "step": trainer.global_step} | metrics)
+        shown = " · ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if "val/" in name)
+        log.info("epoch %d/%d · %s · %.0f s in all", epoch, trainer.max_epochs, shown, self.seconds)
+
+
+class Illustrate(Callback):
+    """Shows the logger, after every epoch, a few images as the model renders them.
+
+    Args:
+        images: (N, C, H, W) in [0, 1]; of the validation set, never of the test set.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        if loggers:
+            shown = illustrate(pl_module, self.images)
+            for logger in loggers:
+                for name, images in shown.items():
+                    rows = [image.movedim(0, -1).squeeze(-1).clamp(0, 1).numpy() for image in images]
+                    logger.log_image(key=f"examples/{name}", images=rows)
+
+
+@torch.no_grad()
+def illustrate(module: LightningModule, images: Tensor) -> Mapping[str, Tensor]:
+    """``module.illustrate(images)`` on the CPU in eval mode, without moving the random stream; {} if it has none."""
+    show = getattr(module, "illustrate", None)
+    if show is None:
+        return {}
+    was_training = module.training
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module.eval()
+        shown = show(images.to(module.device))
+    module.train(was_training)
+    return {name: tensor.float().cpu() for name, tensor in shown.items()}

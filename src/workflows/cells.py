@@ -1,0 +1,200 @@
+"""From a sweep job's configuration to a cell."""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from omegaconf import DictConfig
+from torch import nn
+
+from src.data import ImageDataModule
+from src.errors import UserError
+from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Evaluator, Protocol, TestSet
+from src.evaluation.adversary import AdversarialStore
+from src.evaluation.cell import NOTHING, SCHEMA
+from src.models import Classifier
+from src.models.checkpoint import Provenance, load_module, read_checkpoint
+from src.workflows.configured import build, data_from_config, number, plain, seed_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Bench:
+    """What a process keeps between the cells it works on: data, networks, stores. Everything is found again by what it
+    was made from, so cells may come in any order."""
+
+    outputs: Path
+    accelerator: str
+    batch_size: int | None
+    show_progress: bool = False
+    _data: dict[str, ImageDataModule] = field(default_factory=dict)
+    _tests: dict[tuple[str, int | None], TestSet] = field(default_factory=dict)
+    _provenances: dict[tuple[Path, int], Provenance] = field(default_factory=dict)
+    _classifiers: dict[str, nn.Module] = field(default_factory=dict)
+    _last_defense: tuple[str, nn.Module] | None = None
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        bar: list[Callback] = [RichProgressBar(leave=False)] if self.show_progress else []
+        return Evaluator(
+            cells=CellStore(self.outputs / "cells"),
+            adversarial=AdversarialStore(self.outputs / "adversarial"),
+            accelerator=self.accelerator,
+            batch_size=self.batch_size,
+            callbacks=bar,
+        )
+
+    def data(self, config: DictConfig) -> ImageDataModule:
+        """The data module of a ``data`` group, its files prepared."""
+        key = repr(plain(config))
+        if key not in self._data:
+            module = data_from_config(config)
+            module.prepare_data()
+            self._data[key] = module
+        return self._data[key]
+
+    def test_set(self, data: ImageDataModule, limit: int | None) -> TestSet:
+        key = (data.fingerprint, limit)
+        if key not in self._tests:
+            self._tests = {key: TestSet(*data.test_set(limit), data.num_classes)}
+        return self._tests[key]
+
+    def provenance(self, path: Path, remedy: str) -> Provenance:
+        """What a checkpoint says of itself, verified once for each version of the file."""
+        try:
+            key = (path, path.stat().st_mtime_ns)
+        except OSError:
+            key = (path, 0)
+        if key not in self._provenances:
+            self._provenances[key] = read_checkpoint(path, remedy)[1]
+        return self._provenances[key]
+
+    def classifier(self, path: Path, provenance: Provenance, remedy: str) -> nn.Module:
+        if provenance.weights not in self._classifiers:
+            self._classifiers = {provenance.weights: load_module(Classifier, path, remedy)[0]}
+        return self._classifiers[provenance.weights]
+
+    def defense(self, identity: str, config: DictConfig) -> nn.Module:
+        if self._last_defense is None or self._last_defense[0] != identity:
+            self._last_defense = (identity, build(config))
+        return self._last_defense[1]
+
+
+def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
+    """What a job of ``conf/sweep.yaml`` asks for, checked; computes nothing.
+
+    Raises:
+        UserError: a value out of range, a checkpoint that is missing, damaged or of other data.
+    """
+    eps = number(config, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
+    noise = number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
+    number(config, "inference_noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
+    seed, limit = seed_of(config), _limit(config.limit)
+    data = bench.data(config.data)
+    protocol = Protocol(**plain(config.protocol))
+    weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
+    provenance = _trained_on(data, bench.provenance(weights, remedy), weights, remedy)
+    attack, threat, purifier = plain(config.attack), plain(config.threat), plain(config.defense.purifier)
+    uses_noise = bool(config.defense.uses_noise)
+    defense_identity = _identified(purifier, data, bench)
+    identity: dict[str, Any] = {
+        "schema": SCHEMA,
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "n": len(bench.test_set(data, limit).labels),
+        },
+        "classifier": provenance.weights,
+        "attack": {name: value for name, value in attack.items() if name != "name"} if eps else NOTHING,
+        "eps": eps,
+        "threat": threat["view"] if eps else NOTHING,
+        "defense": defense_identity,
+        "noise": noise if uses_noise else None,
+        "protocol": {"name": protocol.name, "clean_errors_count": protocol.clean_errors_count},
+        "seed": seed,
+    }
+    return CellSpec(
+        coordinates=Coordinates(
+            data=data.name,
+            attack=attack["name"],
+            eps=eps,
+            threat=threat["name"],
+            defense=config.defense.name,
+            noise=noise if uses_noise else None,
+            protocol=protocol.name,
+            seed=seed,
+        ),
+        identity=_numbers_as_floats(identity),
+        protocol=protocol,
+        knows_defense=bool(config.threat.knows_defense),
+        load_data=lambda: bench.test_set(data, limit),
+        load_classifier=lambda: bench.classifier(weights, provenance, remedy),
+        load_defense=lambda: bench.defense(repr(defense_identity), config.defense.purifier),
+        attack=build({name: value for name, value in attack.items() if name != "name"}),
+        threat=build(config.threat.view),
+    )
+
+
+def compute_cell(config: DictConfig, bench: Bench) -> Cell:
+    """The cell a job asks for, from the store or computed."""
+    return bench.evaluator(cell_spec(config, bench))
+
+
+def bench_for(config: DictConfig) -> Bench:
+    """The bench of this process for jobs of this configuration."""
+    batch_size = config.batch_size
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise UserError(f"batch_size={batch_size} is not a positive whole number or null")
+    return _bench(Path(config.paths.outputs), config.trainer.accelerator, batch_size)
+
+
+@lru_cache(maxsize=1)
+def _bench(outputs: Path, accelerator: str, batch_size: int | None) -> Bench:
+    return Bench(outputs, accelerator, batch_size, show_progress=sys.stdout.isatty())
+
+
+def _limit(limit: Any) -> int | None:
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise UserError(f"limit={limit} is not a positive whole number or null")
+    return limit
+
+
+def _trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str) -> Provenance:
+    """``found``, if it was trained on ``data``."""
+    if found.data_fingerprint != data.fingerprint or found.image_shape != list(data.image_shape):
+        raise UserError(
+            f"{path} was trained on {found.data} {found.image_shape}, not on {data.name} {list(data.image_shape)}; "
+            f"train it with: {remedy}"
+        )
+    return found
+
+
+def _identified(purifier: Any, data: ImageDataModule, bench: Bench) -> Any:
+    """A purifier's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what the
+    purifier computes does not depend on where its weights lie, but on what they are."""
+    if isinstance(purifier, list):
+        return [_identified(each, data, bench) for each in purifier]
+    if not isinstance(purifier, dict):
+        return purifier
+    identity = {name: _identified(value, data, bench) for name, value in purifier.items() if name != "remedy"}
+    if "checkpoint" in purifier:
+        path, remedy = Path(purifier["checkpoint"]), purifier.get("remedy", "python -m src.train")
+        found = _trained_on(data, bench.provenance(path, remedy), path, remedy)
+        if found.noise is not None and "noise" in purifier and found.noise != purifier["noise"]:
+            raise UserError(f"{path} was trained with noise {found.noise:g}, not {purifier['noise']}: {remedy}")
+        identity["checkpoint"] = found.weights
+    return identity
+
+
+def _numbers_as_floats(value: Any) -> Any:
+    """0 and 0.0 are one number to a user and two to JSON, and so to a hash."""
+    if isinstance(value, dict):
+        return {name: _numbers_as_floats(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers_as_floats(each) for each in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,0 +1,103 @@
+"""From configuration to typed calls."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from src.data import ImageDataModule
+from src.errors import UserError
+from src.models.record import TrainingRecord
+from src.workflows.training import TrainingPlan, train
+
+
+def plain(config: Any) -> Any:
+    """A configuration node as plain dicts, lists and scalars, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+def build(config: Any, **arguments: Any) -> Any:
+    """``hydra.utils.instantiate`` with plain types, and with an error that says what the component said.
+
+    Raises:
+        UserError: the component refused its arguments, or does not exist.
+    """
+    try:
+        return instantiate(config, _convert_="all", **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (ValueError, TypeError)) or cause is None:
+            raise UserError(f"{config.get('_target_')}: {' '.join(str(cause or error).split())}") from error
+        raise
+
+
+def number(config: DictConfig, name: str, low: float, high: float, what: str) -> float:
+    """A top-level number of the configuration, checked.
+
+    Raises:
+        UserError: it is not a finite number in [low, high].
+    """
+    value = config[name]
+    acceptable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not acceptable or not low <= value <= high:
+        raise UserError(f"{name}={value} is not {what}")
+    return float(value)
+
+
+def seed_of(config: DictConfig) -> int:
+    """The seed, checked."""
+    seed = config.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UserError(f"seed={seed} is not a whole number from 0 to 2147483647")
+    return seed
+
+
+def data_from_config(config: DictConfig) -> ImageDataModule:
+    """The data module of a ``data`` group."""
+    return build(config)
+
+
+def train_from_config(config: DictConfig) -> TrainingRecord:
+    """Train what ``conf/train.yaml`` and the command line say."""
+    number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
+    seed = seed_of(config)
+    model = config.model
+    noise = plain(model.noise)
+    plan = TrainingPlan(
+        model=model.name,
+        checkpoint=Path(model.checkpoint),
+        noise=None if noise is None else float(noise),
+        seed=seed,
+        config=plain(model.module),
+        command=_command(config),
+        resume=bool(config.resume),
+        overwrite=bool(config.overwrite),
+    )
+    logger: Logger | None = build(config.logger.training) if config.logger.training else None
+    if logger is not None:
+        logger.log_hyperparams(plain(config))
+    return train(
+        plan,
+        make_module=lambda: build(model.module),
+        data=data_from_config(config.data),
+        make_trainer=build(config.trainer),
+        loggers=[logger] if logger else [],
+        show_progress=sys.stdout.isatty(),
+    )
+
+
+def _command(config: DictConfig) -> str:
+    """What to type to train this again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return f"python -m src.train model={config.model.name} noise={config.noise}"
+    kept = [each for each in HydraConfig.get().overrides.task if not each.startswith(("resume=", "overwrite="))]
+    return " ".join(["python -m src.train", *kept])

@@ -1,0 +1,210 @@
+"""A sweep: what it asks for, each of its jobs, and what is made of the cells at its end."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from src.errors import UserError
+from src.evaluation import Cell, CellStore, Coordinates, Grid, Request
+from src.evaluation.grid import latest_sweep
+from src.files import write_text
+from src.models.record import TrainingRecord
+from src.reporting.report import write_report
+from src.reporting.terminal import print_comparison, print_grid
+from src.reporting.wandb_runs import WandbSettings, log_cell, log_failure, log_grid
+from src.workflows.cells import bench_for, cell_spec
+from src.workflows.configured import build
+
+log = logging.getLogger(__name__)
+
+#: Missing cells named one by one at the end of a sweep.
+NAMED = 12
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point of a sweep: its overrides, and the cell they come to."""
+
+    overrides: tuple[str, ...]
+    coordinates: Coordinates
+    key: str
+
+
+def plan_jobs(
+    points: Iterable[Sequence[str]], compose: Callable[[Sequence[str]], DictConfig], config: DictConfig
+) -> list[Job]:
+    """Check every point of a sweep before any is computed, and find the cell it asks for.
+
+    Composing a configuration takes Hydra a tenth of a second, so it is done once for each choice of components; plain
+    values such as eps are set in it afterwards.
+
+    Args:
+        points: the overrides of each point.
+        compose: overrides → composed configuration.
+        config: the sweep's own configuration.
+
+    Raises:
+        UserError: a value or checkpoint is no good, or two different cells would stand in one place of the grid.
+        HydraException: a component does not exist.
+    """
+    bench = bench_for(config)
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    jobs = []
+    for point in points:
+        values = [override for override in point if _is_plain_value(override, config)]
+        choice = tuple(override for override in point if override not in values)
+        if choice not in composed:
+            composed[choice] = compose(choice)
+        for override in OverridesParser.create().parse_overrides(values):
+            OmegaConf.update(composed[choice], override.get_key_element(), override.value())
+        spec = cell_spec(composed[choice], bench)
+        jobs.append(Job(tuple(point), spec.coordinates, spec.key))
+    return list(_without_repetition(jobs))
+
+
+def _is_plain_value(override: str, config: DictConfig) -> bool:
+    """Whether an override sets a top-level number or text, and not a component or something within one."""
+    name = override.partition("=")[0]
+    return name in config and not OmegaConf.is_config(config[name])
+
+
+def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Drop jobs that differ only in what does not matter to them, such as the noise of a defense without noise."""
+    seen: dict[Coordinates, Job] = {}
+    for job in jobs:
+        first = seen.setdefault(job.coordinates, job)
+        if first is job:
+            yield job
+        elif first.key != job.key:
+            differing = " ".join(sorted(set(job.overrides) - set(first.overrides)))
+            raise UserError(
+                f"two cells would stand in one place of the grid ({job.coordinates}), which has no column for {differing}: "
+                "sweep that separately, or name the variants with attack.name=… or defense.name=…"
+            )
+
+
+def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
+    """Write down what the sweep asks for; returns the jobs whose cells are not stored, one for each cell."""
+    store = bench_for(config).evaluator.cells
+    pending = {job.key: job for job in reversed(jobs) if store.get(job.key) is None}
+    ordered = [job for job in jobs if pending.get(job.key) is job]
+    rows = tuple((job.coordinates, job.key) for job in jobs)
+    Request(rows, len(ordered), time.time(), bool(config.compare_published)).save(folder)
+    log.info("%d rows, %d cells to compute -> %s", len(jobs), len(ordered), folder)
+    return ordered
+
+
+def run_job(config: DictConfig) -> None:
+    """A Hydra job: compute one cell, keep a copy in the job's folder, tell of it."""
+    hydra = HydraConfig.get()
+    begin_time = time.perf_counter()
+    bench = bench_for(config)
+    spec = cell_spec(config, bench)
+    try:
+        cell = bench.evaluator(spec)
+    except Exception as error:
+        log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)
+        if not isinstance(error, UserError):
+            log.exception("this is a bug; its trace follows")
+        if config.logger.cells:
+            log_failure(spec, error, build(config.logger.cells))
+        raise
+    write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
+    log.info("%s%s (%.1f s)", _progress(hydra), describe(cell, spec.coordinates), time.perf_counter() - begin_time)
+    if config.logger.cells:
+        log_cell(cell, spec.coordinates, build(config.logger.cells))
+
+
+def describe(cell: Cell, coordinates: Coordinates) -> str:
+    """A cell in one line."""
+    low, high = cell.interval
+    return f"{coordinates}: {cell.accuracy:.2%} [{low:.2%}, {high:.2%}] of {cell.n}"
+
+
+def _progress(hydra: HydraConf) -> str:
+    """Which job of how many, and the time left if the others take as long as those so far; empty for a single one."""
+    if hydra.mode != RunMode.MULTIRUN:
+        return ""
+    request = Request.load(Path(hydra.sweep.dir))
+    done = int(hydra.job.num) + 1
+    left = (time.time() - request.started) / done * (request.pending - done)
+    words = f"{left / 60:.0f} min" if left >= 90 else f"{max(left, 0):.0f} s"
+    return f"[{done}/{request.pending}, {words} left] "
+
+
+def report(config: DictConfig, folder: Path | None, compare_published: bool | None = None) -> Grid:
+    """Make tables, figures, page and W&B grid of a sweep's stored cells; computes nothing.
+
+    Args:
+        config: with ``paths`` and ``logger``.
+        folder: the sweep's folder; None is the newest.
+        compare_published: show the published numbers beside ours; None: as the sweep was run.
+
+    Raises:
+        UserError: there is no sweep to report on.
+    """
+    outputs = Path(config.paths.outputs)
+    folder = folder or latest_sweep(outputs / "sweeps")
+    if folder is None:
+        raise UserError(f"no sweep under {outputs / 'sweeps'}; run one with: python -m src.sweep -m")
+    request = Request.load(folder)
+    compared = request.compare_published if compare_published is None else compare_published
+    grid = request.grid(CellStore(outputs / "cells"))
+    written = write_report(grid, _training_records(outputs / "checkpoints", grid), outputs / "report", compared)
+    console = Console()
+    print_grid(grid, console)
+    if compared:
+        print_comparison(grid, console)
+    if config.logger.cells:
+        figures = [path for path in written.paths if path.suffix == ".png"]
+        _log_to_wandb(grid, figures, build(config.logger.cells))
+    log.info("report: %s", outputs / "report" / "index.html")
+    return grid
+
+
+def collect(config: DictConfig, folder: Path) -> None:
+    """Report on a sweep that has ended, well or not.
+
+    Raises:
+        UserError: cells are missing; names them.
+    """
+    grid = report(config, folder)
+    if not grid.missing:
+        return
+    for row in grid.missing[:NAMED]:
+        log.error("missing: %s", row.coordinates)
+    if len(grid.missing) > NAMED:
+        log.error("missing: … and %d more, see grid.csv", len(grid.missing) - NAMED)
+    raise UserError(
+        f"{len(grid.missing)} of {len(grid)} cells are missing; the same command computes them, and only them"
+    )
+
+
+def _log_to_wandb(grid: Grid, figures: list[Path], settings: WandbSettings) -> None:
+    """Log the rows that have no run yet, and the grid as a whole."""
+    for row in grid:
+        if row.cell is not None:
+            log_cell(row.cell, row.coordinates, settings)
+    log_grid(grid, figures, settings)
+
+
+def _training_records(checkpoints: Path, grid: Grid) -> list[TrainingRecord]:
+    """The training records of the grid's data sets; damaged ones are named and left out."""
+    records = []
+    for data in grid.values("data"):
+        for path in sorted((checkpoints / data).glob("*.json")):
+            try:
+                records.append(TrainingRecord.load(path))
+            except (ValueError, OSError) as error:
+                log.warning("%s is left out of the report: %s", path, error)
+    return records

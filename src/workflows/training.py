@@ -1,0 +1,179 @@
+"""Train a model, survive interruptions, leave a checkpoint that can be trusted and a record to look at."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
+
+from src.data import ImageDataModule
+from src.errors import UserError
+from src.images import EXAMPLES, encode_images
+from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
+from src.models.record import TrainingRecord
+from src.workflows.callbacks import EpochSeeds, Illustrate, Recorder, Stamp, illustrate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is to be trained, and where it goes."""
+
+    model: str  #: name of the model's configuration
+    checkpoint: Path  #: where the trained weights go; training state lies beside it as ``<stem>.last.ckpt``
+    noise: float | None  #: σ of the training noise; None for a model without one
+    seed: int
+    config: dict[str, Any]  #: the module's arguments, as plain types
+    command: str  #: what to type to run this training again
+    resume: bool = False  #: continue from ``<stem>.last.ckpt``
+    overwrite: bool = False  #: train although the same checkpoint exists
+
+    @property
+    def state(self) -> Path:
+        """The training state, saved after every epoch."""
+        return self.checkpoint.with_suffix(".last.ckpt")
+
+
+def train(
+    plan: TrainingPlan,
+    make_module: Callable[[], LightningModule],
+    data: ImageDataModule,
+    make_trainer: Callable[..., Trainer],
+    loggers: list[Logger],
+    show_progress: bool = False,
+) -> TrainingRecord:
+    """Train one model on the training images of ``data``, validated after every epoch.
+
+    The weights after the last epoch are published at ``plan.checkpoint``, with a :class:`TrainingRecord` beside them.
+    An interruption (Ctrl-C, SIGTERM, a crash) leaves the state after the last whole epoch, and whatever was published
+    before, as they were; a resumed run ends with the weights of an uninterrupted one.
+
+    Args:
+        make_module: builds the module; called after seeding.
+        make_trainer: ``Trainer`` with all but ``callbacks``, ``logger`` and ``enable_progress_bar`` given.
+        loggers: Lightning loggers.
+        show_progress: draw a progress bar.
+
+    Raises:
+        UserError: nothing to resume, a resumed state of another configuration, no such device.
+    """
+    data.prepare_data()
+    recorder = Recorder()
+    provenance = Provenance(
+        model=plan.model,
+        data=data.name,
+        data_fingerprint=data.fingerprint,
+        image_shape=list(data.image_shape),
+        seed=plan.seed,
+        epochs=0,
+        planned_epochs=0,
+        noise=plan.noise,
+        config=plan.config,
+    )
+    images = next(iter(data.val_dataloader()))[0][:EXAMPLES]
+    callbacks: list[Callback] = [EpochSeeds(plan.seed), recorder, Illustrate(images)]
+    trainer = _build(make_trainer, loggers, show_progress)
+    provenance = replace(provenance, planned_epochs=trainer.max_epochs or 0)
+    if not plan.overwrite and (done := _published(plan, provenance)):
+        log.info("%s is trained already; overwrite=true trains it again", plan.checkpoint)
+        return done
+    callbacks += [Stamp(provenance), _save_every_epoch(plan.state)]
+    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    resumed = _state_to_resume(plan, provenance)
+    seed_everything(plan.seed, verbose=False)
+    module = make_module()
+    log.info("training %s for %s epochs -> %s", plan.model, trainer.max_epochs, plan.checkpoint)
+    _fit(trainer, module, data, resumed, plan)
+    return _publish(plan, module, recorder, images)
+
+
+def _build(make_trainer: Callable[..., Trainer], loggers: list[Logger], show_progress: bool) -> Trainer:
+    # Filling memory before use, which deterministic mode adds, guards against bugs we do not have, at a price.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    bar: list[Callback] = [RichProgressBar(leave=False)] if show_progress else []
+    try:
+        return make_trainer(
+            callbacks=bar, logger=loggers, enable_progress_bar=show_progress, enable_model_summary=False
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _save_every_epoch(state: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=state.parent, filename=state.stem, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+
+
+def _published(plan: TrainingPlan, provenance: Provenance) -> TrainingRecord | None:
+    """The record of a checkpoint that this very training would make again; None if there is none."""
+    try:
+        _, found = read_checkpoint(plan.checkpoint, plan.command)
+        record = TrainingRecord.load(TrainingRecord.path(plan.checkpoint))
+    except (UserError, ValueError, OSError):
+        return None
+    same = replace(found, weights="", epochs=0) == replace(provenance, weights="", epochs=0)
+    return record if same and record.weights == found.weights else None
+
+
+def _state_to_resume(plan: TrainingPlan, provenance: Provenance) -> Path | None:
+    """The interrupted run's state, verified to be of the same configuration; None without ``resume``."""
+    if not plan.resume:
+        return None
+    _, found = read_checkpoint(plan.state, plan.command)
+    ours = replace(provenance, weights="", epochs=0, planned_epochs=0)
+    if replace(found, weights="", epochs=0, planned_epochs=0) != ours:
+        raise UserError(
+            f"{plan.state} was trained with another configuration; repeat its arguments, or leave resume=true out"
+        )
+    if found.epochs > provenance.planned_epochs:
+        raise UserError(f"{plan.state} has {found.epochs} epochs, more than the {provenance.planned_epochs} asked for")
+    log.info("resuming after epoch %d of %d", found.epochs, provenance.planned_epochs)
+    return plan.state
+
+
+def _fit(
+    trainer: Trainer, module: LightningModule, data: ImageDataModule, resumed: Path | None, plan: TrainingPlan
+) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True if resumed else None)
+    except BaseException:
+        if plan.state.exists():
+            log.warning(
+                "interrupted; %s holds the last whole epoch. Continue with: %s resume=true",
+                plan.state,
+                plan.command,
+            )
+        raise
+    finally:
+        for logger in trainer.loggers:
+            logger.finalize("success" if trainer.state.finished else "failed")
+
+
+def _publish(plan: TrainingPlan, module: LightningModule, recorder: Recorder, images: torch.Tensor) -> TrainingRecord:
+    checkpoint, provenance = read_checkpoint(plan.state, plan.command)
+    save_weights_only(checkpoint, plan.checkpoint)
+    record = TrainingRecord(
+        model=plan.model,
+        data=provenance.data,
+        noise=plan.noise,
+        seed=plan.seed,
+        weights=provenance.weights,
+        seconds=recorder.seconds,
+        losses=[(int(step), loss) for step, loss in recorder.losses],
+        epochs=recorder.epochs,
+        examples={name: encode_images(shown) for name, shown in illustrate(module, images).items()},
+    )
+    record.save(plan.checkpoint)
+    log.info("saved %s (%.0f s)", plan.checkpoint, recorder.seconds)
+    return record
