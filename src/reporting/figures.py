@@ -1,0 +1,141 @@
+"""Which figures a grid has, under which names."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from src.reporting import curves, heatmap, mosaics
+from src.reporting.document import Chapter
+from src.reporting.facets import Facet
+from src.reporting.labels import number, slug
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from src.evaluation.cell import Cell
+    from src.models.record import TrainingRecord
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be drawn, and what it depends on."""
+
+    name: str  #: file name
+    topic: str  #: where the page shows it: "accuracy", "trade-off", "heat map", "images" or "training"
+    caption: str
+    inputs: str  #: hash of what is drawn
+    draw: "Callable[[], Figure | None]"
+
+
+def plan(chapters: Sequence[Chapter], records: Sequence["TrainingRecord"]) -> list[Drawing]:
+    """All figures of a grid and its training runs, those without anything to show left out."""
+    return [*_grid_figures(chapters), *_training_figures(records)]
+
+
+def _grid_figures(chapters: Sequence[Chapter]) -> Iterator[Drawing]:
+    hashes = _Hashes()
+    for chapter in chapters:
+        if any(row.cell for row in chapter.facet.grid):
+            yield from _number_figures(chapter, hashes)
+            yield from _image_figures(chapter.facet, hashes)
+
+
+def _number_figures(chapter: Chapter, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Trade-off, accuracy under each attack, heat map."""
+    facet, about = chapter.facet, _about(chapter.facet)
+    inputs = hashes.of(facet, images=False)
+
+    def drawing(name: str, topic: str, caption: str, draw: "Callable[..., Figure]", *of: Any) -> Drawing:
+        caption += about
+        return Drawing(f"{name}{facet.suffix}.png", topic, caption, inputs, partial(draw, facet, *of, caption))
+
+    if any(item.clean and item.attacked for item in chapter.trade_offs.items):
+        said = "What each defense pays and wins"
+        yield drawing("tradeoff", "trade-off", said, curves.tradeoff_scatter, chapter.trade_offs)
+    for attack in facet.attacks:
+        if any(row.cell for row in facet.grid.where(attack=attack)):
+            name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}"
+            yield drawing(name, "accuracy", said, curves.accuracy_curves, attack)
+    yield drawing("heatmap", "heat map", "Accuracy in percent, attack × defense", heatmap.heat_map)
+
+
+def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
+    """A panel for each attack and eps."""
+    for attack, eps in _scenes(facet):
+        name = f"panel-{slug(attack)}-eps{_exact(eps)}" if eps else "panel-eps0"
+        caption = (f"{attack}, eps {number(eps)}" if eps else "Without attack") + _about(facet)
+        inputs = hashes.of(facet, images=True, attack=attack, eps=eps)
+        draw = partial(mosaics.attack_panel, facet, attack, eps, caption)
+        yield Drawing(f"{name}{facet.suffix}.png", "images", caption, inputs, draw)
+
+
+def _about(facet: Facet) -> str:
+    """The end of a caption: which part of the grid it is, if there are several."""
+    return f" · {facet.name}" if facet.name else ""
+
+
+def _scenes(facet: Facet) -> list[tuple[str, float]]:
+    """(attack, eps) with images to show; at eps 0 all attacks are one, the first with images stands for them."""
+    kept = list(
+        dict.fromkeys(
+            (row.coordinates.attack, row.coordinates.eps) for row in facet.grid if row.cell and row.cell.examples
+        )
+    )
+    return [pair for pair in kept if pair[1] == 0][:1] + [pair for pair in kept if pair[1] != 0]
+
+
+def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
+    ordered = sorted(records, key=lambda r: (r.model, r.data, r.seed, r.noise is not None, r.noise or 0.0))
+    if any(record.losses for record in ordered):
+        inputs = _hash([[r.model, r.data, r.seed, r.noise, r.weights, r.losses, r.epochs] for r in ordered])
+        caption = "Training loss"
+        draw = partial(curves.training_curves, ordered, caption)
+        yield Drawing("training-loss.png", "training", caption, inputs, draw)
+    pictured = [record for record in ordered if set(record.examples) >= mosaics.RECONSTRUCTION]
+    groups = list(dict.fromkeys((record.model, record.data, record.seed) for record in pictured))
+    for model, data, seed in groups:
+        mine = [r for r in pictured if (r.model, r.data, r.seed) == (model, data, seed)]
+        several_data = len({d for m, d, _ in groups if m == model}) > 1
+        several_seeds = len({s for m, _, s in groups if m == model}) > 1
+        suffix = (f"-{slug(data)}" if several_data else "") + (f"-seed{seed}" if several_seeds else "")
+        caption = f"What {model} makes of noisy images" + (f" · {data} · seed {seed}" if suffix else "")
+        inputs = _hash([[r.noise, r.weights, r.examples] for r in mine])
+        name = f"reconstructions-{slug(model)}{suffix}.png"
+        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, mine, caption))
+
+
+class _Hashes:
+    """Hashes of what cells show. A cell appears in several figures, and its images are long."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bool], str] = {}
+
+    def of(self, facet: Facet, images: bool, attack: str | None = None, eps: float | None = None) -> str:
+        """Hash of all cells of a facet, or of those at one attack and eps and at eps 0, where titles come from."""
+        rows = []
+        for row in facet.grid:
+            at = row.coordinates
+            if attack is None or at.eps == 0 or (at.attack, at.eps) == (attack, eps):
+                shown = self._cell(row.cell, images) if row.cell else None
+                rows.append([at.attack, at.eps, at.defense, at.noise, shown])
+        return _hash([facet.title, rows])
+
+    def _cell(self, cell: "Cell", images: bool) -> str:
+        place = (cell.key, images)
+        if place not in self._known:
+            shown = cell.examples if images else [cell.clean_accuracy, cell.undefended_accuracy]
+            self._known[place] = _hash([cell.key, cell.correct, cell.n, shown])
+        return self._known[place]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _exact(eps: float) -> str:
+    """An eps in a file name: no digit is lost, so that no two share a file."""
+    short = f"{eps:g}"
+    return short if float(short) == eps else repr(eps)

@@ -1,0 +1,92 @@
+"""Figures on disk: drawn when what they show has changed, removed when the grid no longer has them."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from src.files import write_atomically, write_text
+from src.reporting.figures import Drawing
+
+log = logging.getLogger(__name__)
+
+DPI = 110
+#: What was drawn from what, beside the figures: file name -> hash of the inputs, hash of the file.
+MANIFEST = ".drawn.json"
+
+
+def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
+    """Bring ``folder`` up to date; returns the files by name, in order.
+
+    A file whose inputs, drawing code and bytes are as they were is left alone. Files that an earlier call drew
+    and this one does not are removed; others in the folder are not ours and stay.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    before = _manifest(folder)
+    code = _code()
+    now: dict[str, dict[str, str]] = {}
+    for drawing in drawings:
+        inputs = _digest(f"{code} {drawing.name} {drawing.caption} {drawing.inputs}".encode())
+        path = folder / drawing.name
+        known = before.get(drawing.name)
+        if known and known.get("inputs") == inputs and _file_digest(path) == known.get("file"):
+            now[drawing.name] = known
+        elif (figure := drawing.draw()) is not None:
+            save(figure, path)
+            now[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
+    for name in before.keys() - now.keys():
+        (folder / Path(name).name).unlink(missing_ok=True)
+    if now or before:
+        write_text(folder / MANIFEST, json.dumps(now, indent=1) + "\n")
+    return {name: folder / name for name in now}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically, with the same bytes every time.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    write_atomically(
+        path,
+        lambda temporary: figure.savefig(
+            temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}
+        ),
+    )
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, str]]:
+    """What the last call drew; nothing if there was none or its record is damaged."""
+    try:
+        stored: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {str(name): dict(entry) for name, entry in stored.items() if str(name).endswith(".png")}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        log.warning("%s is damaged (%s); all figures are drawn again", folder / MANIFEST, error)
+        return {}
+
+
+def _code() -> str:
+    """Hash of the code that draws, so that a changed style is seen in figures whose numbers did not change."""
+    here = Path(__file__).parent
+    names = ("gallery", "curves", "heatmap", "mosaics", "colours", "labels", "rates", "tradeoff")
+    return _digest(matplotlib.__version__.encode() + b"".join((here / f"{name}.py").read_bytes() for name in names))
+
+
+def _file_digest(path: Path) -> str | None:
+    try:
+        return _digest(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

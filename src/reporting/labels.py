@@ -1,0 +1,74 @@
+"""How numbers and names are written, the same in every table, figure and sentence."""
+
+import hashlib
+import re
+from typing import TypeVar
+
+from src.evaluation.grid import Grid
+
+T = TypeVar("T")
+
+#: What stands where a cell is not computed.
+MISSING = "—"
+#: The column without a defense.
+UNDEFENDED = "none"
+#: The threat whose attacker does not know the defense.
+GRAY_BOX = "gray_box"
+
+
+def number(value: float) -> str:
+    """An eps or a noise for the eye: 4 significant digits, no trailing zeros."""
+    return f"{value:.4g}"
+
+
+def column_label(defense: str, noise: float | None) -> str:
+    """``vqvae 0.5``, or the defense alone where it has no noise."""
+    return defense if noise is None else f"{defense} {number(noise)}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction in percent, without the sign: 0.8321 → ``83.2``."""
+    return f"{100 * fraction:.{digits}f}"
+
+
+def half_width(low: float, high: float) -> str:
+    """Half of an interval of fractions, in points: ``±0.7``. A second digit keeps it from rounding to ±0.0."""
+    half = 50 * (high - low)
+    return f"±{half:.1f}" if half >= 0.05 else f"±{half:.2f}"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference in percentage points with its sign: ``+2.0``, ``-0.1``, ``0.0``."""
+    text = f"{difference:+.{digits}f}"
+    return text[1:] if not float(text) else text
+
+
+def listed(words: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name. Two names never share one: what had to be replaced is told apart by a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._+=-]+", "-", name)[:60]
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def unmathed(text: str) -> str:
+    """A name for matplotlib, which takes what stands between two $ for a formula; cut where it would fill the page."""
+    lines = (line if len(line) <= 90 else f"{line[:89]}…" for line in text.split("\n"))
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def images_counted(grid: Grid) -> str:
+    """How many test images stand behind the grid's cells: ``10,000``, or a range; empty if no cell is computed."""
+    counts = {row.cell.n for row in grid if row.cell}
+    return "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)})) if counts else ""
+
+
+def spread(items: list[T], most: int) -> list[T]:
+    """At most ``most`` (≥ 2) of the items, evenly chosen, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    step = (len(items) - 1) / (most - 1)
+    return [items[round(i * step)] for i in range(most)]

@@ -1,0 +1,53 @@
+"""``grid.md``: the grid for a README, a pull request or a terminal's pager."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from src.reporting.document import Chapter, Comparison, all_sentences
+from src.reporting.published import COMPARISON_LEGEND
+from src.reporting.tables import LEGEND, Entry, Table
+
+
+def to_markdown(chapters: Sequence[Chapter], comparisons: Sequence[Comparison], figures: Mapping[str, Path]) -> str:
+    """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
+    lines = ["# Accuracy grid", ""]
+    if not chapters:
+        lines += [*all_sentences([]), ""]
+    for chapter in chapters:
+        lines += [f"## {escape(chapter.title)}", ""]
+        lines += [line for sentence in chapter.sentences for line in (escape(sentence), "")]
+        lines += [escape(LEGEND), ""]
+        for table in [*chapter.tables, *filter(None, [chapter.tradeoff])]:
+            lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
+    for comparison in comparisons:
+        lines += [f"## {escape(comparison.title)}", "", escape(comparison.words), "", COMPARISON_LEGEND, ""]
+        for table in comparison.tables:
+            lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
+    if figures:
+        lines += ["## Figures", ""]
+        lines += [f"![{escape(Path(name).stem)}](figures/{name})" for name in figures]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def table_to_markdown(table: Table) -> str:
+    """A pipe table, its columns aligned for readers of the source."""
+    head = [escape(table.corner), *map(escape, table.columns)]
+    body = [[escape(label), *map(_entry, entries)] for label, entries in table.rows]
+    widths = [max(3, *(len(line[i]) for line in [head, *body])) for i in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in [head, *body]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]])
+
+
+def _entry(entry: Entry) -> str:
+    text = f"**{entry.text}**" if entry.strong else entry.text
+    return f"{text} {entry.note}".rstrip()
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, no table borders, no emphasis."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)

@@ -1,0 +1,53 @@
+"""From stored cells to a folder of tables, figures and a page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.evaluation.grid import Grid
+from src.files import write_text
+from src.reporting.document import all_sentences, chapters, comparisons
+from src.reporting.figures import plan
+from src.reporting.gallery import render
+from src.reporting.markdown import to_markdown
+from src.reporting.page import to_html
+
+if TYPE_CHECKING:
+    from src.models.record import TrainingRecord
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    folder: Path
+    paths: tuple[Path, ...]  #: every file: ``grid.csv``, ``grid.md``, ``index.html``, then the figures
+    sentences: tuple[str, ...]  #: the grid in words, the headline first
+
+
+def write_report(grid: Grid, records: "list[TrainingRecord]", folder: Path, compare_published: bool = False) -> Report:
+    """Write ``grid.csv``, ``grid.md``, ``index.html`` and ``figures/*.png``. Nothing is computed but what is shown.
+
+    Figures that show what they already show are not drawn again, and those of an earlier grid are removed.
+
+    Args:
+        grid: cells, computed or missing; may be empty.
+        records: training runs whose losses and reconstructions are shown.
+        folder: usually ``outputs/report``; made if need be.
+        compare_published: put the report's own numbers beside ours.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    parts = chapters(grid)
+    beside = comparisons(grid) if compare_published else []
+    drawings = plan(parts, records)
+    figures = render(drawings, folder / "figures")
+    texts = {
+        folder / "grid.csv": grid.to_csv(),
+        folder / "grid.md": to_markdown(parts, beside, figures),
+        folder / "index.html": to_html(grid, parts, beside, drawings, figures),
+    }
+    for path, text in texts.items():
+        write_text(path, text)
+    return Report(folder, (*texts, *figures.values()), tuple(all_sentences(parts)))

@@ -1,0 +1,112 @@
+"""The grid in a terminal or a pipe."""
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from src.evaluation.grid import Grid
+from src.reporting.colours import heat
+from src.reporting.document import all_sentences, chapters, comparisons
+from src.reporting.labels import MISSING
+from src.reporting.published import COMPARISON_LEGEND
+from src.reporting.tables import LEGEND, Entry, Table
+
+#: Rich's padding and border of a column.
+BETWEEN = 3
+
+
+def print_grid(grid: Grid, console: Console) -> None:
+    """Print a table an attack, then what they say in words.
+
+    In a terminal a table wider than the window continues below, with its row labels repeated; in a pipe every line is
+    whole, whatever its length, and there is no colour.
+    """
+    parts = chapters(grid)
+    _say(console, [LEGEND] if parts else [], style="dim")
+    for chapter in parts:
+        for table in [*chapter.tables, *filter(None, [chapter.tradeoff])]:
+            _print_table(console, table, f"{chapter.facet.name} · " if chapter.facet.name else "")
+    console.print()
+    _say(console, all_sentences(parts))
+
+
+def print_comparison(grid: Grid, console: Console) -> None:
+    """Print our numbers beside the report's: a table an attack, then how far they are apart."""
+    for comparison in comparisons(grid):
+        console.print()
+        _say(console, [comparison.title], style="bold")
+        _say(console, [COMPARISON_LEGEND], style="dim")
+        for table in comparison.tables:
+            _print_table(console, table)
+        console.print()
+        _say(console, [comparison.words])
+
+
+def _say(console: Console, sentences: Iterable[str], style: str = "") -> None:
+    for sentence in sentences:
+        console.print(Text(sentence, style=style), soft_wrap=not console.is_terminal)
+
+
+def _print_table(console: Console, table: Table, before: str = "") -> None:
+    console.print()
+    console.print(Text(before + table.title, style="bold"), soft_wrap=True)
+    if console.is_terminal:
+        for i, columns in enumerate(_fitting(table, console.width)):
+            console.print(*[""] * bool(i), _drawn(table, columns), sep="\n")
+        return
+    # Of a pipe Rich assumes 80 characters and would crop to them what is wider.
+    whole = Console(file=io.StringIO(), width=sum(_widths(table)) + BETWEEN * len(_widths(table)), color_system=None)
+    with whole.capture() as capture:
+        whole.print(_drawn(table, range(len(table.columns))))
+    console.print(Text(capture.get().rstrip("\n")), soft_wrap=True)
+
+
+def _drawn(table: Table, columns: Iterable[int]) -> RichTable:
+    """The row labels and these columns."""
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    drawn.add_column(Text(table.corner), no_wrap=True)
+    for i in columns:
+        drawn.add_column(Text(table.columns[i]), justify="right", no_wrap=True)
+    for label, entries in table.rows:
+        drawn.add_row(Text(label), *(_entry(entries[i]) for i in columns))
+    return drawn
+
+
+def _fitting(table: Table, width: int | None) -> list[list[int]]:
+    """The columns in groups that fit ``width`` characters beside the row labels; None: all at once."""
+    first, *widths = _widths(table)
+    groups: list[list[int]] = [[]]
+    used = first
+    for i, each in enumerate(widths):
+        used += each + BETWEEN
+        if width is not None and used > width and groups[-1]:
+            groups.append([])
+            used = first + each + BETWEEN
+        groups[-1].append(i)
+    return groups
+
+
+def _widths(table: Table) -> list[int]:
+    """Characters of each column, row labels first."""
+    lines: Sequence[Sequence[str]] = [
+        [table.corner, *table.columns],
+        *([label, *(_entry(entry).plain for entry in entries)] for label, entries in table.rows),
+    ]
+    return [max(Text(line[i]).cell_len for line in lines) for i in range(len(lines[0]))]
+
+
+def _entry(entry: Entry) -> Text:
+    """Percent on its heat, the error bar dim beside it."""
+    if entry.text == MISSING and not entry.note:
+        return Text(MISSING, style="dim")
+    background, ink = heat(entry.heat) if entry.heat is not None else (None, None)
+    base = f"{ink} on {background}" if background else ""
+    text = Text(f"{entry.text}", style=f"bold {base}".strip() if entry.strong else base)
+    if entry.note:
+        text.append(" ")
+        text.append(entry.note, style="dim" if not background else f"dim {base}")
+    return text

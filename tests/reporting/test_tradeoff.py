@@ -1,0 +1,158 @@
+"""What is paid, what is won, what to take, and how it is said."""
+
+import pytest
+import reporting_factories as make
+
+from src.evaluation.grid import Grid
+from src.reporting.facets import facets
+from src.reporting.tradeoff import TradeOffs, trade_offs
+from src.reporting.words import sentences
+
+REPORT = {
+    ("none", None): (0.9839, 0.0892),
+    ("vqvae", 0.0): (0.9839, 0.2692),
+    ("vqvae", 0.25): (0.9791, 0.3549),
+    ("vqvae", 0.5): (0.9639, 0.4171),
+    ("vqvae", 0.75): (0.9194, 0.3853),
+}
+
+
+def simple(columns: dict[tuple[str, float | None], tuple[float, float]], n: int = 10_000, **where: object) -> Grid:
+    """One attack, clean and at eps 0.3."""
+    return make.make_grid(attacks=("fgsm",), budgets=(0.0, 0.3), columns=columns, n=n, **where)
+
+
+def say(grid: Grid) -> list[str]:
+    (facet,) = facets(grid)
+    return sentences(facet, trade_offs(facet.grid))
+
+
+def labels(found: TradeOffs, floor: float) -> str | None:
+    choice = found.best_for_floor(floor)
+    return choice.item.label if choice else None
+
+
+def test_price_and_gain_are_points_against_no_defense() -> None:
+    found = trade_offs(simple(REPORT))
+    items = {item.label: item for item in found.items}
+    assert found.eps == 0.3
+    assert items["vqvae 0.5"].price == pytest.approx(2.0)
+    assert items["vqvae 0.5"].gain == pytest.approx(100 * (0.4171 - 0.0892))
+    assert items["none"].price == items["none"].gain == 0
+
+
+def test_the_worst_attack_counts_for_each_column() -> None:
+    found = trade_offs(make.make_grid())
+    assert (found.attacks, found.strongest) == (make.ATTACKS, "mifgsm")
+    assert found.undefended is not None
+    assert found.undefended.fraction == pytest.approx(0.006)
+    worst = {item.label: item.attacked for item in found.items}["vqvae 0.5"]
+    assert worst is not None
+    assert worst.fraction == pytest.approx(0.411)
+
+
+def test_a_column_that_did_not_meet_every_attack_is_not_judged() -> None:
+    grid = make.without(make.make_grid(), attack="mifgsm", eps=0.3, defense="binarize")
+    found = trade_offs(grid)
+    item = {item.label: item for item in found.items}["binarize"]
+    assert (item.attacked, item.gain) == (None, None)
+    assert item.price is not None
+    assert labels(found, 0.0) == "vqvae 0.5"
+    assert "binarize" not in say(grid)[0]
+
+
+@pytest.mark.parametrize(
+    ("floor", "taken"),
+    [(0.0, "vqvae 0.5"), (0.9639, "vqvae 0.5"), (0.97, "vqvae 0.25"), (0.98, "vqvae 0"), (0.985, None)],
+)
+def test_the_best_for_a_floor(floor: float, taken: str | None) -> None:
+    assert labels(trade_offs(simple(REPORT)), floor) == taken
+
+
+def test_a_floor_in_percent_is_met_by_the_same_accuracy() -> None:
+    assert labels(trade_offs(simple({("vqvae", 0.5): (0.984, 0.3)})), 98.4 / 100) == "vqvae 0.5"
+
+
+def test_overlapping_error_bars_are_no_win_the_cheaper_one_is_taken() -> None:
+    columns = {("none", None): (0.984, 0.05), ("vqvae", 0.25): (0.98, 0.5232), ("vqvae", 0.5): (0.961, 0.5243)}
+    found = trade_offs(simple(columns))
+    choice = found.best_for_floor(0.0)
+    assert choice is not None
+    assert choice.item.noise == 0.25
+    assert [item.noise for item in choice.tied] == [0.5]
+    assert (
+        "vqvae 0.25 (not told apart from vqvae 0.5 by the error bars) brings that to 52.3 %" in say(simple(columns))[0]
+    )
+
+
+def test_of_equals_the_first_is_taken() -> None:
+    columns = {("vqvae", noise): (0.97, 0.5) for noise in (0.5, 0.25)}
+    assert labels(trade_offs(simple(columns)), 0.9) == "vqvae 0.5"
+
+
+def test_the_frontier_has_every_choice_once_with_its_highest_floor() -> None:
+    found = trade_offs(simple(REPORT))
+    steps = [(floor, choice.item.label) for floor, choice in found.frontier(found.trained)]
+    assert steps == [(0.9839, "vqvae 0"), (0.9791, "vqvae 0.25"), (0.9639, "vqvae 0.5")]
+
+
+def test_the_headline_and_which_noise_to_take() -> None:
+    said = say(simple(REPORT))
+    assert said[0] == (
+        "At eps 0.3 the strongest attack of this grid (fgsm) leaves 8.9 % undefended; "
+        "vqvae 0.5 brings that to 41.7 % for 2.0 points of clean accuracy."
+    )
+    assert "at least 97 % take noise 0.25 (35.5 % at eps 0.3)" in said[-1]
+    assert "No noise keeps more than 98.4 %." in said[-1]
+    noises = next(sentence for sentence in said if "pays" in sentence)
+    assert "noise 0 pays 0.0 (within the error bars) and wins 18.0" in noises
+    assert "noise 0.75 pays 6.5 and wins 29.6" in noises
+
+
+def test_thresholding_that_beats_the_trained_purifiers_is_named_in_the_headline() -> None:
+    better = REPORT | {("binarize", None): (0.982, 0.82)}
+    assert "but thresholding (binarize), which learns nothing, reaches 82.0 %" in say(simple(better))[0]
+    within_error_bars = REPORT | {("binarize", None): (0.982, 0.42)}
+    assert "binarize" not in say(simple(within_error_bars))[0]
+
+
+def test_gray_box_numbers_are_called_that() -> None:
+    assert any("does not" in s or "not the defense" in s for s in say(simple(REPORT)))
+    assert any("knows the defense and differentiates" in s for s in say(simple(REPORT, threat="adaptive")))
+    assert not any("gray-box" in s for s in say(simple(REPORT, threat="adaptive")))
+
+
+def test_a_gain_within_the_error_bars_is_not_sold() -> None:
+    columns = {("none", None): (0.984, 0.30), ("vqvae", 0.5): (0.97, 0.31)}
+    said = say(simple(columns, n=500))
+    assert "no trained purifier raises that by more than the error bars" in said[0]
+    assert "take no defense" in said[-1]
+
+
+def test_one_cell_quotes_what_the_grid_has_no_cell_for() -> None:
+    lone = make.cell(make.coordinates("ifgsm", 0.3, defense="vqvae", noise=0.25), 0.355, clean=0.979, undefended=0.012)
+    grid = Grid((make.row(lone),))
+    (item,) = trade_offs(grid).items
+    assert item.clean is not None
+    assert item.clean.fraction == pytest.approx(0.979)
+    assert item.gain == pytest.approx(34.3)
+    assert item.price is None
+    assert "leaves 1.2 % undefended; vqvae 0.25 brings that to 35.5 %." in say(grid)[0]
+
+
+def test_what_is_missing_is_said() -> None:
+    full = make.make_grid()
+    assert say(make.without(full)) == ["No cell of this grid is computed yet."]
+    assert say(make.without(full, attack="fgsm", defense="kmeans"))[-1].startswith("4 of the 84 cells asked for are")
+    assert not any("missing" in sentence for sentence in say(full))
+
+
+def test_clean_cells_alone_say_that_nothing_was_attacked() -> None:
+    grid = make.make_grid(budgets=(0.0,))
+    assert trade_offs(grid).eps is None
+    assert say(grid) == ["Nothing is attacked in this grid: it holds clean accuracies only."]
+
+
+def test_a_hundred_noises_still_make_sentences_one_can_read() -> None:
+    columns = {("vqvae", i / 99): (0.99 - 0.001 * i, 0.2 + 0.003 * i) for i in range(100)}
+    assert max(map(len, say(simple(columns)))) < 1500
