@@ -88,8 +88,8 @@ def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:
         elif first.key != job.key:
             differing = " ".join(sorted(set(job.overrides) - set(first.overrides)))
             raise UserError(
-                f"two cells would stand in one place of the grid ({job.coordinates}), which has no column for {differing}: "
-                "sweep that separately, or name the variants with attack.name=… or defense.name=…"
+                f"two cells would stand in one place of the grid ({job.coordinates}), which has no column for "
+                f"{differing}: sweep that separately, or name the variants with attack.name=… or defense.name=…"
             )
 
 

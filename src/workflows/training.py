@@ -22,6 +22,8 @@ from src.workflows.callbacks import EpochSeeds, Illustrate, Recorder, Stamp, ill
 
 log = logging.getLogger(__name__)
 
+TERMINATED = 143  # what shells report after SIGTERM
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -79,14 +81,12 @@ def train(
         config=plan.config,
     )
     images = next(iter(data.val_dataloader()))[0][:EXAMPLES]
-    callbacks: list[Callback] = [EpochSeeds(plan.seed), recorder, Illustrate(images)]
-    trainer = _build(make_trainer, loggers, show_progress)
+    callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
+    trainer = _build(make_trainer, callbacks, loggers, show_progress)
     provenance = replace(provenance, planned_epochs=trainer.max_epochs or 0)
     if not plan.overwrite and (done := _published(plan, provenance)):
         log.info("%s is trained already; overwrite=true trains it again", plan.checkpoint)
         return done
-    callbacks += [Stamp(provenance), _save_every_epoch(plan.state)]
-    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     resumed = _state_to_resume(plan, provenance)
     seed_everything(plan.seed, verbose=False)
     module = make_module()
@@ -95,13 +95,15 @@ def train(
     return _publish(plan, module, recorder, images)
 
 
-def _build(make_trainer: Callable[..., Trainer], loggers: list[Logger], show_progress: bool) -> Trainer:
+def _build(
+    make_trainer: Callable[..., Trainer], callbacks: list[Callback], loggers: list[Logger], show_progress: bool
+) -> Trainer:
     # Filling memory before use, which deterministic mode adds, guards against bugs we do not have, at a price.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     bar: list[Callback] = [RichProgressBar(leave=False)] if show_progress else []
     try:
         return make_trainer(
-            callbacks=bar, logger=loggers, enable_progress_bar=show_progress, enable_model_summary=False
+            callbacks=bar + callbacks, logger=loggers, enable_progress_bar=show_progress, enable_model_summary=False
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error

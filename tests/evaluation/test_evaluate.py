@@ -1,0 +1,182 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.attacks import ifgsm
+from src.defenses import Binarize, Identity
+from src.errors import UserError
+from src.evaluation import Protocol, PurificationEvaluation
+from src.images import decode_images
+from src.models.checkpoint import weights_fingerprint
+
+
+def test_a_cell_is_what_a_loop_by_hand_gives(evaluator, specify, digits, classifier):
+    cell = evaluator(specify(eps=0.3, binarize=True))
+    x_adv = ifgsm(classifier, digits.images, digits.labels, eps=0.3)
+    x_hat = (x_adv > 0.5).float()
+    predictions = classifier(x_hat).argmax(1)
+    assert cell.predictions == predictions.tolist()
+    assert cell.correct == int((predictions == digits.labels).sum())
+    assert cell.outcomes == "".join(str(int(p == y)) for p, y in zip(predictions, digits.labels, strict=True))
+    assert cell.perturbation_linf == pytest.approx(0.3, abs=1e-6)
+    assert cell.perturbation_l2 == pytest.approx((x_adv - digits.images).flatten(1).norm(dim=1).mean().item(), rel=1e-4)
+    assert cell.reconstruction_mse == pytest.approx((x_hat - digits.images).square().mean().item(), rel=1e-4)
+    assert set(cell.stages) == {"attack", "purify", "classify"}
+
+
+def test_a_cell_quotes_its_companions(evaluator, specify):
+    cell = evaluator(specify(eps=0.3, binarize=True))
+    assert cell.clean_accuracy == evaluator(specify(eps=0, binarize=True)).accuracy
+    assert cell.undefended_accuracy == evaluator(specify(eps=0.3)).accuracy
+    assert cell.undefended_accuracy < cell.accuracy <= cell.clean_accuracy
+    assert len(evaluator.cells.keys()) == 4
+
+
+def test_nothing_is_computed_twice(evaluator, another, specify, counting):
+    first = evaluator(specify(eps=0.3, binarize=True))
+    batches = counting.batches
+    assert batches == 4  # one set of 64 images in batches of 16, though two cells were attacked
+    assert evaluator(specify(eps=0.3, binarize=True)) == first
+    assert another()(specify(eps=0.3, binarize=True)) == first
+    assert counting.batches == batches
+
+
+def test_another_process_takes_the_attacked_set_from_disk(evaluator, another, specify, counting):
+    evaluator(specify(eps=0.3))
+    batches = counting.batches
+    other = another()
+    cell = other(specify(eps=0.3, binarize=True))
+    assert counting.batches == batches
+    assert cell.perturbation_linf == pytest.approx(0.3, abs=1e-6)
+
+
+def test_a_damaged_attacked_set_is_named_and_made_again(evaluator, another, specify, counting, caplog, tmp_path):
+    expected = evaluator(specify(eps=0.3))
+    for cell in (tmp_path / "cells").iterdir():
+        cell.unlink()
+    (file,) = (tmp_path / "adversarial").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:5000])
+    assert another()(specify(eps=0.3)).outcomes == expected.outcomes
+    assert file.name in caplog.text
+    assert counting.batches == 8
+
+
+def test_an_attacked_set_out_of_its_budget_does_not_count(evaluator, another, specify, counting, caplog, tmp_path):
+    from safetensors.torch import save_file
+
+    evaluator(specify(eps=0.3))
+    for cell in (tmp_path / "cells").iterdir():
+        cell.unlink()
+    (file,) = (tmp_path / "adversarial").glob("*.safetensors")
+    save_file({"x_adv": torch.zeros(64, 1, 28, 28)}, file)
+    assert another()(specify(eps=0.3)).perturbation_linf == pytest.approx(0.3, abs=1e-6)
+    assert "spent" in caplog.text
+
+
+def test_eps_zero_attacks_nobody(evaluator, specify, counting, digits):
+    cell = evaluator(specify(eps=0))
+    assert counting.batches == 0
+    assert cell.perturbation_linf == 0
+    assert cell.accuracy == cell.clean_accuracy == cell.undefended_accuracy == 1
+    assert decode_images(cell.examples["original"]) == pytest.approx(digits.images[:10].numpy(), abs=1 / 500)
+
+
+def test_results_do_not_depend_on_the_batch_size(evaluator, specify, tmp_path):
+    cell = evaluator(specify(eps=0.3, binarize=True))
+    other = replace(evaluator, batch_size=64)
+    other.cells, other.adversarial = type(evaluator.cells)(tmp_path / "b"), type(evaluator.adversarial)(None)
+    assert other(specify(eps=0.3, binarize=True)).outcomes == cell.outcomes
+
+
+def test_a_noisy_defense_gives_the_same_cell_whether_the_attack_was_replayed(specify, evaluator, tmp_path, another):
+    class Noisy(torch.nn.Module):
+        def forward(self, x):
+            return (x + torch.randn_like(x)).clamp(0, 1)
+
+    spec = specify(eps=0.3, load_defense=Noisy)
+    spec = replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "noisy"}})
+    first = evaluator(spec)  # its companion recorded the attack, this cell replayed it
+    for cell in (tmp_path / "cells").iterdir():
+        cell.unlink()
+    for file in (tmp_path / "adversarial").iterdir():
+        file.unlink()
+    alone = another()
+    alone.cells.put(evaluator(spec.without_defense()))
+    alone.cells.put(evaluator(spec.without_attack()))
+    alone.cells.put(evaluator(spec.without_attack().without_defense()))
+    assert alone(spec).predictions == first.predictions
+
+
+def test_clean_errors_count_where_the_protocol_says_so(evaluator, specify, digits, classifier):
+    """The report's rule: what the bare classifier gets wrong stays wrong, even if the defense rescues it."""
+
+    class Rescue(torch.nn.Module):
+        def forward(self, x):
+            return x.flip(2)
+
+    with torch.no_grad():  # labels that only the defended classifier gets right, for the first twenty
+        upside_down = classifier(digits.images.flip(2)).argmax(1)
+    labels = torch.cat([upside_down[:20], digits.labels[20:]])
+    rescued = (upside_down != classifier(digits.images).argmax(1))[:20]
+    mislabelled = replace(digits, labels=labels)
+    strict = Protocol("strict", clean_errors_count=True)
+
+    def cell(protocol):
+        spec = specify(eps=0, protocol=protocol, load_data=lambda: mislabelled, load_defense=Rescue)
+        return evaluator(replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "flip"}}))
+
+    usual, counted = cell(Protocol()), cell(strict)
+    assert usual.predictions == counted.predictions
+    assert rescued.any()
+    assert usual.outcomes[:20] == "1" * 20
+    assert counted.outcomes[:20] == "".join("0" if each else "1" for each in rescued)
+    assert usual.outcomes[20:] == counted.outcomes[20:]
+
+
+def test_the_classifier_stays_as_it_was(evaluator, specify, classifier):
+    before = weights_fingerprint(classifier.state_dict())
+    evaluator(specify(eps=0.2, binarize=True))
+    assert weights_fingerprint(classifier.state_dict()) == before
+
+
+def test_a_defense_of_another_shape_is_refused(evaluator, specify):
+    crop = torch.nn.AvgPool2d(2)
+    spec = specify(eps=0, load_defense=lambda: crop)
+    spec = replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "crop"}})
+    with pytest.raises((ValueError, RuntimeError)):
+        evaluator(spec)
+    assert evaluator.cells.get(spec.key) is None
+
+
+def test_a_cheating_attack_is_caught(evaluator, specify):
+    def too_far(model, x, y, *, eps):
+        return (x + 2 * eps).clamp(0, 1)
+
+    with pytest.raises(ValueError, match="spent"):
+        evaluator(specify(eps=0.3, attack=too_far))
+    assert evaluator.cells.get(specify(eps=0.3).key) is None
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(evaluator, specify, tmp_path):
+    (tmp_path / "adversarial").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        evaluator(specify(eps=0.3))
+
+
+def test_the_module_stands_on_its_own(digits, classifier):
+    """A user with a Trainer and a DataLoader needs none of our stores."""
+
+    def attack(model, x, y):
+        return ifgsm(model, x, y, eps=0.3)
+
+    for defense, expected in ((Identity(), 0.9), (Binarize(), None)):
+        module = PurificationEvaluation(classifier, defense, attack, num_classes=10)
+        loader = DataLoader(TensorDataset(digits.images, digits.labels), batch_size=20)
+        trainer = Trainer(accelerator="cpu", logger=False, inference_mode=False, enable_progress_bar=False)
+        (metrics,) = trainer.test(module, loader, verbose=False)
+        right = (module.predictions == digits.labels).float().mean().item()
+        assert metrics["test/accuracy"] == pytest.approx(right)
+        assert expected is None or right < expected

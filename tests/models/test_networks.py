@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from src.models import VQVAE, Classifier
+
+
+def test_classifier_is_the_reports():
+    classifier = Classifier()
+    assert [tuple(p.shape) for p in classifier.parameters()] == [
+        *((32, 1, 3, 3), (32,), (64, 32, 3, 3), (64,)),
+        *((128, 9216), (128,), (10, 128), (10,)),
+    ]
+    assert classifier(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_classifier_takes_other_images():
+    assert Classifier(in_channels=3, image_size=32, num_classes=7)(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_vqvae_is_the_reports():
+    vqvae = VQVAE()
+    x = torch.rand(2, 1, 28, 28)
+    values, indices, _ = vqvae.quantize(x)
+    assert values.shape == (2, 64, 7, 7)
+    assert indices.shape == (2, 7, 7)
+    assert vqvae.quantizer.codebook.shape == (512, 64)
+    assert vqvae(x).shape == x.shape
+    shapes = [tuple(p.shape) for p in vqvae.encoder.parameters() if p.ndim == 4]
+    residual = [(32, 128, 3, 3), (128, 32, 1, 1)]
+    assert shapes == [(64, 1, 4, 4), (128, 64, 4, 4), (128, 128, 3, 3), *residual, *residual, (64, 128, 1, 1)]
+
+
+def test_corrupt_adds_gaussian_noise_of_the_given_size():
+    x = torch.full((50, 1, 28, 28), 0.5)
+    noise = VQVAE(noise=0.75).corrupt(x) - x
+    assert noise.std().item() == pytest.approx(0.75, rel=0.02)
+    assert noise.mean().abs() < 0.02
+    assert torch.equal(VQVAE(noise=0).corrupt(x), x)
+
+
+def test_vqvae_target_is_the_clean_image():
+    """A loss of the noisy target would be at least σ²; a network that learns to denoise goes far below."""
+    vqvae = VQVAE(noise=0.5, hidden=16, residual_hidden=4, codes=32, dimension=8)
+    optimizer = torch.optim.Adam(vqvae.parameters(), 2e-3)
+    vqvae.log_dict = lambda *_, **__: None
+    x = torch.zeros(16, 1, 28, 28)
+    x[:, :, 10:18, 10:18] = 1
+    for _ in range(60):
+        loss = vqvae.training_step((x, torch.zeros(16)), 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1 < 0.5**2

@@ -1,0 +1,52 @@
+"""A small world on disk: a slice of real MNIST, and the real commands run on it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.data import ImageDataModule
+from src.data.idx import write_idx
+from tests.conftest import REPO
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def slice_root(mnist: ImageDataModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,500 training and 120 test images of MNIST, as IDX files."""
+    root = tmp_path_factory.mktemp("mnist-slice")
+    mnist.setup()
+    for part, dataset, size in (("train", mnist._sets["fit"], 1500), ("t10k", mnist._sets["test"], 120)):
+        write_idx(root / f"{part}-images-idx3-ubyte", dataset.images[:size, 0])
+        write_idx(root / f"{part}-labels-idx1-ubyte", dataset.labels[:size].to(torch.uint8))
+    return root
+
+
+@pytest.fixture(scope="session")
+def run_command(slice_root: Path) -> Command:
+    """``run_command("src.train", "model=classifier", outputs=…)``: a real command in a process of its own."""
+
+    def run(module: str, *arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        small = [] if module == "src.report" else [f"data.root={slice_root}", "data.source=null", "data.val_size=100"]
+        command = [sys.executable, "-m", module, *arguments, *small, f"paths.outputs={outputs}"]
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder with a classifier and two VQ-VAEs, all badly trained and quickly."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    quick = ("model.epochs=1", "logger=none", "+experiment=demo")
+    narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+    run_command("src.train", "model=classifier", *quick, outputs=outputs)
+    for noise in ("0", "0.5"):
+        run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=outputs)
+    return outputs

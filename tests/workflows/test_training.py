@@ -1,0 +1,169 @@
+"""Training as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from src.data import ImageDataModule
+from src.errors import UserError
+from src.images import decode_images
+from src.models import VQVAE, Classifier
+from src.models.checkpoint import read_checkpoint, weights_fingerprint
+from src.models.record import TrainingRecord
+from src.workflows.training import TrainingPlan, train
+
+TINY = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "codes": 16, "dimension": 8, "lr": 1e-3}
+NETWORKS = {
+    "vqvae": partial(VQVAE, **TINY),
+    "classifier": partial(Classifier, widths=(4, 8), hidden=16, patience=0, lr=5e-3),
+}
+
+
+class Interrupt(Callback):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.current_epoch == self.epoch and trainer.global_step % 3 == 2:
+            raise KeyboardInterrupt
+
+
+class Harness:
+    """Trains small networks on a slice of real digits."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.folder, self.root = folder, root
+
+    def plan(self, name: str, **changes: object) -> TrainingPlan:
+        noise = 0.5 if name == "vqvae" else None
+        fields = {"checkpoint": self.folder / f"{name}.ckpt", "noise": noise, "seed": 0, "config": {"name": name}}
+        return TrainingPlan(model=name, command=f"train {name}", **(fields | changes))
+
+    def data(self) -> ImageDataModule:
+        return ImageDataModule("slice", self.root, val_size=100, batch_size=200, seed=0)
+
+    def train(self, name: str, epochs: int = 3, interrupt_in: int | None = None, **changes: object) -> TrainingRecord:
+        def make_trainer(callbacks: list[Callback], **arguments: object) -> Trainer:
+            extra = [] if interrupt_in is None else [Interrupt(interrupt_in)]
+            return Trainer(accelerator="cpu", max_epochs=epochs, callbacks=callbacks + extra, **arguments)
+
+        return train(self.plan(name, **changes), NETWORKS[name], self.data(), make_trainer, loggers=[])
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        return read_checkpoint(self.folder / f"{name}.ckpt", "")[0]["state_dict"]
+
+
+@pytest.fixture
+def harness(tmp_path: Path, slice_root: Path) -> Harness:
+    return Harness(tmp_path, slice_root)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_resumed_is_uninterrupted_to_the_last_bit(name, tmp_path, slice_root):
+    whole, broken = Harness(tmp_path / "whole", slice_root), Harness(tmp_path / "broken", slice_root)
+    whole.train(name)
+    with pytest.raises(SystemExit):
+        broken.train(name, interrupt_in=1)
+    assert not (broken.folder / f"{name}.ckpt").exists()
+    record = broken.train(name, resume=True)
+    assert weights_fingerprint(broken.weights(name)) == weights_fingerprint(whole.weights(name))
+    reference = TrainingRecord.load(TrainingRecord.path(whole.folder / f"{name}.ckpt"))
+    assert [e["val/loss"] for e in record.epochs] == [e["val/loss"] for e in reference.epochs]
+    assert record.losses == reference.losses
+
+
+def test_seeds_decide(harness, tmp_path, slice_root):
+    other, again = Harness(tmp_path / "other", slice_root), Harness(tmp_path / "again", slice_root)
+    harness.train("vqvae", epochs=1)
+    other.train("vqvae", epochs=1, seed=1)
+    again.train("vqvae", epochs=1)
+    assert weights_fingerprint(harness.weights("vqvae")) == weights_fingerprint(again.weights("vqvae"))
+    assert weights_fingerprint(harness.weights("vqvae")) != weights_fingerprint(other.weights("vqvae"))
+
+
+def test_an_interruption_leaves_the_last_good_checkpoint(harness, caplog):
+    harness.train("vqvae", epochs=1)
+    before = (harness.folder / "vqvae.ckpt").read_bytes()
+    with pytest.raises(SystemExit):
+        harness.train("vqvae", epochs=3, interrupt_in=1, overwrite=True)
+    assert (harness.folder / "vqvae.ckpt").read_bytes() == before
+    assert read_checkpoint(harness.folder / "vqvae.last.ckpt", "")[1].epochs == 1
+    assert "train vqvae resume=true" in caplog.text
+
+
+def test_training_teaches_and_is_recorded(harness):
+    record = harness.train("classifier", epochs=3)
+    assert record.epochs[-1]["val/accuracy"] > record.epochs[0]["val/accuracy"]
+    assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
+    assert record.seconds > 0
+    assert TrainingRecord.load(TrainingRecord.path(harness.folder / "classifier.ckpt")) == record
+
+
+def test_a_vqvaes_record_shows_images(harness):
+    record = harness.train("vqvae", epochs=2)
+    original, noisy, reconstruction = (decode_images(record.examples[n]) for n in record.examples)
+    assert original.shape == noisy.shape == reconstruction.shape == (10, 1, 28, 28)
+    assert abs(noisy - original).mean() > 0.1
+    assert {"val/perplexity", "val/codes_used", "val/reconstruction"} <= set(record.epochs[-1])
+
+
+def test_what_is_trained_is_not_trained_again(harness):
+    record = harness.train("vqvae", epochs=1)
+    changed = (harness.folder / "vqvae.ckpt").stat().st_mtime_ns
+    assert harness.train("vqvae", epochs=1) == record
+    assert (harness.folder / "vqvae.ckpt").stat().st_mtime_ns == changed
+    harness.train("vqvae", epochs=2)  # another budget is another training
+    assert read_checkpoint(harness.folder / "vqvae.ckpt", "")[1].epochs == 2
+
+
+def test_resume_refuses_another_configuration(harness):
+    harness.train("vqvae", epochs=1)
+    with pytest.raises(UserError, match="another configuration"):
+        harness.train("vqvae", epochs=2, resume=True, overwrite=True, config={"name": "other"})
+    with pytest.raises(UserError, match="no checkpoint"):
+        harness.train("classifier", resume=True)
+
+
+def test_the_commands_leave_what_the_contract_says(trained):
+    folder = trained / "checkpoints" / "mnist"
+    for name, noise, network in (
+        ("classifier", None, Classifier),
+        ("vqvae-noise0", 0, VQVAE),
+        ("vqvae-noise0.5", 0.5, VQVAE),
+    ):
+        module: LightningModule = network.load_from_checkpoint(folder / f"{name}.ckpt", weights_only=True)
+        provenance = read_checkpoint(folder / f"{name}.ckpt", "")[1]
+        assert provenance.weights == weights_fingerprint(module.state_dict())
+        assert (provenance.data, provenance.noise, provenance.epochs) == ("mnist", noise, 1)
+        assert json.loads((folder / f"{name}.json").read_text())["weights"] == provenance.weights
+
+
+def test_sigterm_leaves_the_last_whole_epoch_and_says_how_to_go_on(slice_root, tmp_path):
+    from tests.conftest import REPO
+
+    command = [sys.executable, "-m", "src.train", "model=classifier", "logger=none", "model.epochs=500"]
+    command += [f"data.root={slice_root}", "data.source=null", "data.val_size=100", f"paths.outputs={tmp_path}"]
+    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    state = tmp_path / "checkpoints" / "mnist" / "classifier.last.ckpt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert "resume=true" in said
+    assert "Traceback" not in said
+    assert read_checkpoint(state, "")[1].epochs >= 1
+    assert not (state.parent / "classifier.ckpt").exists()
