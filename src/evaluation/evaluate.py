@@ -10,12 +10,14 @@ from typing import Any
 import lightning
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from src import __version__
 from src.data.batches import BatchIndices
+from src.errors import UserError
 from src.evaluation.adversary import AdversarialStore
 from src.evaluation.cell import Cell, CellSpec, TestSet
 from src.evaluation.module import PurificationEvaluation
@@ -66,6 +68,27 @@ class Evaluator:
         cell = self._compute(spec, clean, undefended, origin)
         self.cells.put(cell)
         return cell
+
+    def rehearse(self, spec: CellSpec) -> None:
+        """Take one image through ``spec``'s attack, defense and classifier, so that what cannot work is said at once.
+
+        Raises:
+            UserError: something failed, or there is no such device.
+        """
+        _trainer(self.accelerator, [])
+        test, attack = spec.load_data(), partial(spec.attack, eps=spec.coordinates.eps)
+        module = PurificationEvaluation(
+            spec.load_classifier(),
+            spec.load_defense(),
+            attack if spec.coordinates.eps else None,
+            test.num_classes,
+            spec.threat,
+        )
+        try:
+            with torch.random.fork_rng(), torch.no_grad():
+                module.eval().attack_purify_classify(test.images[:1], test.labels[:1])
+        except Exception as error:
+            raise UserError(f"{spec.coordinates} fails on the first image: {' '.join(str(error).split())}") from error
 
     def _other(self, spec: CellSpec, other: CellSpec) -> Cell | None:
         return None if other.key == spec.key else self(other)
@@ -122,18 +145,24 @@ class Evaluator:
 
 
 def _trainer(accelerator: str, callbacks: list[Callback]) -> Trainer:
-    """A trainer that keeps gradients possible and neither logs nor writes nor talks."""
-    return Trainer(
-        accelerator=accelerator,
-        devices=1,
-        inference_mode=False,
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=bool(callbacks),
-        barebones=False,
-    )
+    """A trainer that keeps gradients possible and neither logs nor writes nor talks.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=1,
+            inference_mode=False,
+            logger=False,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bool(callbacks),
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"accelerator {accelerator}: {' '.join(str(error).split())}") from error
 
 
 def _loader(x: Tensor, y: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:

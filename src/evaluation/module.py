@@ -62,18 +62,34 @@ class PurificationEvaluation(LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
+        self._measure(x, y, *self.attack_purify_classify(x, y))
+
+    def attack_purify_classify(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch through the three stages.
+
+        Args:
+            x: images (N, C, H, W) in [0, 1].
+            y: labels (N,).
+
+        Returns:
+            attacked images and purified images, both (N, C, H, W), and logits (N, K).
+
+        Raises:
+            ValueError: the defense changed the shape, or the classifier did not return (N, K).
+        """
         with self._stage("attack"):
             x_adv = x if self.attack is None else self.attack(self._attacked, x, y)
         with self._stage("purify"):
             x_hat = self.defended.defense(x_adv)
+        if x_hat.shape != x.shape:
+            raise ValueError(f"the defense turned images {tuple(x.shape)} into {tuple(x_hat.shape)}")
         with self._stage("classify"):
             logits = self.defended.classifier(x_hat)
-        if x_hat.shape != x.shape or logits.shape != (len(x), self.accuracy.num_classes):
+        if logits.shape != (len(x), self.accuracy.num_classes):
             raise ValueError(
-                f"expected images {tuple(x.shape)} and logits ({len(x)}, {self.accuracy.num_classes}); "
-                f"the defense returned {tuple(x_hat.shape)}, the classifier {tuple(logits.shape)}"
+                f"the classifier returned {tuple(logits.shape)}, not logits ({len(x)}, {self.accuracy.num_classes})"
             )
-        self._measure(x, y, x_adv, x_hat, logits)
+        return x_adv, x_hat, logits
 
     @property
     def _attacked(self) -> nn.Module:

@@ -43,7 +43,7 @@ class Provenance:
     epochs: int  #: epochs trained so far
     planned_epochs: int
     noise: float | None = None  #: σ of the training noise; None for a model without one
-    config: dict[str, Any] = field(default_factory=dict)  #: the model's arguments
+    config: dict[str, Any] = field(default_factory=dict)  #: arguments of the model and its training
     weights: str = ""  #: fingerprint, filled in by :func:`stamp`
 
 

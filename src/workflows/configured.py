@@ -75,7 +75,11 @@ def train_from_config(config: DictConfig) -> TrainingRecord:
         checkpoint=Path(model.checkpoint),
         noise=None if noise is None else float(noise),
         seed=seed,
-        config=plain(model.module),
+        config={
+            "module": plain(model.module),
+            "batch_size": config.data.batch_size,
+            "batches": config.trainer.limit_train_batches,
+        },
         command=_command(config),
         resume=bool(config.resume),
         overwrite=bool(config.overwrite),

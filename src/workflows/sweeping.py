@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src.errors import UserError
-from src.evaluation import Cell, CellStore, Coordinates, Grid, Request
+from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
 from src.evaluation.grid import latest_sweep
 from src.files import write_text
 from src.models.record import TrainingRecord
@@ -36,8 +36,15 @@ class Job:
     """One point of a sweep: its overrides, and the cell they come to."""
 
     overrides: tuple[str, ...]
-    coordinates: Coordinates
-    key: str
+    spec: CellSpec
+
+    @property
+    def coordinates(self) -> Coordinates:
+        return self.spec.coordinates
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
 
 
 def plan_jobs(
@@ -68,7 +75,7 @@ def plan_jobs(
         for override in OverridesParser.create().parse_overrides(values):
             OmegaConf.update(composed[choice], override.get_key_element(), override.value())
         spec = cell_spec(composed[choice], bench)
-        jobs.append(Job(tuple(point), spec.coordinates, spec.key))
+        jobs.append(Job(tuple(point), spec))
     return list(_without_repetition(jobs))
 
 
@@ -94,11 +101,19 @@ def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:
 
 
 def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
-    """Write down what the sweep asks for; returns the jobs whose cells are not stored, one for each cell."""
-    store = bench_for(config).evaluator.cells
+    """Write down what the sweep asks for; returns the jobs whose cells are not stored, one for each cell.
+
+    Raises:
+        UserError: an attack or defense that is needed fails on a single image, or the folder cannot be written.
+    """
+    evaluator = bench_for(config).evaluator
+    store = evaluator.cells
     pending = {job.key: job for job in reversed(jobs) if store.get(job.key) is None}
     ordered = [job for job in jobs if pending.get(job.key) is job]
     rows = tuple((job.coordinates, job.key) for job in jobs)
+    one_of_each = {(job.coordinates.attack, job.coordinates.defense, job.coordinates.noise): job for job in ordered}
+    for job in one_of_each.values():
+        evaluator.rehearse(job.spec)
     Request(rows, len(ordered), time.time(), bool(config.compare_published)).save(folder)
     log.info("%d rows, %d cells to compute -> %s", len(jobs), len(ordered), folder)
     return ordered
@@ -111,6 +126,8 @@ def run_job(config: DictConfig) -> None:
     bench = bench_for(config)
     spec = cell_spec(config, bench)
     try:
+        if hydra.mode != RunMode.MULTIRUN:  # a sweep has done this before its first job
+            bench.evaluator.rehearse(spec)
         cell = bench.evaluator(spec)
     except Exception as error:
         log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)

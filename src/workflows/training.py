@@ -33,7 +33,7 @@ class TrainingPlan:
     checkpoint: Path  #: where the trained weights go; training state lies beside it as ``<stem>.last.ckpt``
     noise: float | None  #: σ of the training noise; None for a model without one
     seed: int
-    config: dict[str, Any]  #: the module's arguments, as plain types
+    config: dict[str, Any]  #: what else makes this training another one: the module's arguments, as plain types
     command: str  #: what to type to run this training again
     resume: bool = False  #: continue from ``<stem>.last.ckpt``
     overwrite: bool = False  #: train although the same checkpoint exists

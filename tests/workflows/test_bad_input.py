@@ -1,0 +1,163 @@
+"""What a user can do wrong gets one clear line and a non-zero exit, before any work starts."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+import src.report
+import src.sweep
+import src.train
+from src.workflows.command import run
+
+COMMANDS = {"train": src.train.main, "sweep": src.sweep.main, "report": src.report.main}
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
+    """``refuse("sweep", "-m", "eps=2")``: run a command that must fail; returns its one line."""
+
+    def call(command: str, *arguments: str, outputs: Path = trained, root: Path = slice_root) -> str:
+        data = [] if command == "report" else [f"data.root={root}", "data.source=null", "data.val_size=100"]
+        monkeypatch.setattr(sys, "argv", [command, *arguments, *data, f"paths.outputs={outputs}", "logger=none"])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as exit_:
+            run(COMMANDS[command])
+        message = exit_.value.code
+        assert isinstance(message, str), "the exit code says success, or nothing is said"
+        assert message.startswith("error: ")
+        assert "\n" not in message
+        assert "Traceback" not in capsys.readouterr().err
+        return message
+
+    yield call
+    GlobalHydra.instance().clear()
+    logging.getLogger().handlers.clear()  # Hydra's, writing to a captured stream that is closed by now
+
+
+SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("attack=nonsense",), ["nonsense", "fgsm", "ifgsm", "mifgsm", "pgd"]),
+        (("defense=nonsense",), ["nonsense", "none", "kmeans", "binarize", "vqvae"]),
+        (("eps=-0.1",), ["eps=-0.1", "0 to 1"]),
+        (("eps=nan",), ["eps=nan", "0 to 1"]),
+        (("eps=0.1,1.5",), ["eps=1.5", "0 to 1"]),
+        (("eps=big",), ["eps=big", "0 to 1"]),
+        (("noise=-1",), ["noise=-1"]),
+        (("noise=inf",), ["noise=inf"]),
+        (("limit=0",), ["limit=0"]),
+        (("limit=121",), ["limit=121", "120"]),
+        (("seed=-1",), ["seed=-1"]),
+        (("batch_size=0",), ["batch_size=0"]),
+        (("nonsense=1",), ["nonsense"]),
+        (("defense=vqvae", "noise=0,0.5,0.6"), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
+        (("attack=ifgsm", "attack.steps=5,10"), ["attack.steps", "attack.name"]),
+        (("seed=7",), ["classifier-seed7.ckpt", "python -m src.train model=classifier", "seed=7"]),
+    ],
+)
+def test_sweep(refuse, trained, arguments, said):
+    cells = trained / "cells"
+    before = set(cells.glob("*"))
+    message = refuse("sweep", *SWEEP, *arguments)
+    assert all(each in message for each in said), message
+    assert set(cells.glob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("attack=nonsense",), ["nonsense", "fgsm"]),
+        (("eps=2",), ["eps=2"]),
+        (("defense=vqvae", "noise=0.6"), ["python -m src.train model=vqvae noise=0.6"]),
+        (("attack=ifgsm", "attack.steps=0"), ["steps"]),
+        (("defense=kmeans", "defense.purifier.k=0"), ["k and iterations"]),
+        (("defense=kmeans", "+defense.purifier.colour=0"), ["colour"]),
+        (("trainer=gpu",), ["gpu"]),
+    ],
+)
+def test_single_cell(refuse, arguments, said):
+    if "trainer=gpu" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    message = refuse("sweep", *arguments)
+    assert all(each in message for each in said), message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), ["model", "classifier", "vqvae"]),
+        (("model=nonsense",), ["nonsense", "classifier", "vqvae"]),
+        (("model=vqvae", "noise=-0.1"), ["noise=-0.1"]),
+        (("model=vqvae", "noise=nan"), ["noise=nan"]),
+        (("model=classifier", "seed=x"), ["seed=x"]),
+        (("model=classifier", "resume=true"), ["no checkpoint", "classifier.last.ckpt"]),
+        (("model=classifier", "trainer.precision=nonsense"), ["precision"]),
+    ],
+)
+def test_train(refuse, tmp_path, arguments, said):
+    message = refuse("train", *arguments, outputs=tmp_path)
+    assert all(each in message for each in said), message
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_an_empty_data_folder(refuse, tmp_path):
+    message = refuse("sweep", *SWEEP, root=tmp_path / "nothing")
+    assert str(tmp_path / "nothing") in message
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Path:
+    """An outputs folder to spoil."""
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
+    return tmp_path
+
+
+def test_a_truncated_checkpoint(refuse, copied):
+    path = copied / "checkpoints" / "mnist" / "classifier.ckpt"
+    path.write_bytes(path.read_bytes()[:100_000])
+    message = refuse("sweep", *SWEEP, outputs=copied)
+    assert str(path) in message
+    assert "python -m src.train model=classifier" in message
+
+
+def test_a_checkpoint_of_another_network(refuse, copied):
+    folder = copied / "checkpoints" / "mnist"
+    shutil.copy(folder / "vqvae-noise0.ckpt", folder / "classifier.ckpt")
+    assert "does not fit Classifier" in refuse("sweep", outputs=copied)
+
+
+def test_a_checkpoint_of_another_noise(refuse, copied):
+    folder = copied / "checkpoints" / "mnist"
+    shutil.copy(folder / "vqvae-noise0.ckpt", folder / "vqvae-noise0.75.ckpt")
+    message = refuse("sweep", "-m", "defense=vqvae", "noise=0.75", outputs=copied)
+    assert "trained with noise 0, not 0.75" in message
+
+
+def test_a_checkpoint_of_other_data(refuse, copied, mnist):
+    message = refuse("sweep", *SWEEP, outputs=copied, root=mnist.root)
+    assert "was trained on mnist" in message
+    assert "python -m src.train model=classifier" in message
+
+
+def test_outputs_that_cannot_be_written(refuse, copied):
+    (copied / "cells").write_text("in the way")
+    assert "cannot write" in refuse("sweep", outputs=copied)
+    (copied / "sweeps").write_text("in the way")
+    assert "sweeps" in refuse("sweep", *SWEEP, outputs=copied)
+
+
+def test_a_report_on_nothing(refuse, tmp_path):
+    assert "python -m src.sweep -m" in refuse("report", outputs=tmp_path)
+    assert "is no sweep" in refuse("report", f"sweep={tmp_path}", outputs=tmp_path)
