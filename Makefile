@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NOISES := 0 0.25 0.5 0.75
 SETUP := $(VENV)/.setup-done
 
@@ -19,7 +20,6 @@ $(SETUP): pyproject.toml constraints.txt
 	  { echo "error: Python 3.11 or newer is needed; name it with: make setup PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up $(VENV) (PyTorch is large: some minutes)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(RUN) pip install --quiet --upgrade pip
 	@$(RUN) pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 

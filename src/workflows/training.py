@@ -1,6 +1,7 @@
 """Train a model, survive interruptions, leave a checkpoint that can be trusted and a record to look at."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from src.data import ImageDataModule
 from src.errors import UserError
@@ -149,13 +151,12 @@ def _fit(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True if resumed else None)
-    except BaseException:
+    except BaseException as error:
         if plan.state.exists():
-            log.warning(
-                "interrupted; %s holds the last whole epoch. Continue with: %s resume=true",
-                plan.state,
-                plan.command,
-            )
+            log.warning("interrupted; %s holds the last whole epoch", plan.state)
+            log.warning("continue with: %s resume=true", plan.command)
+        if isinstance(error, SIGTERMException):  # its exit code is 0, which a scheduler would take for success
+            sys.exit(TERMINATED)
         raise
     finally:
         for logger in trainer.loggers:

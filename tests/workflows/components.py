@@ -12,10 +12,10 @@ class Blur(nn.Module):
 
 
 class Broken(nn.Module):
-    """Fails on attacked images and works on clean ones."""
+    """Works on clean images and on a single one, and fails on a batch with grey values that no 8-bit image has."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.unique().numel() > 400:
+        if len(x) > 1 and (x * 255 - (x * 255).round()).abs().max() > 0.1:
             raise RuntimeError("this defense is broken")
         return x
 

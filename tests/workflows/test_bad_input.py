@@ -151,11 +151,14 @@ def test_a_checkpoint_of_other_data(refuse, copied, mnist):
     assert "python -m src.train model=classifier" in message
 
 
-def test_outputs_that_cannot_be_written(refuse, copied):
+def test_cells_that_cannot_be_written(refuse, copied):
     (copied / "cells").write_text("in the way")
     assert "cannot write" in refuse("sweep", outputs=copied)
+
+
+def test_outputs_that_cannot_be_written(refuse, copied):
     (copied / "sweeps").write_text("in the way")
-    assert "sweeps" in refuse("sweep", *SWEEP, outputs=copied)
+    assert "cannot write" in refuse("sweep", *SWEEP, outputs=copied)
 
 
 def test_a_report_on_nothing(refuse, tmp_path):

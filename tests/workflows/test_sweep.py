@@ -152,14 +152,14 @@ def test_a_users_own_defense_and_attack_are_one_yaml_each_and_a_failing_cell_sto
     trained, run_command, tmp_path
 ):
     outputs = copy_of(trained, tmp_path)
-    grid = ("-m", "attack=random_signs,fgsm", "eps=0.2", "defense=broken,blur,none", "logger=none", USERS_OWN)
+    grid = ("-m", "attack=random_signs,fgsm", "eps=0.1", "defense=broken,blur,none", "logger=none", USERS_OWN)
     done = run_command("src.sweep", *grid, outputs=outputs, check=False)
     rows = {(row["attack"], row["defense"]): row["accuracy"] for row in read_grid(outputs)}
     assert all(rows[attack, defense] for attack in ("random_signs", "fgsm") for defense in ("blur", "none"))
     assert rows["fgsm", "broken"] == rows["random_signs", "broken"] == ""
     assert done.returncode != 0
     assert "2 of 6 cells are missing" in done.stderr
-    assert "missing: fgsm eps 0.2 · broken" in done.stdout
+    assert "missing: fgsm eps 0.1 · broken" in done.stdout
     assert float(rows["random_signs", "none"]) > float(rows["fgsm", "none"])
 
 
