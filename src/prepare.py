@@ -5,20 +5,20 @@ import logging
 import hydra
 from omegaconf import DictConfig
 
-from src.workflows.command import CONFIG_PATH, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, job, run
 
 log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="prepare")
 def main(config: DictConfig) -> None:
-    register_resolvers()
-    from src.workflows.configured import data_from_config
+    with job():
+        from src.workflows.configured import data_from_config
 
-    data = data_from_config(config.data)
-    data.prepare_data()
-    images, _ = data.test_set()
-    log.info("%s is ready in %s (%d test images)", data.name, data.root, len(images))
+        data = data_from_config(config.data)
+        data.prepare_data()
+        images, _ = data.test_set()
+        log.info("%s is ready in %s (%d test images)", data.name, data.root, len(images))
 
 
 if __name__ == "__main__":

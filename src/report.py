@@ -5,16 +5,16 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from src.workflows.command import CONFIG_PATH, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, job, run
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="report")
 def main(config: DictConfig) -> None:
-    register_resolvers()
-    from src.workflows.sweeping import report
+    with job():
+        from src.workflows.sweeping import report
 
-    folder = None if config.sweep == "latest" else Path(config.sweep)
-    report(config, folder, config.compare_published)
+        folder = None if config.sweep == "latest" else Path(config.sweep)
+        report(config, folder, config.compare_published)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,17 @@
 import hydra
 from omegaconf import DictConfig
 
-from src.workflows.command import CONFIG_PATH, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, job, run
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="sweep")
 def main(config: DictConfig) -> None:
-    register_resolvers()  # this may be a worker process of a parallel launcher
-    from src.workflows.quiet import quiet_libraries
-    from src.workflows.sweeping import run_job
+    with job():
+        from src.workflows.quiet import quiet_libraries
+        from src.workflows.sweeping import run_job
 
-    quiet_libraries()
-    run_job(config)
+        quiet_libraries()
+        run_job(config)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
 import hydra
 from omegaconf import DictConfig
 
-from src.workflows.command import CONFIG_PATH, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, job, run
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
 def main(config: DictConfig) -> None:
-    register_resolvers()
-    from src.workflows.configured import train_from_config  # slow to import: after Hydra refused what it can
-    from src.workflows.quiet import quiet_libraries
+    with job():
+        from src.workflows.configured import train_from_config  # slow to import: after Hydra refused what it can
+        from src.workflows.quiet import quiet_libraries
 
-    quiet_libraries()
+        quiet_libraries()
 
-    train_from_config(config)
+        train_from_config(config)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A checkpoint holds plain types and tensors only, loads with ``weights_only=True`
 """
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +17,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from src.errors import UserError
+from src.files import write_atomically
 
 PROVENANCE = "defense_vqvae"
 Module = TypeVar("Module", bound=LightningModule)
@@ -103,7 +105,11 @@ def load_module(cls: type[Module], path: Path, remedy: str) -> tuple[Module, Pro
 
 
 def save_weights_only(source: dict[str, Any], path: Path) -> None:
-    """Write, atomically, what inference needs of a Lightning checkpoint: no optimizer, loop or callback state."""
+    """Write, atomically, what inference needs of a Lightning checkpoint: no optimizer, loop or callback state.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     kept = {
         key: source[key]
         for key in (
@@ -115,10 +121,6 @@ def save_weights_only(source: dict[str, Any], path: Path) -> None:
             PROVENANCE,
         )
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        torch.save(kept, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()  # torch.save on a path turns a full disk into a RuntimeError of its own
+    torch.save(kept, content)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))

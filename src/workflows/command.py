@@ -1,11 +1,15 @@
 """What every command does the same way: where the configuration lies, and what an error looks like."""
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +20,12 @@ CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
 
 #: Where Hydra finds our sweeper.
 PLUGINS = str(Path(__file__).resolve().parents[1] / "plugins")
+
+#: What the system says of a folder that cannot be written, whoever tried: Hydra, Lightning or we.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+
+#: Remembers, for this process and its workers, whether the user asked for tracebacks.
+TRACEBACK = "DEFENSE_VQVAE_TRACEBACK"
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -44,19 +54,43 @@ def run(command: Callable[[], object]) -> None:
 
     With HYDRA_FULL_ERROR=1 set by the user, everything is a traceback, as Hydra's users know it.
     """
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ[TRACEBACK] = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors in its own way before we see them
     register_resolvers()
     if PLUGINS not in sys.path:
         sys.path.append(PLUGINS)
-    try:
+    with one_line_errors():
         command()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Exit with one line on what the user can mend; let everything else through, traceback and all."""
+    try:
+        yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+        if os.environ.get(TRACEBACK) == "1":
             raise
         sys.exit(f"error: {one_line(error)}")
+    except OSError as error:
+        if os.environ.get(TRACEBACK) == "1" or error.errno not in UNWRITABLE:
+            raise
+        where = error.filename or "below paths.outputs"
+        sys.exit(f"error: cannot write {where}: {error.strerror}; make room or set paths.outputs elsewhere")
+
+
+@contextmanager
+def job() -> Iterator[None]:
+    """What the body of every Hydra job runs in.
+
+    A single job exits on an error before Hydra can add lines of its own. A job of a multirun must not: it would take
+    the others with it.
+    """
+    register_resolvers()  # this may be a worker process of a parallel launcher
+    with nullcontext() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
+        yield
 
 
 def one_line(error: Exception) -> str:

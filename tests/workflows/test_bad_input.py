@@ -35,7 +35,9 @@ def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
         assert isinstance(message, str), "the exit code says success, or nothing is said"
         assert message.startswith("error: ")
         assert "\n" not in message
-        assert "Traceback" not in capsys.readouterr().err
+        beside = capsys.readouterr().err
+        assert "Traceback" not in beside
+        assert "Error executing job" not in beside
         return message
 
     yield call
