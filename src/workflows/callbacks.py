@@ -37,8 +37,7 @@ class Stamp(Callback):
         self.provenance = provenance
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        epochs, planned = trainer.current_epoch + 1, trainer.max_epochs or 0
-        stamp(checkpoint, replace(self.provenance, epochs=epochs, planned_epochs=planned))
+        stamp(checkpoint, replace(self.provenance, epochs=trainer.current_epoch + 1))
 
 
 class Recorder(Callback):

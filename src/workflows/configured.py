@@ -59,6 +59,13 @@ def seed_of(config: DictConfig) -> int:
     return seed
 
 
+def _epochs(config: DictConfig) -> int:
+    epochs = config.trainer.max_epochs
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise UserError(f"trainer.max_epochs={epochs} is not a positive whole number")
+    return epochs
+
+
 def data_from_config(config: DictConfig) -> ImageDataModule:
     """The data module of a ``data`` group."""
     return build(config)
@@ -75,6 +82,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord:
         checkpoint=Path(model.checkpoint),
         noise=None if noise is None else float(noise),
         seed=seed,
+        epochs=_epochs(config),
         config={
             "module": plain(model.module),
             "batch_size": config.data.batch_size,
@@ -84,17 +92,23 @@ def train_from_config(config: DictConfig) -> TrainingRecord:
         resume=bool(config.resume),
         overwrite=bool(config.overwrite),
     )
-    logger: Logger | None = build(config.logger.training) if config.logger.training else None
-    if logger is not None:
-        logger.log_hyperparams(plain(config))
     return train(
         plan,
         make_module=lambda: build(model.module),
         data=data_from_config(config.data),
         make_trainer=build(config.trainer),
-        loggers=[logger] if logger else [],
+        make_loggers=lambda: _loggers(config),
         show_progress=sys.stdout.isatty(),
     )
+
+
+def _loggers(config: DictConfig) -> list[Logger]:
+    """The training logger, told of the configuration; none if there is none."""
+    if not config.logger.training:
+        return []
+    logger: Logger = build(config.logger.training)
+    logger.log_hyperparams(plain(config))
+    return [logger]
 
 
 def _command(config: DictConfig) -> str:

@@ -35,6 +35,7 @@ class TrainingPlan:
     checkpoint: Path  #: where the trained weights go; training state lies beside it as ``<stem>.last.ckpt``
     noise: float | None  #: σ of the training noise; None for a model without one
     seed: int
+    epochs: int  #: the trainer's ``max_epochs``
     config: dict[str, Any]  #: what else makes this training another one: the module's arguments, as plain types
     command: str  #: what to type to run this training again
     resume: bool = False  #: continue from ``<stem>.last.ckpt``
@@ -51,7 +52,7 @@ def train(
     make_module: Callable[[], LightningModule],
     data: ImageDataModule,
     make_trainer: Callable[..., Trainer],
-    loggers: list[Logger],
+    make_loggers: Callable[[], list[Logger]] = list,
     show_progress: bool = False,
 ) -> TrainingRecord:
     """Train one model on the training images of ``data``, validated after every epoch.
@@ -63,14 +64,13 @@ def train(
     Args:
         make_module: builds the module; called after seeding.
         make_trainer: ``Trainer`` with all but ``callbacks``, ``logger`` and ``enable_progress_bar`` given.
-        loggers: Lightning loggers.
+        make_loggers: builds Lightning loggers; not called if there is nothing to train.
         show_progress: draw a progress bar.
 
     Raises:
         UserError: nothing to resume, a resumed state of another configuration, no such device.
     """
     data.prepare_data()
-    recorder = Recorder()
     provenance = Provenance(
         model=plan.model,
         data=data.name,
@@ -78,21 +78,20 @@ def train(
         image_shape=list(data.image_shape),
         seed=plan.seed,
         epochs=0,
-        planned_epochs=0,
+        planned_epochs=plan.epochs,
         noise=plan.noise,
         config=plan.config,
     )
-    images = next(iter(data.val_dataloader()))[0][:EXAMPLES]
-    callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
-    trainer = _build(make_trainer, callbacks, loggers, show_progress)
-    provenance = replace(provenance, planned_epochs=trainer.max_epochs or 0)
     if not plan.overwrite and (done := _published(plan, provenance)):
         log.info("%s is trained already; overwrite=true trains it again", plan.checkpoint)
         return done
     resumed = _state_to_resume(plan, provenance)
+    images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
+    callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
+    trainer = _build(make_trainer, callbacks, make_loggers(), show_progress)
     seed_everything(plan.seed, verbose=False)
     module = make_module()
-    log.info("training %s for %s epochs -> %s", plan.model, trainer.max_epochs, plan.checkpoint)
+    log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
     _fit(trainer, module, data, resumed, plan)
     return _publish(plan, module, recorder, images)
 

@@ -59,7 +59,7 @@ class Harness:
             extra = [] if interrupt_in is None else [Interrupt(interrupt_in)]
             return Trainer(accelerator="cpu", max_epochs=epochs, callbacks=callbacks + extra, **arguments)
 
-        return train(self.plan(name, **changes), NETWORKS[name], self.data(), make_trainer, loggers=[])
+        return train(self.plan(name, epochs=epochs, **changes), NETWORKS[name], self.data(), make_trainer)
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         return read_checkpoint(self.folder / f"{name}.ckpt", "")[0]["state_dict"]
