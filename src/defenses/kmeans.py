@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.straight_through import straight_through
 
-#: Images clustered together; bounds memory at 50 MB and keeps the working set in cache.
+#: Images clustered together: bounds memory.
 CHUNK = 256
 
 
@@ -24,7 +24,7 @@ class KMeansCompression(nn.Module):
         iterations: Lloyd iterations, ≥ 1.
         seed: of the k-means++ random numbers.
         backend: "torch" clusters many images at once; "sklearn" runs :class:`sklearn.cluster.KMeans` on one after
-            the other, some 30 times slower, as a reference.
+            the other, as a slow reference.
     """
 
     def __init__(

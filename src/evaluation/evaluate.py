@@ -25,7 +25,7 @@ from src.evaluation.store import CellStore
 from src.images import encode_images
 from src.models.checkpoint import weights_fingerprint
 
-#: Larger batches are slower on a CPU, where activations leave the cache, and faster on a GPU.
+#: Larger batches are slower on a CPU, where activations leave the cache; a GPU is idle with small ones.
 BATCH_SIZE = {"cpu": 100, "cuda": 2000}
 
 #: Means that the evaluation logs and a cell keeps.
@@ -34,7 +34,7 @@ MEANS = ("perturbation_l2", "perturbation_linf", "reconstruction_mse")
 
 @dataclass
 class Evaluator:
-    """Computes cells. One an process; what its cells share lives here.
+    """Computes cells. One for each process; what its cells share lives here.
 
     Args:
         cells: where cells are found and stored.

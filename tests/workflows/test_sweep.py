@@ -89,7 +89,7 @@ def test_wandb_has_a_run_a_row_and_the_grid_and_its_numbers_are_the_grids(swept)
         (run.config["attack"], run.config["eps"], run.config["defense"], run.summary["accuracy"]) for run in runs
     )
     assert logged == sorted((r["attack"], float(r["eps"]), r["defense"], float(r["accuracy"])) for r in rows)
-    assert len({run.start["run_group"] for run in runs if "run_group" in run.start}) <= 1
+    assert len({run.start["run_group"] for run in runs}) == 1
     (summary,) = read_runs(outputs, "grid")
     table = summary.table("grid")
     assert sorted(row["accuracy"] for row in table) == sorted(float(row["accuracy"]) for row in rows)
