@@ -90,7 +90,7 @@ def train(
     callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
     trainer = _build(make_trainer, callbacks, make_loggers(), show_progress)
     seed_everything(plan.seed, verbose=False)
-    module = make_module()
+    module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in, on CPUs and GPUs
     log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
     _fit(trainer, module, data, resumed, plan)
     return _publish(plan, module, recorder, images)

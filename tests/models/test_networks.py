@@ -13,6 +13,16 @@ def test_classifier_is_the_reports():
     assert classifier(torch.rand(3, 1, 28, 28)).shape == (3, 10)
 
 
+def test_pooling_before_the_relu_is_the_reports_function():
+    classifier = Classifier().eval()
+    conv1, _, conv2, pool, relu, *rest = classifier.network
+    x = torch.rand(8, 1, 28, 28, requires_grad=True)
+    as_reported = torch.nn.Sequential(*rest)(pool(relu(conv2(relu(conv1(x))))))
+    assert torch.equal(classifier(x), as_reported)
+    (ours,), (reported,) = (torch.autograd.grad(out.logsumexp(1).sum(), x) for out in (classifier(x), as_reported))
+    assert torch.allclose(ours, reported, atol=1e-6)
+
+
 def test_classifier_takes_other_images():
     assert Classifier(in_channels=3, image_size=32, num_classes=7)(torch.rand(2, 3, 32, 32)).shape == (2, 7)
 

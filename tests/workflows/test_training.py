@@ -104,9 +104,9 @@ def test_an_interruption_leaves_the_last_good_checkpoint(harness, caplog):
 
 
 def test_training_teaches_and_is_recorded(harness):
-    record = harness.train("classifier", epochs=3)
-    assert record.epochs[-1]["val/accuracy"] > record.epochs[0]["val/accuracy"]
-    assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
+    record = harness.train("classifier", epochs=15)
+    assert record.epochs[-1]["val/accuracy"] > max(0.3, record.epochs[0]["val/accuracy"])
+    assert [epoch["epoch"] for epoch in record.epochs] == list(range(1, 16))
     assert record.seconds > 0
     assert TrainingRecord.load(TrainingRecord.path(harness.folder / "classifier.ckpt")) == record
 
