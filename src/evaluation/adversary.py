@@ -1,92 +1,86 @@
-"""Adversarial sets: attacked once, used by every defense."""
+"""What attacks have in common, computed once: the gradient at the clean images, and the attacked images."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from src.attacks import check_adversarial
-from src.errors import UserError
-from src.files import write_atomically
+from src.attacks import check_adversarial, input_gradient
+from src.attacks.gradient import KnowsGradient
+from src.evaluation.cell import CellSpec
+from src.evaluation.tensors import TensorStore
 
 log = logging.getLogger(__name__)
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  #: (model, x, y) -> x_adv, its eps bound
 
+#: Images whose stored gradient is compared with a fresh one before the others are trusted.
+SAMPLED = 8
+
+
+@dataclass(frozen=True)
+class CleanSet:
+    """All images (N, C, H, W) and labels (N,) that are to be attacked, on the device that attacks them."""
+
+    images: Tensor
+    labels: Tensor
+
 
 class AdversarialStore:
-    """Attacked test sets: the last one in memory, all of them under ``folder`` as ``<key>.safetensors``.
+    """Attacked test sets, and the gradients at the clean images that many attacks begin with.
+
+    A set serves every defense of which the attacker knows nothing; a gradient serves every attack and eps. Both are
+    found by the content of what they were made from, so cells may come in any order and in several processes.
 
     Args:
-        folder: usually ``outputs/adversarial``; None keeps nothing on disk.
+        folder: of the sets, usually ``outputs/adversarial``; None keeps nothing on disk.
+        gradients: of the gradients, usually ``outputs/gradients``; None keeps nothing on disk.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._last: tuple[str, Tensor] | None = None
+    def __init__(self, folder: Path | None, gradients: Path | None = None) -> None:
+        self.sets = TensorStore(folder, "x_adv")
+        self.gradients = TensorStore(gradients, "gradient")
 
     @contextmanager
-    def share(self, key: str, x: Tensor, eps: float, attack: Attack, seed: int) -> Iterator[Attack]:
-        """An attack that makes each set once: the set of this key if there is one, else ``attack``, recorded.
+    def share(self, spec: CellSpec, clean: CleanSet) -> Iterator[Attack]:
+        """An attack that makes each set once: the set that ``spec`` asks for if there is one, else ``spec.attack``,
+        recorded.
 
-        Yields a function to be called on consecutive batches that together are ``x``, shape (N, C, H, W). What
-        it returns is verified against ``eps`` whatever its source. A damaged file is named in a warning and made
-        again. Of several processes that want one set, one makes it while the others wait.
+        Yields a function to be called on consecutive batches that together are ``clean``. What it returns is verified
+        against eps whatever its source. A damaged file is named in a warning and made again. Of several processes
+        that want one set, one makes it while the others wait.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: a folder cannot be written.
         """
-        if self._last is not None and self._last[0] == key:
-            yield Replay(self._last[1])
-        elif (stored := self._read(key, x, eps)) is not None:
-            self._last = (key, stored)
+        key, eps = spec.adversarial_key, spec.coordinates.eps
+
+        def verify(stored: Tensor) -> Tensor:
+            return check_adversarial(stored.to(clean.images.device), clean.images, eps)
+
+        if (stored := self.sets.find(key, verify)) is not None:
             yield Replay(stored)
-        else:
-            with self._lock(key):
-                if (stored := self._read(key, x, eps)) is not None:  # made by another while this one waited
-                    self._last = (key, stored)
-                    yield Replay(stored)
-                else:
-                    recording = Recording(attack, eps, seed)
-                    yield recording
-                    self._keep(key, torch.cat(recording.batches))
-
-    def _keep(self, key: str, x_adv: Tensor) -> None:
-        if self.folder is not None:
-            path = self.folder / f"{key}.safetensors"
-            write_atomically(path, lambda temporary: save_file({"x_adv": x_adv.cpu()}, temporary))
-        self._last = (key, x_adv)
-
-    @contextmanager
-    def _lock(self, key: str) -> Iterator[None]:
-        if self.folder is None:
-            yield
             return
-        lock = FileLock(self.folder / f".{key}.lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        try:
-            yield
-        finally:
-            lock.release()
+        with self.sets.lock(key):
+            stored = self.sets.find(key, verify)
+            if stored is None:
+                recording = Recording(self._bound(spec, clean), eps, spec.coordinates.seed)
+                yield recording
+                self.sets.keep(key, torch.cat(recording.batches))
+                return
+        yield Replay(stored)  # made by another process while this one waited
 
-    def _read(self, key: str, x: Tensor, eps: float) -> Tensor | None:
-        if self.folder is None or not (path := self.folder / f"{key}.safetensors").exists():
-            return None
-        try:
-            return check_adversarial(load_file(path)["x_adv"].to(x.device), x, eps)
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            log.warning("%s is damaged (%s) and will be made again", path, error)
-            return None
+    def _bound(self, spec: CellSpec, clean: CleanSet) -> Attack:
+        """``spec.attack`` with its eps, shown the gradient at the clean images if attacks may share it."""
+        attack: Attack = partial(spec.attack, eps=spec.coordinates.eps)
+        if spec.gradient_key is None:
+            return attack
+        return SharedGradient(attack, spec.gradient_key, clean, self.gradients)
 
 
 class Replay:
@@ -126,3 +120,51 @@ class Recording:
             self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)]
         self.batches.append(x_adv)
         return x_adv
+
+
+class SharedGradient:
+    """An attack on a model that knows its gradient at the clean images.
+
+    The gradient of all images is looked up, or computed and stored, when the attack first asks for that of a clean
+    batch. An attack that never asks, because it starts elsewhere or needs no gradient, costs nothing more.
+    """
+
+    def __init__(self, attack: Attack, key: str, clean: CleanSet, store: TensorStore) -> None:
+        self.attack, self.key, self.clean, self.store = attack, key, clean, store
+        self.position = 0
+        self._gradient: Tensor | None = None
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        begin, self.position = self.position, self.position + len(x)
+
+        def gradient() -> Tensor:
+            if self._gradient is None:
+                self._gradient = self._obtain(model, batch_size=len(x))
+            return self._gradient[begin : begin + len(x)]
+
+        return self.attack(KnowsGradient(model, x, y, gradient), x, y)
+
+    def _obtain(self, model: nn.Module, batch_size: int) -> Tensor:
+        """The gradient at all clean images; computed in batches of the size that the attack sees, so that sharing it
+        does not change a bit of the outcome."""
+
+        def verify(stored: Tensor) -> Tensor:
+            """A wrong gradient would make an attack weak, and a defense look strong."""
+            x, y = self.clean.images[:SAMPLED], self.clean.labels[:SAMPLED]
+            stored = stored.to(x.device)
+            fresh = input_gradient(model, x, y)
+            if stored.shape != self.clean.images.shape or not torch.isfinite(stored).all():
+                raise ValueError(f"its shape is {tuple(stored.shape)}, or not all of it is finite")
+            if not torch.allclose(stored[:SAMPLED], fresh, rtol=1e-2, atol=1e-3 * fresh.abs().max().item()):
+                raise ValueError("it is not the gradient of this model")
+            return stored
+
+        if (stored := self.store.find(self.key, verify)) is not None:
+            return stored
+        with self.store.lock(self.key):
+            if (stored := self.store.find(self.key, verify)) is not None:
+                return stored
+            pairs = zip(self.clean.images.split(batch_size), self.clean.labels.split(batch_size), strict=True)
+            gradient = torch.cat([input_gradient(model, x, y) for x, y in pairs])
+            self.store.keep(self.key, gradient)
+            return gradient

@@ -92,6 +92,14 @@ class CellSpec:
             del parts["defense"], parts["noise"]
         return content_key(parts)
 
+    @property
+    def gradient_key(self) -> str | None:
+        """Content hash of what the loss gradient at the clean images depends on: every attack and eps share it. None
+        if they must not: an attacker who knows the defense sees its randomness, too."""
+        if self.knows_defense:
+            return None
+        return content_key({name: self.identity[name] for name in ("schema", "data", "classifier", "threat")})
+
     def without_attack(self) -> "CellSpec":
         """The same defense on clean images."""
         identity = dict(self.identity) | {"eps": 0.0, "attack": NOTHING, "threat": NOTHING}

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from src import __version__
 from src.data.batches import BatchIndices
 from src.errors import UserError
-from src.evaluation.adversary import AdversarialStore
+from src.evaluation.adversary import AdversarialStore, CleanSet
 from src.evaluation.cell import Cell, CellSpec, TestSet
 from src.evaluation.module import PurificationEvaluation
 from src.evaluation.store import CellStore
@@ -55,6 +55,7 @@ class Evaluator:
 
         A cell quotes others: the same defense without attack, the same attack without defense, and under some
         protocols the classifier alone. They are cells of their own, and are computed first where they are missing.
+        Of several processes that want one cell, one computes it while the others wait.
 
         Raises:
             UserError: something the user can mend: a missing checkpoint, a folder that cannot be written.
@@ -65,9 +66,12 @@ class Evaluator:
         clean = self._other(spec, spec.without_attack())
         undefended = self._other(spec, spec.without_defense())
         origin = self._other(spec, spec.without_attack().without_defense())
-        cell = self._compute(spec, clean, undefended, origin)
-        self.cells.put(cell)
-        return cell
+        with self.cells.lock(spec.key):
+            stored = self.cells.get(spec.key)
+            if stored is None:
+                stored = self._compute(spec, clean, undefended, origin)
+                self.cells.put(stored)
+            return stored
 
     def rehearse(self, spec: CellSpec) -> None:
         """Take one image through ``spec``'s attack, defense and classifier, so that what cannot work is said at once.
@@ -129,13 +133,8 @@ class Evaluator:
         trainer = _trainer(self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
-        attack = partial(spec.attack, eps=where.eps)
-        sharing = (
-            self.adversarial.share(spec.adversarial_key, x, where.eps, attack, where.seed)
-            if where.eps
-            else nullcontext(None)
-        )
-        with sharing as shared, torch.random.fork_rng():
+        sharing = self.adversarial.share(spec, CleanSet(x, y)) if where.eps else nullcontext(None)
+        with sharing as shared, torch.random.fork_rng(), _full_precision():
             module = PurificationEvaluation(classifier, spec.load_defense(), shared, test.num_classes, spec.threat).to(
                 memory_format=torch.channels_last
             )
@@ -163,6 +162,13 @@ def _trainer(accelerator: str, callbacks: list[Callback]) -> Trainer:
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"accelerator {accelerator}: {' '.join(str(error).split())}") from error
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """Convolutions in float32 on GPUs too, which would round their inputs to TensorFloat-32: a gradient's sign is a
+    matter of its last digits."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def _loader(x: Tensor, y: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:

@@ -2,17 +2,19 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from src.evaluation.cell import Cell
-from src.files import write_text
+from src.files import locked, write_text
 
 log = logging.getLogger(__name__)
 
 
 class CellStore:
-    """Cells under ``folder``, one ``<key>.json`` each. Safe for many processes: files appear whole, and two that
-    compute one cell write the same content under the same name.
+    """Cells under ``folder``, one ``<key>.json`` each. Safe for many processes: files appear whole, and a lock lets one
+    process compute a cell while the others that want it wait.
 
     Args:
         folder: usually ``outputs/cells``; made when the first cell is stored.
@@ -52,6 +54,12 @@ class CellStore:
         write_text(path, json.dumps(cell.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
         self._known[cell.key] = cell
         return path
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Hold the right to compute the cell of this key. Look for it again once inside."""
+        with locked(self.path(key)):
+            yield
 
     def keys(self) -> list[str]:
         """Keys of all files in the store, damaged ones included."""

@@ -43,7 +43,7 @@ class Bench:
         bar: list[Callback] = [RichProgressBar(leave=False)] if self.show_progress else []
         return Evaluator(
             cells=CellStore(self.outputs / "cells"),
-            adversarial=AdversarialStore(self.outputs / "adversarial"),
+            adversarial=AdversarialStore(self.outputs / "adversarial", self.outputs / "gradients"),
             accelerator=self.accelerator,
             batch_size=self.batch_size,
             callbacks=bar,
