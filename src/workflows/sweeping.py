@@ -23,6 +23,7 @@ from src.reporting.report import write_report
 from src.reporting.terminal import print_comparison, print_grid
 from src.reporting.wandb_runs import WandbSettings, log_cell, log_failure, log_grid
 from src.workflows.cells import bench_for, cell_spec
+from src.workflows.composing import is_plain_value
 from src.workflows.configured import build
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,7 @@ def plan_jobs(
 ) -> list[Job]:
     """Check every point of a sweep before any is computed, and find the cell it asks for.
 
-    Composing a configuration takes Hydra a tenth of a second, so it is done once for each choice of components; plain
-    values such as eps are set in it afterwards.
+    A configuration is composed once for each choice of components; plain values such as eps are set in it afterwards.
 
     Args:
         points: the overrides of each point.
@@ -68,7 +68,7 @@ def plan_jobs(
     composed: dict[tuple[str, ...], DictConfig] = {}
     jobs = []
     for point in points:
-        values = [override for override in point if _is_plain_value(override, config)]
+        values = [override for override in point if is_plain_value(override, config)]
         choice = tuple(override for override in point if override not in values)
         if choice not in composed:
             composed[choice] = compose(choice)
@@ -77,12 +77,6 @@ def plan_jobs(
         spec = cell_spec(composed[choice], bench)
         jobs.append(Job(tuple(point), spec))
     return list(_without_repetition(jobs))
-
-
-def _is_plain_value(override: str, config: DictConfig) -> bool:
-    """Whether an override sets a top-level number or text, and not a component or something within one."""
-    name = override.partition("=")[0]
-    return name in config and not OmegaConf.is_config(config[name])
 
 
 def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:

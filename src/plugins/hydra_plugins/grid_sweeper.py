@@ -2,8 +2,9 @@
 
 Hydra looks for sweepers in the namespace package ``hydra_plugins`` and nowhere else; ``src.sweep`` puts the folder
 above this one on the path. Command line and configuration are those of Hydra's basic sweeper, which this one differs
-from in three ways: every point is checked before the first is computed, points that come to the same cell or to a
-stored one are not launched, and the cells are collected into a report whatever happened to the jobs.
+from in four ways: every point is checked before the first is computed, points that come to the same cell or to a
+stored one are not launched, what jobs have in common is composed once, and the cells are collected into a report
+whatever happened to the jobs.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,13 @@ class GridSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from src.workflows import sweeping
+        from src.workflows.composing import SweepComposer
         from src.workflows.quiet import quiet_libraries
 
         assert self.config is not None
         assert self.launcher is not None
+        assert self.hydra_context is not None
+        self.hydra_context.config_loader = SweepComposer(self.hydra_context.config_loader)  # the launcher's, too
         quiet_libraries()
         folder = Path(self.config.hydra.sweep.dir)
         jobs = sweeping.plan_jobs(self._points(arguments), self._compose, self.config)
