@@ -89,7 +89,8 @@ def seed_centers(pixels: Tensor, k: int, seed: int) -> Tensor:
         # right=True steps over pixels of distance 0, which are centers already
         chosen = torch.searchsorted(cumulative, cumulative[:, -1:] * drawn, right=True).clamp_max(pixels.shape[1] - 1)
         candidates = pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, pixels.shape[2]))  # (N, trials, C)
-        distances = torch.minimum(distance.unsqueeze(1), _distances(candidates, pixels).square())  # (N, trials, P)
+        distances = _squared_distances(candidates, pixels)  # (N, trials, P)
+        distances = torch.minimum(distance.unsqueeze(1), distances, out=distances)
         best = distances.sum(2).argmin(1)
         centers.append(candidates[images, best])
         distance = distances[images, best]
@@ -114,6 +115,13 @@ def lloyd(pixels: Tensor, centers: Tensor, iterations: int) -> Tensor:
 def _nearest(pixels: Tensor, centers: Tensor) -> Tensor:
     """Index of the center nearest to each of (N, P, C) pixels, (N, P, 1)."""
     return _distances(pixels, centers).argmin(2, keepdim=True)
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances of (N, A, C) and (N, B, C), (N, A, B)."""
+    if a.shape[2] == 1:  # a fifth of the time that cdist takes on a line
+        return (a - b.transpose(1, 2)).square_()
+    return _distances(a, b).square_()
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
