@@ -9,9 +9,10 @@ whatever happened to the jobs.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +28,8 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
-        self.hydra_context.config_loader = SweepComposer(self.hydra_context.config_loader)  # the launcher's, too
+        loader = SweepComposer(self.hydra_context.config_loader)
+        self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
         quiet_libraries()
         folder = Path(self.config.hydra.sweep.dir)
         jobs = sweeping.plan_jobs(self._points(arguments), self._compose, self.config)
