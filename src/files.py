@@ -46,7 +46,8 @@ def write_text(path: Path, text: str) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the right to make the file ``path``; waits, and says so, while another process holds it.
 
-    The lock is a file beside it, ``.<name>.lock``, which stays; the system releases it when its holder dies.
+    The lock is a file beside it, ``.<name>.lock``, which stays; the system releases it when its holder dies. What a
+    holder that was killed left half written is removed.
 
     Raises:
         UserError: the folder cannot be written.
@@ -62,6 +63,8 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
     try:
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
