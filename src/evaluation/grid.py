@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from src.errors import UserError
 from src.evaluation.cell import SCHEMA, Cell, Coordinates
 from src.evaluation.store import CellStore
 from src.files import write_text
+
+log = logging.getLogger(__name__)
 
 #: Columns of ``grid.csv``, a contract with users' scripts.
 COLUMNS = (
@@ -103,6 +106,7 @@ class Request:
     pending: int = 0  #: cells that were not stored when the sweep began
     started: float = 0.0  #: when that was, in seconds since 1970
     compare_published: bool = False  #: whether its report shows the published numbers beside ours
+    number: int = 0  #: one more than the sweeps before it, so that no clock decides which is the newest
 
     FILE: ClassVar[str] = "grid.json"
 
@@ -134,8 +138,33 @@ class Request:
         """The grid as far as it is computed."""
         return Grid(tuple(GridRow(where, key, store.get(key)) for where, key in self.rows))
 
+    def finished(self, store: CellStore) -> int:
+        """How many of the pending cells are stored by now, whichever process computed them."""
+        keys = {key for _, key in self.rows}
+        return sum(store.path(key).exists() for key in keys) - (len(keys) - self.pending)
+
 
 def latest_sweep(sweeps: Path) -> Path | None:
-    """The folder of the newest sweep under ``sweeps`` (named by date and time), or None."""
-    folders = sorted(path.parent for path in sweeps.glob(f"*/{Request.FILE}"))
-    return folders[-1] if folders else None
+    """The folder of the newest sweep under ``sweeps``, or None.
+
+    The newest has the highest number. Sweeps without one are older than all that have one, and among equals the
+    name decides, which is date and time. One that cannot be read is named in a warning and passed over.
+    """
+    numbered = _numbered(sweeps)
+    return max(numbered)[1] if numbered else None
+
+
+def next_number(sweeps: Path) -> int:
+    """The :attr:`Request.number` of a sweep that begins now."""
+    return max((number for number, _ in _numbered(sweeps)), default=0) + 1
+
+
+def _numbered(sweeps: Path) -> list[tuple[int, Path]]:
+    """Number and folder of every sweep under ``sweeps``."""
+    found = []
+    for path in sweeps.glob(f"*/{Request.FILE}"):
+        try:
+            found.append((Request.load(path.parent).number, path.parent))
+        except UserError as error:
+            log.warning("%s", error)
+    return found

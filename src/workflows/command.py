@@ -2,9 +2,12 @@
 
 import errno
 import os
+import pickle
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +31,10 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 TRACEBACK = "DEFENSE_VQVAE_TRACEBACK"
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
+
+# Our conf/hydra/launcher/joblib.yaml is merged into the plugin's entry of that name, and is meant to be. Said here, at
+# import, because workers compose their configuration before they call anything of ours.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 def register_resolvers() -> None:
@@ -59,6 +66,7 @@ def run(command: Callable[[], object]) -> None:
     register_resolvers()
     if PLUGINS not in sys.path:
         sys.path.append(PLUGINS)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), PLUGINS]))  # for workers
     with one_line_errors():
         command()
 
@@ -74,6 +82,12 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get(TRACEBACK) == "1":
             raise
         sys.exit(f"error: {one_line(error)}")
+    except RuntimeError as error:  # Hydra's, of a plugin that is not there
+        plugin = re.match(r"Unknown plugin class : 'hydra_plugins\.(\w+)\.", str(error))
+        if os.environ.get(TRACEBACK) == "1" or plugin is None:
+            raise
+        package = plugin[1].replace("_", "-")
+        sys.exit(f"error: a plugin of Hydra is not installed: pip install {package} --constraint constraints.txt")
     except OSError as error:
         if os.environ.get(TRACEBACK) == "1" or error.errno not in UNWRITABLE:
             raise
@@ -89,8 +103,31 @@ def job() -> Iterator[None]:
     the others with it.
     """
     register_resolvers()  # this may be a worker process of a parallel launcher
-    with nullcontext() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
+    _use_the_launchers_share_of_cores()
+    with _portable_errors() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
         yield
+
+
+def _use_the_launchers_share_of_cores() -> None:
+    """Submitit reserves ``cpus_per_task`` and tells nobody; the other launchers set the threads of their workers. To be
+    called before PyTorch is imported, which reads the variable once."""
+    threads = HydraConfig.get().launcher.get("cpus_per_task")
+    if threads and HydraConfig.get().mode == RunMode.MULTIRUN:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+@contextmanager
+def _portable_errors() -> Iterator[None]:
+    """Let errors through that can be sent to another process. A parallel launcher would die of any other, and with it
+    the jobs that are running."""
+    try:
+        yield
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
 
 
 def one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from src.errors import UserError
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
-from src.evaluation.grid import latest_sweep
+from src.evaluation.grid import latest_sweep, next_number
 from src.files import write_text
 from src.models.record import TrainingRecord
 from src.reporting.report import write_report
@@ -95,7 +95,8 @@ def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:
 
 
 def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
-    """Write down what the sweep asks for; returns the jobs whose cells are not stored, one for each cell.
+    """Write down what the sweep asks for; returns the jobs whose cells are not stored, one for each cell, in the order
+    in which they are best run.
 
     Raises:
         UserError: an attack or defense that is needed fails on a single image, or the folder cannot be written.
@@ -108,9 +109,37 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
     one_of_each = {(job.coordinates.attack, job.coordinates.defense, job.coordinates.noise): job for job in ordered}
     for job in one_of_each.values():
         evaluator.rehearse(job.spec)
-    Request(rows, len(ordered), time.time(), bool(config.compare_published)).save(folder)
+    number = next_number(Path(config.paths.outputs) / "sweeps")
+    Request(rows, len(ordered), time.time(), bool(config.compare_published), number).save(folder)
     log.info("%d rows, %d cells to compute -> %s", len(jobs), len(ordered), folder)
-    return ordered
+    return in_order_of_need(ordered)
+
+
+def in_order_of_need(jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, those first that make what others need, so that parallel workers seldom wait for one another.
+
+    First the clean cells of bare classifiers, which every cell quotes. Then the clean cells of defenses, and for each
+    set of attacked images that several jobs share one job that makes it: if there is one without a defense, that one,
+    whose cell the others quote as well. Then the rest. Each of the three in the order given.
+    """
+    sharing: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.coordinates.eps:
+            sharing.setdefault(job.spec.adversarial_key, []).append(job)
+    makers = [min(group, key=lambda job: not _is_bare(job)) for group in sharing.values() if len(group) > 1]
+    making = {job.key for job in makers}
+
+    def rank(job: Job) -> int:
+        if not job.coordinates.eps:
+            return 0 if _is_bare(job) else 1
+        return 1 if job.key in making else 2
+
+    return sorted(jobs, key=rank)
+
+
+def _is_bare(job: Job) -> bool:
+    """Whether a job's cell is of the classifier without a defense."""
+    return job.key == job.spec.without_defense().key
 
 
 def run_job(config: DictConfig) -> None:
@@ -131,7 +160,8 @@ def run_job(config: DictConfig) -> None:
             log_failure(spec, error, build(config.logger.cells))
         raise
     write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
-    log.info("%s%s (%.1f s)", _progress(hydra), describe(cell, spec.coordinates), time.perf_counter() - begin_time)
+    progress = _progress(hydra, bench.evaluator.cells)
+    log.info("%s%s (%.1f s)", progress, describe(cell, spec.coordinates), time.perf_counter() - begin_time)
     if config.logger.cells:
         log_cell(cell, spec.coordinates, build(config.logger.cells))
 
@@ -142,12 +172,13 @@ def describe(cell: Cell, coordinates: Coordinates) -> str:
     return f"{coordinates}: {cell.accuracy:.2%} [{low:.2%}, {high:.2%}] of {cell.n}"
 
 
-def _progress(hydra: HydraConf) -> str:
-    """Which job of how many, and the time left if the others take as long as those so far; empty for a single one."""
+def _progress(hydra: HydraConf, store: CellStore) -> str:
+    """How many cells of how many there are by now, and the time left if the others come as fast as those so far; empty
+    for a single one. Counted in the store, because this process may be one of several."""
     if hydra.mode != RunMode.MULTIRUN:
         return ""
     request = Request.load(Path(hydra.sweep.dir))
-    done = int(hydra.job.num) + 1
+    done = max(1, request.finished(store))
     left = (time.time() - request.started) / done * (request.pending - done)
     words = f"{left / 60:.0f} min" if left >= 90 else f"{max(left, 0):.0f} s"
     return f"[{done}/{request.pending}, {words} left] "

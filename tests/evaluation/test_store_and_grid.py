@@ -8,7 +8,7 @@ import pytest
 from src.errors import UserError
 from src.evaluation import Cell, CellStore, Coordinates, Request, wilson_interval
 from src.evaluation.cell import content_key
-from src.evaluation.grid import COLUMNS, latest_sweep
+from src.evaluation.grid import COLUMNS, latest_sweep, next_number
 from src.files import write_atomically
 
 WHERE = Coordinates("mnist", "fgsm", 0.3, "gray_box", "vqvae", 0.25, "default", 0)
@@ -121,3 +121,28 @@ def test_requests_come_back_and_the_newest_is_found(tmp_path, store):
     (tmp_path / "grid.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         Request.load(tmp_path)
+
+
+def test_a_clock_that_went_backwards_does_not_make_an_old_sweep_the_newest(tmp_path, caplog):
+    """The newest is the one that was begun last; sweeps from before there were numbers are older than all others."""
+    Request(()).save(tmp_path / "2026-05-01_00-00-00")
+    old = tmp_path / "2026-05-01_00-00-00" / "grid.json"
+    stored = json.loads(old.read_text())
+    del stored["number"]
+    old.write_text(json.dumps(stored))
+    for folder in ("2026-03-01_00-00-00_000000", "2026-02-01_00-00-00_000000"):
+        Request((), number=next_number(tmp_path)).save(tmp_path / folder)
+        assert latest_sweep(tmp_path) == tmp_path / folder
+    (tmp_path / "2026-02-01_00-00-00_000000" / "grid.json").write_text("{")
+    assert latest_sweep(tmp_path) == tmp_path / "2026-03-01_00-00-00_000000"
+    assert "damaged" in caplog.text
+
+
+def test_finished_cells_are_counted_from_the_store(store):
+    """Two of three were pending, and one of these is there by now; a row that shows the same cell is no other cell."""
+    cells = [make_cell({"eps": eps}) for eps in (0.1, 0.2, 0.3)]
+    request = Request(tuple((WHERE, cell.key) for cell in [*cells, cells[0]]), pending=2)
+    store.put(cells[0])
+    assert request.finished(store) == 0
+    store.put(cells[1])
+    assert request.finished(store) == 1

@@ -1,5 +1,6 @@
-"""What a user might add: a defense and an attack of their own, a defense that breaks, and a pair that keeps books."""
+"""What a user might add: a defense and an attack of their own, defenses that break, and a pair that keeps books."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -19,6 +20,23 @@ class Broken(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 1 and (x * 255 - (x * 255).round()).abs().max() > 0.1:
             raise RuntimeError("this defense is broken")
+        return x
+
+
+class AwkwardError(Exception):
+    """Cannot be unpickled: its arguments are not those it passes on."""
+
+    def __init__(self, threads: int, process: int) -> None:
+        super().__init__(f"{threads} threads in process {process}")
+
+
+class Fragile(nn.Module):
+    """Works on a single image and on clean digits, which are mostly black, and fails on a batch of attacked ones: with
+    an error that cannot be sent to another process, and that says where it was raised."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 and (x == 0).float().mean() < 0.7:
+            raise AwkwardError(torch.get_num_threads(), os.getpid())
         return x
 
 

@@ -1,5 +1,7 @@
 """A small world on disk: a slice of real MNIST, and the real commands run on it."""
 
+import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,24 @@ from src.data.idx import write_idx
 from tests.conftest import REPO
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+GRID = ("-m", "attack=fgsm,ifgsm", "eps=0,0.2", "noise=0,0.5")
+USERS_OWN = f"hydra.searchpath=[file://{REPO}/tests/workflows/conf]"
+
+
+def read_grid(outputs: Path) -> list[dict[str, str]]:
+    with (outputs / "report" / "grid.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def cells(outputs: Path) -> dict[str, int]:
+    """Names and times of the stored cells: a cell that is computed again gets another time."""
+    return {path.stem: path.stat().st_mtime_ns for path in (outputs / "cells").glob("*.json")}
+
+
+def copy_of(trained: Path, folder: Path) -> Path:
+    shutil.copytree(trained / "checkpoints", folder / "checkpoints")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +70,10 @@ def trained(run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> P
     for noise in ("0", "0.5"):
         run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=outputs)
     return outputs
+
+
+@pytest.fixture(scope="session")
+def swept(trained: Path, run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An outputs folder after a sweep, and what the sweep said."""
+    outputs = copy_of(trained, tmp_path_factory.mktemp("swept"))
+    return outputs, run_command("src.sweep", *GRID, outputs=outputs).stdout

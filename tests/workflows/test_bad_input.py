@@ -63,6 +63,8 @@ SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
         (("limit=121",), ["limit=121", "120"]),
         (("seed=-1",), ["seed=-1"]),
         (("batch_size=0",), ["batch_size=0"]),
+        (("hydra.sweeper.max_batch_size=0",), ["max_batch_size=0"]),
+        (("hydra.launcher._target_=hydra_plugins.hydra_x_launcher.X",), ["pip install hydra-x-launcher"]),
         (("nonsense=1",), ["nonsense"]),
         (("defense=vqvae", "noise=0,0.5,0.6"), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
         (("attack=ifgsm", "attack.steps=5,10"), ["attack.steps", "attack.name"]),

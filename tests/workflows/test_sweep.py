@@ -1,6 +1,5 @@
 """Sweeps as a user runs them: the real commands, on a slice of real digits."""
 
-import csv
 import json
 import os
 import shutil
@@ -8,42 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-import pytest
 
 from src.evaluation.grid import COLUMNS
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
 from tests.conftest import REPO
 from tests.wandb_reading import read_runs
-from tests.workflows.conftest import Command
+from tests.workflows.conftest import GRID, USERS_OWN, cells, copy_of, read_grid
 
-GRID = ("-m", "attack=fgsm,ifgsm", "eps=0,0.2", "noise=0,0.5")
 ROWS = 2 * 2 * 5  # attacks × eps × (none, kmeans, binarize, vqvae 0, vqvae 0.5)
 CELLS = 5 + 2 * 5  # eps 0 is one cell for all attacks
-USERS_OWN = f"hydra.searchpath=[file://{REPO}/tests/workflows/conf]"
-
-
-def read_grid(outputs: Path) -> list[dict[str, str]]:
-    with (outputs / "report" / "grid.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def cells(outputs: Path) -> dict[str, int]:
-    """Names and times of the stored cells: a cell that is computed again gets another time."""
-    return {path.stem: path.stat().st_mtime_ns for path in (outputs / "cells").glob("*.json")}
-
-
-def copy_of(trained: Path, folder: Path) -> Path:
-    shutil.copytree(trained / "checkpoints", folder / "checkpoints")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def swept(trained: Path, run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """An outputs folder after a sweep, and what the sweep said."""
-    outputs = copy_of(trained, tmp_path_factory.mktemp("swept"))
-    return outputs, run_command("src.sweep", *GRID, outputs=outputs).stdout
 
 
 def test_the_grid_is_complete_and_follows_from_the_cells(swept):

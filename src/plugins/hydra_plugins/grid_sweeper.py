@@ -2,11 +2,13 @@
 
 Hydra looks for sweepers in the namespace package ``hydra_plugins`` and nowhere else; ``src.sweep`` puts the folder
 above this one on the path. Command line and configuration are those of Hydra's basic sweeper, which this one differs
-from in four ways: every point is checked before the first is computed, points that come to the same cell or to a
-stored one are not launched, what jobs have in common is composed once, and the cells are collected into a report
-whatever happened to the jobs.
+from in five ways: every point is checked before the first is computed, points that come to the same cell or to a
+stored one are not launched, what jobs have in common is composed once, those that others wait for are launched first,
+and the cells are collected into a report whatever happened to the jobs.
 """
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger("src.sweep")  # a name whose lines conf/base.yaml shows between jobs
 
 
 class GridSweeper(BasicSweeper):
@@ -31,12 +35,13 @@ class GridSweeper(BasicSweeper):
         loader = SweepComposer(self.hydra_context.config_loader)
         self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
         quiet_libraries()
+        batch_size = self._batch_size()
         folder = Path(self.config.hydra.sweep.dir)
         jobs = sweeping.plan_jobs(self._points(arguments), self._compose, self.config)
         pending = sweeping.begin(jobs, self.config, folder)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         try:
-            return self._launch([job.overrides for job in pending])
+            return self._launch([list(job.overrides) for job in pending], batch_size)
         finally:
             sweeping.collect(self.config, folder)
 
@@ -51,7 +56,30 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
-    def _launch(self, points: list[tuple[str, ...]]) -> Any:
-        """Run the jobs. One that failed has said so itself, and its cell is missing from the collection."""
+    def _batch_size(self) -> int | None:
+        """How many jobs the launcher gets at a time; None for all.
+
+        Submitit's local executor starts at once whatever it gets: unless told otherwise, that is what the cores carry.
+        """
+        from src.errors import UserError
+
+        assert self.config is not None
+        launcher, given = self.config.hydra.launcher, self.max_batch_size
+        if given is None and launcher._target_.endswith(".LocalLauncher"):
+            return max(1, (os.cpu_count() or 1) // (launcher.cpus_per_task or 1))
+        if given is not None and (not isinstance(given, int) or given < 1):
+            raise UserError(f"hydra.sweeper.max_batch_size={given} is not a positive whole number or null")
+        return given
+
+    def _launch(self, points: list[list[str]], batch_size: int | None) -> Any:
+        """Run the jobs, batch after batch. One that failed has said so itself, and its cell is missing from the
+        collection; a launcher that failed, because a worker process died, takes no later batch with it."""
         assert self.launcher is not None
-        return [self.launcher.launch([list(point) for point in points], initial_job_idx=0)] if points else []
+        returns, begin = [], 0
+        for batch in self.split_overrides_to_chunks(points, batch_size) if points else []:
+            try:
+                returns.append(self.launcher.launch(batch, initial_job_idx=begin))
+            except Exception as error:
+                log.error("launcher: %s: %s", type(error).__name__, " ".join(str(error).split()))
+            begin += len(batch)
+        return returns
