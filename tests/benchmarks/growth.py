@@ -1,0 +1,135 @@
+"""How a sweep's time and memory grow with images, cells and attack steps."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.harness import Measurement, Timed, alternate
+from tests.benchmarks.parts import CLASSIFIER, Process, Settings, scratch, sweep, vqvae_name
+
+NOISE = 0.25
+NEEDS = (CLASSIFIER, vqvae_name(NOISE))
+ABOUT = (
+    "Whole `python -m src.sweep` processes into empty folders, without W&B, in turn over all sizes: images (FGSM 0.3, no "
+    "defense and one VQ-VAE), cells (FGSM at many eps, no defense and one VQ-VAE, 50 images) and steps of I-FGSM (no "
+    "defense, 250 images). Result: the largest peak of resident memory. The exponent is the slope of a line through the "
+    "logarithms of size and of the time above that of a start, which is the same command on 1 image (cells: on 2 cells) "
+    "and 1 step; 1 is proportional growth."
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A quantity that is varied, and what a sweep of such a size is asked."""
+
+    name: str
+    sizes: tuple[int, ...]
+    start: int  #: the size whose time is start-up
+    overrides: Callable[[int], Sequence[str]]
+
+
+def axes(settings: Settings) -> list[Axis]:
+    """Images, cells and steps."""
+    both = ("defense=none,vqvae", f"noise={NOISE}", "attack=fgsm")
+    few = settings.size(50, 4)
+
+    def images(number: int) -> Sequence[str]:
+        return (*both, "eps=0.3", f"limit={number}")
+
+    def cells(number: int) -> Sequence[str]:
+        return (*both, "eps=" + ",".join(f"{(i + 1) / 100:g}" for i in range(number // 2)), f"limit={few}")
+
+    def steps(number: int) -> Sequence[str]:
+        limit = settings.size(250, 4) if number > 1 else 1
+        return ("defense=none", "attack=ifgsm", "eps=0.3", f"iterative.steps={number}", f"limit={limit}")
+
+    if settings.quick:
+        return [Axis("images", (20, 40), 1, images), Axis("cells", (4, 6), 2, cells), Axis("steps", (2, 4), 1, steps)]
+    return [
+        Axis("images", (1000, 2000, 5000, 10000), 1, images),
+        Axis("cells", (6, 12, 24, 48), 2, cells),
+        Axis("steps", (10, 20, 40, 80), 1, steps),
+    ]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Seconds and memory by size along one axis."""
+
+    axis: Axis
+    seconds: Mapping[int, float]  #: medians
+    peak_mib: Mapping[int, float]
+
+    @property
+    def above_start(self) -> dict[int, float]:
+        """Seconds beyond those of a start."""
+        return {size: self.seconds[size] - self.seconds[self.axis.start] for size in self.axis.sizes}
+
+    @property
+    def exponent(self) -> float:
+        return exponent(self.above_start)
+
+
+def exponent(seconds: Mapping[int, float]) -> float:
+    """b of the least-squares fit seconds = a · sizeᵇ; NaN where a time is not above that of a start."""
+    if min(seconds.values()) <= 0:
+        return math.nan
+    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+
+
+def measure(settings: Settings) -> Iterator[Measurement]:
+    """Every axis' sizes and its exponent; draws ``growth.png``."""
+    curves = []
+    settings.output.mkdir(parents=True, exist_ok=True)
+    for axis in axes(settings):
+        curve, rounds = _curve(axis, settings)
+        curves.append(curve)
+        for size, seconds in curve.seconds.items():
+            note = "start" if size == axis.start else ""
+            memory = f"{curve.peak_mib[size]:.0f} MiB"
+            yield Measurement(
+                "growth", f"{size} {axis.name}", "s", seconds, "", rounds=rounds, our_result=memory, note=note
+            )
+        yield Measurement("growth", f"exponent, {axis.name}", "", curve.exponent, note="goal: at most 1 or so")
+    draw(curves, settings.output / "growth.png")
+
+
+def _curve(axis: Axis, settings: Settings) -> tuple[Curve, int]:
+    peaks: dict[int, float] = {}
+
+    def run(size: int) -> Timed:
+        with scratch(settings.output) as outputs:
+            process: Process = sweep(settings, outputs, *axis.overrides(size), "logger=none")
+        peaks[size] = max(process.peak_mib, peaks.get(size, 0.0))
+        return Timed(process.seconds)
+
+    run(axis.start)  # files into the cache
+    runs = {str(size): lambda size=size: run(size) for size in (axis.start, *axis.sizes)}
+    seconds, _ = alternate(runs, settings.rounds)
+    return Curve(axis, {int(size): statistics.median(spent) for size, spent in seconds.items()}, peaks), settings.rounds
+
+
+def draw(curves: Sequence[Curve], path: Path) -> None:
+    """A panel an axis: seconds above a start (left) and peak memory (right) against size."""
+    from matplotlib.figure import Figure
+
+    from src.files import write_atomically
+    from src.reporting.colours import FIXED, INK
+
+    figure = Figure(figsize=(4.2 * len(curves), 3.6), layout="constrained")
+    for axes_, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        sizes, above = list(curve.axis.sizes), curve.above_start
+        axes_.plot(sizes, [above[size] for size in sizes], "o-", color=INK)
+        axes_.set(xscale="log", yscale="log", xlabel=curve.axis.name, ylabel="time above a start (s)")
+        axes_.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes_.minorticks_off()
+        axes_.set_title(f"exponent {curve.exponent:.2f}", fontsize=10)
+        memory = axes_.twinx()
+        memory.plot(sizes, [curve.peak_mib[size] for size in sizes], "s--", color=FIXED[0])
+        memory.set_ylabel("peak memory (MiB)", color=FIXED[0])
+        memory.set_ylim(bottom=0)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
