@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +19,12 @@ ROWS = ("attacks", "kmeans", "purification", "training", "grid", "growth", "over
 def main(arguments: list[str] | None = None) -> int:
     asked = _parsed(arguments)
     modules = {name: importlib.import_module(f"tests.benchmarks.{name}") for name in ROWS}
-    failed = []
+    failed, conditions = [], report.Conditions.now(asked.quick)  # once: a row leaves load behind for the next
+    if conditions.warning:
+        print(f"warning: {conditions.warning}", file=sys.stderr, flush=True)
     for name in asked.rows or ROWS:
         try:
-            _run(name, modules, asked)
+            _run(name, modules, asked, conditions)
         except Exception as error:  # a row that fails must not cost the others their numbers
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             failed.append(name)
@@ -47,17 +50,14 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     return asked
 
 
-def _run(name: str, modules: dict[str, ModuleType], asked: argparse.Namespace) -> None:
+def _run(name: str, modules: dict[str, ModuleType], asked: argparse.Namespace, conditions: report.Conditions) -> None:
     """Measure one row, saying each line as it comes, and merge it into what is stored."""
     row, begin = modules[name], time.perf_counter()
     checkpoints, weights = ensure_weights(row.NEEDS, asked.outputs, asked.output) if row.NEEDS else (asked.outputs, "")
     settings = Settings(asked.rounds, asked.quick, asked.output, checkpoints, asked.outputs / "data")
-    conditions = report.Conditions.now(asked.quick, weights)
-    if conditions.warning:
-        print(f"{name}: {conditions.warning}", file=sys.stderr, flush=True)
     lines = []
     for measurement in row.measure(settings):
-        lines.append(report.stored_row(measurement, conditions))
+        lines.append(report.stored_row(measurement, replace(conditions, weights=weights)))
         print(report.console_line(lines[-1]), flush=True)
     stored = report.read_csv(asked.output / "bench.csv")
     about = {each: module.ABOUT for each, module in modules.items()}

@@ -23,9 +23,9 @@ class Recipe:
 
 
 FGSM = Recipe("FGSM", 1, 1.0, 1000)
-IFGSM = Recipe("I-FGSM, 10 steps", 10, 0.1, 1000)
-MIFGSM = Recipe("MI-FGSM, 10 steps", 10, 0.1, 1000)
-PGD = Recipe("PGD, 40 steps", 40, 2.5 / 40, 500)
+IFGSM = Recipe("I-FGSM, 10 steps", 10, 0.1, 500)
+MIFGSM = Recipe("MI-FGSM, 10 steps", 10, 0.1, 500)
+PGD = Recipe("PGD, 40 steps", 40, 2.5 / 40, 250)
 RECIPES = (FGSM, IFGSM, MIFGSM, PGD)
 
 
@@ -66,9 +66,8 @@ def foolbox(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
         PGD: lambda: foolbox.attacks.LinfPGD(**iterative),
     }
     attack, model = makers[recipe](), foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    return _in_batches(
-        lambda x, y: attack.run(model, x, foolbox.criteria.Misclassification(y), epsilon=EPS), batch_size
-    )
+    criterion = foolbox.criteria.Misclassification
+    return _in_batches(lambda x, y: attack.run(model, x, criterion(y), epsilon=EPS), batch_size)
 
 
 def art(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:

@@ -3,23 +3,24 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.benchmarks import attack_libraries as libraries
-from tests.benchmarks.attack_libraries import EPS, RECIPES, Batched, Recipe
+from tests.benchmarks.attack_libraries import EPS, FGSM, IFGSM, PGD, RECIPES, Batched, Recipe
 from tests.benchmarks.harness import Contender, Measurement, Task, compete
 from tests.benchmarks.parts import CLASSIFIER, Settings, test_images
 
 NEEDS = (CLASSIFIER,)
 BATCH_SIZES = (50, 100, 250, 1000)
 ABOUT = (
-    f"L∞ attacks on the trained classifier, eps {EPS}, steps of eps/10 (PGD: 2.5 eps/40, no random start), on the first "
-    "1,000 test images (PGD: 500), each side at the batch size at which its FGSM was fastest once (named in the note). "
-    "Result: accuracy on the attacked images, percent. Ours as the evaluation runs it: parameters frozen, "
+    f"L∞ attacks on the trained classifier, eps {EPS}, steps of eps/10 (PGD: 2.5 eps/40, no random start), on the "
+    f"first {FGSM.images} test images (10 steps: {IFGSM.images}; PGD: {PGD.images}), each side at the batch size of "
+    f"{', '.join(map(str, BATCH_SIZES))} at which its FGSM was fastest in one try (named in the note: ours / "
+    "theirs). Result: accuracy on the attacked images, percent. Ours as the evaluation runs it: parameters frozen, "
     "channels-last. Peers: the network as loaded, in `eval()`; foolbox by its attacks' `run`, which leaves out the "
     "success check of a plain call; ART by `PyTorchClassifier` with its `batch_size`. foolbox's MI-FGSM adds up "
     "gradients without dividing each by its L1 norm first, so it is another attack than the paper's."
@@ -44,7 +45,7 @@ OURS = Library("ours", libraries.ours)
 
 def measure(settings: Settings) -> Iterator[Measurement]:
     """FGSM, I-FGSM, MI-FGSM and PGD, each against every library."""
-    x, y = test_images(settings, settings.size(1000, 20))
+    x, y = test_images(settings, settings.size(FGSM.images, 20))
     loaded = _classifier(settings)
     frozen = copy.deepcopy(loaded).requires_grad_(False).to(memory_format=torch.channels_last)
     networks = {library.name: frozen if library is OURS else loaded for library in (OURS, *PEERS)}
@@ -106,7 +107,5 @@ class _BatchSizes:
         """The measurement with both batch sizes in its note."""
         if measurement.peer not in self._best:
             return measurement
-        from dataclasses import replace
-
         note = f"batches of {self._best[OURS.name]} / {self._best[measurement.peer]}"
         return replace(measurement, note="; ".join(filter(None, (note, measurement.note))))

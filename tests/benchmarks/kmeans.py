@@ -13,11 +13,12 @@ from tests.benchmarks.parts import Settings, test_images
 NEEDS: tuple[str, ...] = ()
 CLUSTERS, ITERATIONS = 20, 20
 ABOUT = (
-    "K-means on the pixels of each image, k = 20, 20 iterations, on the first 1,000 clean test images of MNIST, the "
-    "same on all sides. Result: the mean over images of the within-cluster sum of squares (lower is better). "
+    "K-means on the pixels of each image, k = 20, 20 iterations, on the first 1,000 clean test images of MNIST, "
+    "the same on all sides. Result: the mean over images of the within-cluster sum of squares (lower is better). "
     "scikit-learn: `KMeans(20, n_init=1, max_iter=20)`, k-means++, one image after the other; it stops when the "
-    "centers move by less than its `tol`, ours makes all 20 iterations. NumPy: Lloyd's algorithm as a textbook "
-    "has it, from 20 random pixels. One core: BLAS, OpenMP and torch limited to a thread; all cores: joblib over images."
+    "centers move by less than its `tol`, ours makes all 20 iterations. NumPy: Lloyd's algorithm as a textbook has "
+    "it, from 20 random pixels. One core: BLAS, OpenMP and torch limited to one thread. All cores: joblib over "
+    "images."
 )
 
 

@@ -12,10 +12,10 @@ NOISE = 0.25
 NEEDS = (CLASSIFIER, vqvae_name(NOISE))
 GOAL = 150
 ABOUT = (
-    "Two sweeps of 10 images in turn, many cells and few, as whole processes with the default W&B logger (offline): the "
-    "difference of their times over the difference of their numbers of cells, less the mean time that a cell itself "
-    "took (attack, purify, classify). That is Hydra's job, the trainer, the files, W&B and the share in the report. "
-    f"Goal: under {GOAL} ms. Spread: the smallest and the largest round."
+    "Two sweeps of 10 images in turn, many cells and few, as whole processes with the default W&B logger "
+    "(offline): the difference of their times over the difference of their numbers of cells, less the mean time "
+    "that a cell itself took (attack, purify, classify). That is Hydra's job, the trainer, the files, W&B and the "
+    f"share in the report. Goal: under {GOAL} ms. Spread: the smallest and the largest round."
 )
 
 

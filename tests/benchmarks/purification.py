@@ -19,11 +19,11 @@ ORDINARY_BATCHES = (128, 1000)
 CEILING_BATCHES = (25, 50, 100, 250, 1000)
 REPEATS = 5
 ABOUT = (
-    "The VQ-VAE (noise 0.25, no noise at inference, clipped) on 2,000 clean test images. Ours: `VQVAEPurifier`, frozen, "
-    "channels-last, batches as in the evaluation. Theirs: the same network as loaded (float32, contiguous, "
-    "`torch.no_grad()`), in batches of 128 and of 1,000, so the better of the two is what to compare with. Result: images "
-    "a second. The ceiling is what this machine can do on this network at best: each of its convolutions timed alone, "
-    f"the fastest of {REPEATS} repetitions over both memory layouts and batches of "
+    "The VQ-VAE (noise 0.25, no noise at inference, clipped) on 2,000 clean test images. Ours: `VQVAEPurifier`, "
+    "frozen, channels-last, batches as in the evaluation. Theirs: the same network as loaded (float32, contiguous, "
+    "`torch.no_grad()`), in batches of 128 and of 1,000, so the better of the two is what to compare with. Result: "
+    "images a second. The ceiling is what this machine can do on this network at best: each of its convolutions "
+    f"timed alone, the fastest of {REPEATS} repetitions over both memory layouts and batches of "
     f"{', '.join(map(str, CEILING_BATCHES))}; the FLOPs of all, divided by the sum of those times. A multiply-add "
     "counts as two FLOPs."
 )

@@ -28,13 +28,13 @@ class Conditions:
     """Under what a measurement was taken; stored with each, because rows can be measured on different days."""
 
     measured: str  #: date and time
-    load: float  #: load average of the last minute before the measurement
+    load: float  #: load average of the last minute before the command began
     quick: bool  #: whether sizes and rounds were cut down to try things out
-    weights: str  #: which networks
+    weights: str = ""  #: which networks, in a sentence; empty if none are needed
 
     @classmethod
-    def now(cls, quick: bool, weights: str) -> "Conditions":
-        return cls(time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0], quick, weights)
+    def now(cls, quick: bool) -> "Conditions":
+        return cls(time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0], quick)
 
     @property
     def warning(self) -> str:
@@ -106,7 +106,8 @@ def machine() -> list[str]:
     if torch.cuda.is_available():
         known.append(torch.cuda.get_device_name())
     versions = ", ".join(f"{name} {_version(name)}" for name in (*OURS, *PEERS))
-    return [cpu_model(), *known, f"Python {platform.python_version()}, {versions}"]
+    written = time.strftime("written %Y-%m-%d %H:%M")
+    return [cpu_model(), *known, f"Python {platform.python_version()}, {versions}", written]
 
 
 def cpu_model() -> str:
@@ -127,7 +128,7 @@ def _version(name: str) -> str:
 
 
 def _section(row: str, lines: Sequence[Mapping[str, str]], about: str) -> str:
-    conditions = Conditions(lines[0]["measured"], float(lines[0]["load"]), lines[0]["quick"] == "True", "")
+    conditions = Conditions(lines[0]["measured"], float(lines[0]["load"]), lines[0]["quick"] == "True")
     said = [f"Measured {conditions.measured}, load average {conditions.load:.2f}.", lines[0]["weights"]]
     if conditions.warning:
         said.append(f"**Warning: {conditions.warning}.**")
@@ -144,7 +145,8 @@ def _table(lines: Sequence[Mapping[str, str]]) -> str:
 
 def _table_line(line: Mapping[str, str]) -> str:
     cells = [line["what"], _quantity(line["ours"], line["unit"]), line["peer"], _quantity(line["theirs"], line["unit"])]
-    cells += [ratio(line), line["our_result"], line["their_result"], line["rounds"], line["note"]]
+    rounds = line["rounds"] if line["rounds"] != "0" else ""
+    cells += [ratio(line), line["our_result"], line["their_result"], rounds, line["note"]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

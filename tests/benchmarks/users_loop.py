@@ -16,7 +16,6 @@ from src.models import VQVAE, Classifier
 from tests.benchmarks.kmeans import sklearn_kmeans
 from tests.benchmarks.parts import CLASSIFIER, NOISES, vqvae_name
 
-EPS = (0, 0.001, 0.005, 0.2, 0.3)
 DEFENSES = (("none", None), ("kmeans", None), *(("vqvae", noise) for noise in NOISES))
 
 
@@ -24,12 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, kind in (("checkpoints", Path), ("data", Path), ("limit", int), ("output", Path)):
         parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--eps", type=float, nargs="+", required=True)
     asked = parser.parse_args()
     classifier = Classifier.load_from_checkpoint(asked.checkpoints / f"{CLASSIFIER}.ckpt", map_location="cpu").eval()
     test = Subset(MNIST(str(asked.data), train=False, transform=transforms.ToTensor()), range(asked.limit))
     cells = []
     for name in ("fgsm", "ifgsm", "mifgsm"):
-        for eps in EPS:
+        for eps in asked.eps:
             for defense, noise in DEFENSES:
                 purify = load_defense(defense, noise, asked.checkpoints)
                 accuracy = evaluate(classifier, make_attack(name, classifier, eps), purify, DataLoader(test, 100))
