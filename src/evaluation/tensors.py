@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from src.files import locked, write_atomically
@@ -51,8 +51,8 @@ class TensorStore:
             UserError: the folder cannot be written.
         """
         if self.folder is not None:
-            stored = {self.name: tensor.cpu()}
-            write_atomically(self._path(key), lambda temporary: save_file(stored, temporary))
+            content = save({self.name: tensor.cpu()})  # save_file turns a full disk into an error of its own
+            write_atomically(self._path(key), lambda temporary: temporary.write_bytes(content))
         self._last = (key, tensor)
 
     @contextmanager

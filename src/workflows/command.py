@@ -1,6 +1,7 @@
 """What every command does the same way: where the configuration lies, and what an error looks like."""
 
 import errno
+import logging
 import os
 import pickle
 import re
@@ -63,6 +64,7 @@ def run(command: Callable[[], object]) -> None:
     """
     os.environ[TRACEBACK] = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors in its own way before we see them
+    logging.raiseExceptions = os.environ[TRACEBACK] == "1"  # a log file on a full disk: one line, not one trace a line
     register_resolvers()
     if PLUGINS not in sys.path:
         sys.path.append(PLUGINS)
