@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -66,4 +67,5 @@ def _run(name: str, modules: dict[str, ModuleType], asked: argparse.Namespace, c
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that what was started is stopped
     sys.exit(main())

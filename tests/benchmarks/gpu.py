@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: PyTorch sees no CUDA device here; {hint}", file=sys.stderr)
         return 1
     from src.workflows import cells, training  # noqa: F401  # what the phases would otherwise import
+    from src.workflows.quiet import quiet_libraries
 
+    quiet_libraries()
     phases = [Phase("start of Python and imports", _age())]
     shutil.rmtree(asked.outputs, ignore_errors=True)
     for phase in (*_training(asked), *_cells(asked)):

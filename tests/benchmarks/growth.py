@@ -93,8 +93,15 @@ def measure(settings: Settings) -> Iterator[Measurement]:
             memory = f"{curve.peak_mib[size]:.0f} MiB"
             what = f"{size} {axis.name}"
             yield Measurement("growth", what, "s", seconds, rounds=rounds, our_result=memory, note=note)
-        yield Measurement("growth", f"exponent, {axis.name}", "", curve.exponent, note="goal: at most 1 or so")
+        yield _exponent(curve)
     draw(curves, settings.output / "growth.png")
+
+
+def _exponent(curve: Curve) -> Measurement:
+    what, fitted = f"exponent, {curve.axis.name}", curve.exponent
+    if math.isnan(fitted):
+        return Measurement("growth", what, "", None, note="nothing to fit: the times are those of a start")
+    return Measurement("growth", what, "", fitted, note="goal: at most 1 or so")
 
 
 def _curve(axis: Axis, settings: Settings) -> tuple[Curve, int]:

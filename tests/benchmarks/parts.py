@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,8 @@ def _train_small(model: str, data: Path, checkpoints: Path) -> None:
     with scratch(checkpoints) as outputs:
         paths = [f"paths.checkpoints={checkpoints}", f"paths.data={data}", f"paths.outputs={outputs}"]
         command = [sys.executable, "-m", "src.train", *chosen, "+experiment=demo", "logger=none", *paths]
-        subprocess.run(command, cwd=REPO, check=True)
+        if run_group(command).returncode:
+            raise RuntimeError(f"{' '.join(command)} failed")
 
 
 @contextmanager
@@ -131,10 +133,21 @@ def run_process(command: Sequence[str], **environment: str) -> Process:
         RuntimeError: the command failed; with what it said.
     """
     launcher = [sys.executable, "-S", "-E", str(SPAWN), sys.executable, *command]
-    done = subprocess.run(launcher, cwd=REPO, capture_output=True, text=True, check=False, env=os.environ | environment)
+    done = run_group(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return Process(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def run_group(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """``subprocess.run`` in the repository, leaving neither child nor grandchild behind when this is interrupted."""
+    with subprocess.Popen(command, cwd=REPO, text=True, start_new_session=True, **options) as process:
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def sweep(settings: Settings, outputs: Path, *overrides: str, **environment: str) -> Process:

@@ -1,7 +1,10 @@
 """The harness itself: who runs when, what a ratio is, and what becomes of results."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -222,6 +225,34 @@ def test_a_process_is_measured_from_start_to_exit_with_its_own_memory() -> None:
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match="wrong turn"):
         run_process(["-c", "raise SystemExit('wrong turn')"])
+
+
+def test_an_interrupted_measurement_leaves_no_process_behind(tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    sleeper = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(60)"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_process(["-c", sleeper])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not _alive(int(started.read_text()))
+
+
+def _alive(pid: int) -> bool:
+    for _ in range(100):  # a killed process goes within moments
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
