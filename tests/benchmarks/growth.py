@@ -134,10 +134,11 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
         scale = "log" if min(above.values()) > 0 else "linear"
         axes_.set(xscale="log", yscale=scale, xlabel=f"number of {curve.axis.name}", ylabel="time above a start (s)")
         axes_.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes_.minorticks_off()
-        axes_.set_title(f"exponent {curve.exponent:.2f}", fontsize=10)
+        axes_.xaxis.minorticks_off()
+        if not math.isnan(curve.exponent):
+            axes_.set_title(f"exponent {curve.exponent:.2f}", fontsize=10)
         memory = axes_.twinx()
         memory.plot(sizes, [curve.peak_mib[size] for size in sizes], "s--", color=FIXED[0])
         memory.set_ylabel("peak memory (MiB)", color=FIXED[0])
-        memory.set_ylim(bottom=0)
+        memory.set_ylim(0, 1.2 * max(curve.peak_mib.values()))
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))

@@ -164,6 +164,8 @@ def ratio(line: Mapping[str, str]) -> str:
 def _short(value: str) -> str:
     """Three digits, never in scientific notation."""
     number = float(value)
+    if number == 0:
+        return "0"
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}" if abs(number) >= 1e-3 else f"{number:.5f}"
 
 
