@@ -125,33 +125,30 @@ def compete(
             yield _compared(task, ours, peer, seconds, results)
 
 
-def value_of(task: Task, name: str, run: Callable[[], Any], rounds: int) -> Measurement:
-    """The median of something of ours that has no peer."""
-    contender = Contender(name, lambda: run)
-    run()
-    seconds, results = alternate({name: run}, rounds)
-    return _compared(task, contender, None, seconds, results)
-
-
 def _compared(
     task: Task,
     ours: Contender,
-    peer: Contender | None,
+    peer: Contender,
     seconds: Mapping[str, Sequence[float]],
     results: Mapping[str, Any],
 ) -> Measurement:
-    ours_median = statistics.median(seconds[ours.name])
-    known: dict[str, Any] = {"ours": ours_median * task.scale, "rounds": len(seconds[ours.name])}
-    known["our_result"] = task.describe(results[ours.name], ours_median)
-    notes = [ours.note]
-    if peer is not None:
-        theirs = statistics.median(seconds[peer.name])
-        ratios = ratios_of(seconds[ours.name], seconds[peer.name])
-        known |= {"peer": peer.name, "theirs": theirs * task.scale, "ratio": statistics.median(ratios)}
-        known |= {"ratio_low": min(ratios), "ratio_high": max(ratios)}
-        known["their_result"] = task.describe(results[peer.name], theirs)
-        notes.append(peer.note)
-    return Measurement(task.row, task.what, task.unit, note="; ".join(filter(None, notes)), **known)
+    our_median, their_median = (statistics.median(seconds[side.name]) for side in (ours, peer))
+    ratios = ratios_of(seconds[ours.name], seconds[peer.name])
+    return Measurement(
+        task.row,
+        task.what,
+        task.unit,
+        our_median * task.scale,
+        peer.name,
+        their_median * task.scale,
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        len(ratios),
+        task.describe(results[ours.name], our_median),
+        task.describe(results[peer.name], their_median),
+        note="; ".join(filter(None, (ours.note, peer.note))),
+    )
 
 
 def ratios_of(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
