@@ -79,9 +79,10 @@ class Bench:
             self._classifiers = {provenance.weights: load_module(Classifier, path, remedy)[0]}
         return self._classifiers[provenance.weights]
 
-    def defense(self, identity: str, config: DictConfig) -> nn.Module:
+    def defense(self, identity: str, purifier: Any) -> nn.Module:
+        """The purifier of this identity, built of plain types: a configuration might have changed since it was read."""
         if self._last_defense is None or self._last_defense[0] != identity:
-            self._last_defense = (identity, build(config))
+            self._last_defense = (identity, build(purifier))
         return self._last_defense[1]
 
 
@@ -134,7 +135,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         knows_defense=bool(config.threat.knows_defense),
         load_data=lambda: bench.test_set(data, limit),
         load_classifier=lambda: bench.classifier(weights, provenance, remedy),
-        load_defense=lambda: bench.defense(repr(defense_identity), config.defense.purifier),
+        load_defense=lambda: bench.defense(repr(defense_identity), purifier),
         attack=build({name: value for name, value in attack.items() if name != "name"}),
         threat=build(config.threat.view),
     )

@@ -77,6 +77,16 @@ def test_again_computes_nothing(swept, run_command):
     assert len(read_grid(outputs)) == ROWS
 
 
+def test_a_sweep_that_goes_on_gives_the_cells_of_a_fresh_one(swept, trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    for noises in ("0.5", "0,0.5"):
+        grid = ("-m", "attack=fgsm", "eps=0.2", "defense=vqvae", f"noise={noises}", "logger=none")
+        run_command("src.sweep", *grid, outputs=outputs)
+    fresh = {path.name: json.loads(path.read_text())["predictions"] for path in (swept[0] / "cells").glob("*.json")}
+    for path in (outputs / "cells").glob("*.json"):
+        assert json.loads(path.read_text())["predictions"] == fresh[path.name]
+
+
 def test_a_single_cell_says_its_number_and_leaves_the_report_alone(swept, run_command):
     outputs, _ = swept
     before = read_grid(outputs), cells(outputs)
