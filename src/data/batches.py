@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
@@ -28,45 +28,54 @@ class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
         return self.images[index].to(torch.float32).div_(255), self.labels[index]
 
 
-class BatchIndices(Sampler[Tensor]):
+class BatchIndices(DistributedSampler[Tensor]):
     """The index tensors of an epoch's batches, the last one possibly short.
 
     With a seed the order is a function of (seed, epoch) alone, so that a resumed run sees what an
     uninterrupted one would have seen. Lightning calls `set_epoch`; a hand-written loop should too, or each
     epoch is the same.
+
+    Of several processes that train together each takes every so-manieth index of that order, so that their
+    k-th batches are together the k-th batch that one process would take if its batches were as large. All
+    take equally many, as they must: up to `shards` - 1 images are seen twice in an epoch.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
+    # A DistributedSampler, because that is what Lightning does not wrap into one of its own, which would
+    # share out batches instead of images and keep `set_epoch` from this one.
+
+    def __init__(self, size: int, batch_size: int, seed: int | None = None, shard: int = 0, shards: int = 1) -> None:
         """
         Args:
             size: of the data set.
-            batch_size: at least 1.
+            batch_size: of one process; at least 1.
             seed: not negative; None for the canonical order in every epoch.
+            shard: which of the processes this is, from 0.
+            shards: how many there are.
         """
+        images: Any = range(size)  # of which it asks the length alone
+        super().__init__(images, num_replicas=shards, rank=shard, shuffle=seed is not None, seed=seed or 0)
         self.size = size
         self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, whose batches the next iteration yields."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
+        return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         order = np.arange(self.size)
-        if self.seed is not None:
+        if self.shuffle:
             # Its own generator: neither reads nor moves torch's global one, which the model's noise draws
             # from. RandomState rather than default_rng, because NumPy has frozen its streams.
             np.random.RandomState((self.seed, self.epoch)).shuffle(order)
-        yield from torch.from_numpy(order).split(self.batch_size)
+        ours = np.resize(order, self.total_size)[self.rank :: self.num_replicas]  # resize begins again at the end
+        yield from torch.from_numpy(ours).split(self.batch_size)
 
 
-def batch_loader(dataset: ImageTensors, batch_size: int, seed: int | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of (images, labels) batches: shuffled by (seed, epoch), or in fixed order without a seed."""
-    sampler = BatchIndices(len(dataset), batch_size, seed)
+def batch_loader(
+    dataset: ImageTensors, batch_size: int, seed: int | None = None, shard: int = 0, shards: int = 1
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A loader of (images, labels) batches, shuffled by (seed, epoch), or in fixed order without a seed: all of
+    them, or a process's share of them."""
+    sampler = BatchIndices(len(dataset), batch_size, seed, shard, shards)
     # batch_size=None: the sampler's elements are batches, and are handed to the data set as they are.
     # generator: DataLoader draws a seed for its workers, even for none, and not from the global one then.
     return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())

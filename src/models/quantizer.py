@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from src.straight_through import straight_through
@@ -29,6 +29,9 @@ class EMAQuantizer(nn.Module):
 
     In ``eval()`` nothing changes. The gradient passes straight through in both modes, so that an attack that
     differentiates through a trained model is not stopped by the quantizer.
+
+    Of several processes that train together (``torch.distributed``) each sums over its own part of the batch and all
+    go on with the sums over the whole, so that their codebooks stay one. New codes come from the first one's part.
 
     Args:
         codes: number of codes K.
@@ -84,10 +87,14 @@ class EMAQuantizer(nn.Module):
 
     @torch.no_grad()
     def _update(self, vectors: Tensor, indices: Tensor) -> None:
-        """One step of the moving averages, then of the dead codes. The sums are taken over the whole batch."""
+        """One step of the moving averages, then of the dead codes. The sums are taken over the whole batch, all
+        processes' parts of it."""
         codes = len(self.codebook)
         counts = torch.bincount(indices, minlength=codes).to(vectors.dtype)
         sums = torch.zeros_like(self.cluster_sum).index_add_(0, indices, vectors)
+        if _is_distributed():
+            distributed.all_reduce(counts)
+            distributed.all_reduce(sums)
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.cluster_sum.lerp_(sums, 1 - self.decay)
         total = self.cluster_size.sum()
@@ -96,14 +103,25 @@ class EMAQuantizer(nn.Module):
         self._restart(self.cluster_size < self.revive_below, vectors)
 
     def _restart(self, dead: Tensor, vectors: Tensor) -> None:
-        """Move the codes marked in ``dead`` (K,) to vectors drawn from (M, D) ``vectors``, counted once each."""
+        """Move the codes marked in ``dead`` (K,) to vectors drawn from (M, D) ``vectors``, counted once each. What is
+        dead is so in all processes; what the first one draws, all take."""
         number = int(dead.sum())
         if number == 0:
             return
-        drawn = vectors[torch.randint(len(vectors), (number,), device=vectors.device)]
+        if not _is_distributed() or distributed.get_rank() == 0:
+            drawn = vectors[torch.randint(len(vectors), (number,), device=vectors.device)]
+        else:
+            drawn = vectors.new_empty(number, vectors.shape[1])
+        if _is_distributed():
+            distributed.broadcast(drawn, src=0)
         self.codebook[dead] = drawn
         self.cluster_sum[dead] = drawn
         self.cluster_size[dead] = 1.0
+
+
+def _is_distributed() -> bool:
+    """Whether this process trains together with others."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:

@@ -125,6 +125,7 @@ class VQVAE(LightningModule):
             },
             on_step=stage == "train",
             on_epoch=stage != "train",
+            sync_dist=stage != "train",
             batch_size=len(x),
         )
         return loss

@@ -1,6 +1,9 @@
 """Callbacks of a training run."""
 
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from src.models.checkpoint import Provenance, stamp
@@ -18,16 +22,51 @@ log = logging.getLogger(__name__)
 #: Steps between two recorded losses.
 EVERY = 20
 
+#: Between the seeds of two processes of one run: odd, so no two are equal, and far from any multiple of another seed.
+RANK_STRIDE = 2_654_435_761
+
+
+TERMINATED = 143  # what shells report after SIGTERM
+
+#: Seconds after SIGTERM in which the processes of a distributed training can agree to end.
+GRACE = 30.0
+
 
 class EpochSeeds(Callback):
     """Reseeds every epoch from (seed, epoch), so that a resumed run draws the noise and dropout that an uninterrupted
-    one would have drawn."""
+    one would have drawn. Of several processes each has a stream of its own, the first one that of a single process."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seed_everything((self.seed * 100_003 + trainer.current_epoch) % 2**32, verbose=False)
+        stream = self.seed * 100_003 + trainer.current_epoch + trainer.global_rank * RANK_STRIDE
+        seed_everything(stream % 2**32, verbose=False)
+
+
+class StopTogether(Callback):
+    """Ends all processes of a distributed training after the same batch once any of them got SIGTERM.
+
+    Takes the place of Lightning's handler, which talks to the other processes from wherever the signal found it: they
+    may be in the middle of another exchange, and then all wait for one another (seen in one of four trials).
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, self._tell)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._told, all=False):
+            raise SIGTERMException
+
+    def _tell(self, *_: Any) -> None:
+        self._told = True
+        last_resort = threading.Timer(GRACE, os._exit, [TERMINATED])
+        last_resort.daemon = True
+        last_resort.start()
 
 
 class Stamp(Callback):
@@ -87,7 +126,7 @@ class Illustrate(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
-        if loggers:
+        if loggers and trainer.is_global_zero:
             shown = illustrate(pl_module, self.images)
             for logger in loggers:
                 for name, images in shown.items():

@@ -71,8 +71,8 @@ def data_from_config(config: DictConfig) -> ImageDataModule:
     return build(config)
 
 
-def train_from_config(config: DictConfig) -> TrainingRecord:
-    """Train what ``conf/train.yaml`` and the command line say."""
+def train_from_config(config: DictConfig) -> TrainingRecord | None:
+    """Train what ``conf/train.yaml`` and the command line say; None in all but the first of several processes."""
     number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
     seed = seed_of(config)
     model = config.model
@@ -87,7 +87,8 @@ def train_from_config(config: DictConfig) -> TrainingRecord:
             "module": plain(model.module),
             "batch_size": config.data.batch_size,
             "batches": config.trainer.limit_train_batches,
-        },
+        }
+        | _processes(config),
         command=_command(config),
         resume=bool(config.resume),
         overwrite=bool(config.overwrite),
@@ -100,6 +101,12 @@ def train_from_config(config: DictConfig) -> TrainingRecord:
         make_loggers=lambda: _loggers(config),
         show_progress=sys.stdout.isatty(),
     )
+
+
+def _processes(config: DictConfig) -> dict[str, Any]:
+    """How many train together, which makes it another training: their batches add up. Empty for one alone."""
+    shape = {"devices": plain(config.trainer.devices), "num_nodes": config.trainer.num_nodes}
+    return {} if shape == {"devices": 1, "num_nodes": 1} else shape
 
 
 def _loggers(config: DictConfig) -> list[Logger]:

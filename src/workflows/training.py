@@ -1,6 +1,7 @@
 """Train a model, survive interruptions, leave a checkpoint that can be trusted and a record to look at."""
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,11 +21,17 @@ from src.errors import UserError
 from src.images import EXAMPLES, encode_images
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
 from src.models.record import TrainingRecord
-from src.workflows.callbacks import EpochSeeds, Illustrate, Recorder, Stamp, illustrate
+from src.workflows.callbacks import (
+    TERMINATED,
+    EpochSeeds,
+    Illustrate,
+    Recorder,
+    Stamp,
+    StopTogether,
+    illustrate,
+)
 
 log = logging.getLogger(__name__)
-
-TERMINATED = 143  # what shells report after SIGTERM
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,15 @@ def train(
     make_trainer: Callable[..., Trainer],
     make_loggers: Callable[[], list[Logger]] = list,
     show_progress: bool = False,
-) -> TrainingRecord:
+) -> TrainingRecord | None:
     """Train one model on the training images of ``data``, validated after every epoch.
 
     The weights after the last epoch are published at ``plan.checkpoint``, with a :class:`TrainingRecord` beside them.
     An interruption (Ctrl-C, SIGTERM, a crash) leaves the state after the last whole epoch, and whatever was published
     before, as they were; a resumed run ends with the weights of an uninterrupted one.
+
+    Under a trainer with several processes, each of them calls this. The first one publishes, logs and returns the
+    record, the others return None.
 
     Args:
         make_module: builds the module; called after seeding.
@@ -88,12 +98,13 @@ def train(
     resumed = _state_to_resume(plan, provenance)
     images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
     callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
+    callbacks.append(StopTogether())
     trainer = _build(make_trainer, callbacks, make_loggers(), show_progress)
     seed_everything(plan.seed, verbose=False)
     module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in, on CPUs and GPUs
     log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
     _fit(trainer, module, data, resumed, plan)
-    return _publish(plan, module, recorder, images)
+    return _publish(plan, module, recorder, images) if trainer.is_global_zero else None
 
 
 def _build(
@@ -155,7 +166,9 @@ def _fit(
             log.warning("interrupted; %s holds the last whole epoch", plan.state)
             log.warning("continue with: %s resume=true", plan.command)
         if isinstance(error, SIGTERMException):  # its exit code is 0, which a scheduler would take for success
-            sys.exit(TERMINATED)
+            sys.exit(TERMINATED if trainer.is_global_zero else 0)  # else Lightning kills the first before it is done
+        if trainer.world_size > 1 and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # the processes that wait for this one
         raise
     finally:
         for logger in trainer.loggers:
