@@ -25,8 +25,8 @@ class ImageDataModule(LightningDataModule):
     """A labelled image set held in memory, in pixel units: float32 (N, C, H, W) in [0, 1], labels int64 (N,).
 
     The canonical training set is split into training and validation images by `split_seed` alone; the test
-    set is used as it is, in its canonical order. Under a trainer with several processes each gets its share of
-    the images, as `BatchIndices` says, in batches of `batch_size`.
+    set is used as it is, in its canonical order. A trainer's loaders hold the images on its device; of its
+    processes each gets its share of them, as `BatchIndices` says, in batches of `batch_size`.
     """
 
     def __init__(
@@ -178,7 +178,10 @@ class ImageDataModule(LightningDataModule):
         self.setup({"fit": "fit", "val": "validate", "test": "test"}[part])
         # Lightning recommends worker processes to every loader; one that indexes tensors would wait for them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        shard, shards = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        shard, shards = 0, 1
+        if self.trainer:
+            shard, shards = self.trainer.global_rank, self.trainer.world_size
+            self._sets[part] = self._sets[part].to(self.trainer.strategy.root_device)
         return batch_loader(self._sets[part], self.batch_size, seed, shard, shards)
 
 

@@ -60,13 +60,14 @@ class EMAQuantizer(nn.Module):
         self.register_buffer("cluster_size", torch.ones(codes))
         self.register_buffer("cluster_sum", self.codebook.clone())
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self._initialized_before = False
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize ``z``, shape (N, D, H, W); computed in float32 whatever the autocast precision."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
             vectors = z.movedim(1, -1).reshape(-1, z.shape[1])  # (N·H·W, D)
-            if self.training and not self.initialized:
+            if self.training and not self._has_codes():
                 self._initialize(vectors.detach())
             flat_indices = self._nearest(vectors.detach())
             indices = flat_indices.view(z.shape[0], *z.shape[2:])
@@ -80,6 +81,12 @@ class EMAQuantizer(nn.Module):
         half_norms = self.codebook.square().sum(1) / 2
         return torch.addmm(half_norms, vectors, self.codebook.T, alpha=-1).argmin(1)
 
+    def _has_codes(self) -> bool:
+        """Whether the codes come from data. Asked of the buffer until it says so, and then no more: a GPU would have to
+        answer at every step."""
+        self._initialized_before = self._initialized_before or bool(self.initialized)
+        return self._initialized_before
+
     @torch.no_grad()
     def _initialize(self, vectors: Tensor) -> None:
         self._restart(torch.ones_like(self.cluster_size, dtype=torch.bool), vectors)
@@ -90,7 +97,7 @@ class EMAQuantizer(nn.Module):
         """One step of the moving averages, then of the dead codes. The sums are taken over the whole batch, all
         processes' parts of it."""
         codes = len(self.codebook)
-        counts = torch.bincount(indices, minlength=codes).to(vectors.dtype)
+        counts = _count(indices, codes)
         sums = torch.zeros_like(self.cluster_sum).index_add_(0, indices, vectors)
         if _is_distributed():
             distributed.all_reduce(counts)
@@ -105,23 +112,25 @@ class EMAQuantizer(nn.Module):
     def _restart(self, dead: Tensor, vectors: Tensor) -> None:
         """Move the codes marked in ``dead`` (K,) to vectors drawn from (M, D) ``vectors``, counted once each. What is
         dead is so in all processes; what the first one draws, all take."""
-        number = int(dead.sum())
-        if number == 0:
-            return
-        if not _is_distributed() or distributed.get_rank() == 0:
-            drawn = vectors[torch.randint(len(vectors), (number,), device=vectors.device)]
-        else:
-            drawn = vectors.new_empty(number, vectors.shape[1])
+        # One is drawn for every code, dead or not: a number that depends on the data would make a GPU wait for it.
+        drawn = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
         if _is_distributed():
             distributed.broadcast(drawn, src=0)
-        self.codebook[dead] = drawn
-        self.cluster_sum[dead] = drawn
-        self.cluster_size[dead] = 1.0
+        self.codebook.copy_(torch.where(dead.unsqueeze(1), drawn, self.codebook))
+        self.cluster_sum.copy_(torch.where(dead.unsqueeze(1), drawn, self.cluster_sum))
+        self.cluster_size.masked_fill_(dead, 1.0)
 
 
 def _is_distributed() -> bool:
     """Whether this process trains together with others."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _count(indices: Tensor, codes: int) -> Tensor:
+    """How often each of ``codes`` stands in ``indices`` (M,); (codes,), float32. Not by bincount, for which a GPU waits
+    to find out how long its result is."""
+    ones = torch.ones(len(indices), device=indices.device)
+    return torch.zeros(codes, device=indices.device).index_add_(0, indices, ones)
 
 
 def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
@@ -134,6 +143,6 @@ def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     Returns:
         perplexity exp(−Σ p log p) of their frequencies, in [1, K], and the number of codes used at all; scalars.
     """
-    frequency = torch.bincount(indices.flatten(), minlength=codes).float() / indices.numel()
+    frequency = _count(indices.flatten(), codes) / indices.numel()
     perplexity = torch.special.entr(frequency).sum().exp()
     return perplexity, (frequency > 0).sum()

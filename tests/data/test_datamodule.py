@@ -6,6 +6,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from src.data import ImageDataModule
+from src.data.batches import ImageTensors
 from src.data.files import ROLES
 from src.data.idx import write_idx
 from src.errors import UserError
@@ -283,3 +284,10 @@ def test_a_new_data_set_needs_only_a_config(tiny, tmp_path):
     data.prepare_data()
     assert len(everything(data.train_dataloader())[0]) == 55
     assert not hasattr(data, "hparams") or not data.hparams
+
+
+def test_a_batch_is_made_where_the_images_lie():
+    dataset = ImageTensors(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4)).to(torch.device("meta"))
+    images, labels = dataset[torch.tensor([0, 2])]
+    assert images.device.type == labels.device.type == "meta"
+    assert images.shape == (2, 1, 2, 2)
