@@ -2,11 +2,15 @@
 
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -97,10 +101,22 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         plan,
         make_module=lambda: build(model.module),
         data=data_from_config(config.data),
-        make_trainer=build(config.trainer),
+        make_trainer=partial(_make_trainer, build(config.trainer)),
         make_loggers=lambda: _loggers(config),
         show_progress=sys.stdout.isatty(),
     )
+
+
+def _make_trainer(make: Callable[..., Trainer], **arguments: Any) -> Trainer:
+    """A trainer, unless it would start this command again for its other devices and the command is a multirun: each
+    of them would begin the whole multirun anew."""
+    from hydra.core.hydra_config import HydraConfig
+
+    trainer = make(**arguments)
+    starts_others = trainer.world_size > 1 and trainer.strategy.launcher is not None
+    if starts_others and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(f"{trainer.world_size} devices and -m do not go together: train one model a command")
+    return trainer
 
 
 def _processes(config: DictConfig) -> dict[str, Any]:

@@ -1,10 +1,19 @@
-"""What a user might add: a defense and an attack of their own, defenses that break, and a pair that keeps books."""
+"""What a user might add, what breaks, and what keeps books for a test."""
 
 import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from src.models import VQVAE
+
+
+class Watched(VQVAE):
+    """Leaves its codebook beside the checkpoint, from every process that trains it."""
+
+    def on_train_end(self) -> None:
+        torch.save(self.quantizer.state_dict(), f"{self.trainer.checkpoint_callback.dirpath}/rank{self.global_rank}.pt")
 
 
 class Blur(nn.Module):
