@@ -83,7 +83,7 @@ class Classifier(LightningModule):
         loss = F.cross_entropy(logits, y)
         accuracy(logits, y)
         step = stage == "train"
-        self.log(f"{stage}/loss", loss, on_step=step, on_epoch=not step, batch_size=len(x))
+        self.log(f"{stage}/loss", loss, on_step=step, on_epoch=not step, sync_dist=not step, batch_size=len(x))
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True)
         return loss
 
