@@ -41,7 +41,8 @@ def test_a_data_module_shares_its_images_out_among_its_trainers_processes(tiny, 
     everything = torch.cat([labels for _, labels in data.train_dataloader()])
     parts = []
     for rank in (0, 1):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy)
         loader = data.train_dataloader()
         assert isinstance(loader.sampler, DistributedSampler)  # else Lightning would share out the shares again
         parts.append(torch.cat([labels for _, labels in loader]))

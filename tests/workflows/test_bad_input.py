@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 import src.report
 import src.sweep
 import src.train
-from src.workflows.command import run
+from src.workflows.command import TRACEBACK, run
 
 COMMANDS = {"train": src.train.main, "sweep": src.sweep.main, "report": src.report.main}
 
@@ -27,7 +27,8 @@ def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
     def call(command: str, *arguments: str, outputs: Path = trained, root: Path = slice_root) -> str:
         data = [] if command == "report" else [f"data.root={root}", "data.source=null", "data.val_size=100"]
         monkeypatch.setattr(sys, "argv", [command, *arguments, *data, f"paths.outputs={outputs}", "logger=none"])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        for name in ("HYDRA_FULL_ERROR", TRACEBACK):  # set, so that the variables are gone again after the test
+            monkeypatch.setenv(name, "0")
         GlobalHydra.instance().clear()
         with pytest.raises(SystemExit) as exit_:
             run(COMMANDS[command])
