@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
+from src.workflows.memory import keep_freed_memory
 
 #: Absolute, because a relative path means something else from a console script than from ``python -m``.
 CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
@@ -106,6 +107,7 @@ def job() -> Iterator[None]:
     """
     register_resolvers()  # this may be a worker process of a parallel launcher
     _use_the_launchers_share_of_cores()
+    keep_freed_memory()
     with _portable_errors() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
         yield
 

@@ -1,6 +1,7 @@
 """Composing the configurations of a sweep's jobs."""
 
 import copy
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+
+#: What this process has composed, by sweep and choice. Here, because a worker gets a new composer with every job.
+_composed: dict[tuple[str, tuple[str, ...]], DictConfig] = {}
 
 
 def is_plain_value(override: str, config: DictConfig) -> bool:
@@ -27,15 +31,12 @@ class SweepComposer:
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._sweep = uuid.uuid4().hex
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # while it is unpickled there is no loader yet to ask
             raise AttributeError(name)
         return getattr(self._loader, name)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_loader": self._loader, "_composed": {}}  # what a worker process gets: it composes what it needs
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job.
@@ -46,9 +47,9 @@ class SweepComposer:
         """
         values = [override for override in sweep_overrides if is_plain_value(override, master_config)]
         choice = tuple(override for override in sweep_overrides if override not in values)
-        if choice not in self._composed:
-            self._composed[choice] = self._loader.load_sweep_config(master_config, list(choice))
-        config = copy.deepcopy(self._composed[choice])
+        if (self._sweep, choice) not in _composed:
+            _composed[self._sweep, choice] = self._loader.load_sweep_config(master_config, list(choice))
+        config = copy.deepcopy(_composed[self._sweep, choice])
         parsed = OverridesParser.create().parse_overrides(list(sweep_overrides))
         for override in parsed:
             if override.input_line in values:

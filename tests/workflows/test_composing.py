@@ -67,6 +67,10 @@ def test_it_travels_to_a_worker_process(loader, master):
     composer.load_sweep_config(master, POINTS[0])
     received = pickle.loads(pickle.dumps(composer))
     assert received.load_sweep_config(master, POINTS[1]).eps == 0.3
+    assert received.load_sweep_config(master, POINTS[2]).attack.name == "mifgsm"
+    again = pickle.loads(pickle.dumps(composer))  # as with the next job
+    again._loader.load_sweep_config = None
+    assert again.load_sweep_config(master, POINTS[2]).eps == 0.3  # composed by this process before
     assert received.get_sources() and received.list_groups("")
 
 
