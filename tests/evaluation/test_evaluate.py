@@ -142,6 +142,20 @@ def test_the_classifier_stays_as_it_was(evaluator, specify, classifier):
     assert weights_fingerprint(classifier.state_dict()) == before
 
 
+def test_attacks_see_no_rounded_convolutions(evaluator, specify):
+    """On a GPU that has TensorFloat-32, cuDNN would use it unless told not to."""
+    before, seen = torch.backends.cudnn.allow_tf32, []
+
+    def looking(model, x, y, *, eps):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return x
+
+    evaluator(specify(eps=0.3, attack=looking))
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_a_defense_of_another_shape_is_refused(evaluator, specify):
     crop = torch.nn.AvgPool2d(2)
     spec = specify(eps=0, load_defense=lambda: crop)
