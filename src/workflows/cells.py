@@ -22,6 +22,9 @@ from src.workflows.configured import build, data_from_config, number, plain, see
 
 log = logging.getLogger(__name__)
 
+#: Keys of an attack's YAML that say something of it; the others are what it is called with.
+SAID_OF_AN_ATTACK = {"name", "family", "stronger"}
+
 
 @dataclass
 class Bench:
@@ -101,6 +104,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
     provenance = _trained_on(data, bench.provenance(weights, remedy), weights, remedy)
     attack, threat, purifier = plain(config.attack), plain(config.threat), plain(config.defense.purifier)
+    arguments = {name: value for name, value in attack.items() if name not in SAID_OF_AN_ATTACK}
     uses_noise = bool(config.defense.uses_noise)
     defense_identity = _identified(purifier, data, bench)
     identity: dict[str, Any] = {
@@ -111,7 +115,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
             "n": len(bench.test_set(data, limit).labels),
         },
         "classifier": provenance.weights,
-        "attack": {name: value for name, value in attack.items() if name != "name"} if eps else NOTHING,
+        "attack": _identified(arguments, data, bench) if eps else NOTHING,
         "eps": eps,
         "threat": threat["view"] if eps else NOTHING,
         "defense": defense_identity,
@@ -136,7 +140,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         load_data=lambda: bench.test_set(data, limit),
         load_classifier=lambda: bench.classifier(weights, provenance, remedy),
         load_defense=lambda: bench.defense(repr(defense_identity), purifier),
-        attack=build({name: value for name, value in attack.items() if name != "name"}),
+        attack=build(arguments),
         threat=build(config.threat.view),
     )
 
@@ -175,19 +179,19 @@ def _trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: st
     return found
 
 
-def _identified(purifier: Any, data: ImageDataModule, bench: Bench) -> Any:
-    """A purifier's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what the
-    purifier computes does not depend on where its weights lie, but on what they are."""
-    if isinstance(purifier, list):
-        return [_identified(each, data, bench) for each in purifier]
-    if not isinstance(purifier, dict):
-        return purifier
-    identity = {name: _identified(value, data, bench) for name, value in purifier.items() if name != "remedy"}
-    if "checkpoint" in purifier:
-        path, remedy = Path(purifier["checkpoint"]), purifier.get("remedy", "python -m src.train")
+def _identified(component: Any, data: ImageDataModule, bench: Bench) -> Any:
+    """A component's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what it
+    computes does not depend on where its weights lie, but on what they are."""
+    if isinstance(component, list):
+        return [_identified(each, data, bench) for each in component]
+    if not isinstance(component, dict):
+        return component
+    identity = {name: _identified(value, data, bench) for name, value in component.items() if name != "remedy"}
+    if "checkpoint" in component:
+        path, remedy = Path(component["checkpoint"]), component.get("remedy", "python -m src.train")
         found = _trained_on(data, bench.provenance(path, remedy), path, remedy)
-        if found.noise is not None and "noise" in purifier and found.noise != purifier["noise"]:
-            raise UserError(f"{path} was trained with noise {found.noise:g}, not {purifier['noise']}: {remedy}")
+        if found.noise is not None and "noise" in component and found.noise != component["noise"]:
+            raise UserError(f"{path} was trained with noise {found.noise:g}, not {component['noise']}: {remedy}")
         identity["checkpoint"] = found.weights
     return identity
 
