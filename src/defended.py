@@ -1,13 +1,26 @@
 """Classifier ∘ defense: the meeting point with the attack libraries, and with what an attacker may know."""
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
+
+from src.defenses import Chain
+from src.straight_through import Surrogated, straight_through
+
+Surrogate = Literal["identity", "smooth"]
+
+#: Images, and answers to each, by which a defense is seen to be random.
+PROBED, PROBES = 8, 4
 
 
 class DefendedClassifier(nn.Module):
     """x in [0, 1] → logits: ``classifier(defense(x))``, a plain module that any attack library takes as it is.
 
     Both parts are frozen: in ``eval()``, which ``train()`` does not change, and without parameter gradients.
-    The gradient with respect to x is that of the composition, straight through what has none.
+    The gradient with respect to x is that of the composition. A defense that passes none (of another library, or
+    written without thinking of one) is passed straight through: BPDA with the identity (Athalye et al.,
+    arXiv:1802.00420). Without that, an attack would find nothing to follow and the defense would look strong.
 
     Args:
         classifier: images (N, C, H, W) in [0, 1] → logits (N, K).
@@ -26,7 +39,56 @@ class DefendedClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of ``x`` (N, C, H, W)."""
-        return self.classifier(self.defense(x))
+        x_hat = self.defense(x)
+        if x.requires_grad and torch.is_grad_enabled() and not x_hat.requires_grad:
+            x_hat = straight_through(x_hat, x)
+        return self.classifier(x_hat)
+
+
+class ExpectationOverTransformation(DefendedClassifier):
+    """The mean of a defended classifier's logits over its defense's own randomness: EOT (Athalye et al.,
+    arXiv:1707.07397), as an attacker sees it who knows the defense.
+
+    A defense that gives the same answer every time is asked once, so that its logits and gradients are those of
+    :class:`DefendedClassifier`, bit for bit.
+
+    Args:
+        classifier, defense: as for :class:`DefendedClassifier`.
+        eot_samples: answers of a random defense that are averaged, ≥ 1.
+    """
+
+    def __init__(self, classifier: nn.Module, defense: nn.Module, eot_samples: int) -> None:
+        super().__init__(classifier, defense)
+        if eot_samples < 1:
+            raise ValueError(f"eot_samples must be at least 1; got {eot_samples}")
+        self.eot_samples = eot_samples
+        self._is_random: bool | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of ``x`` (N, C, H, W)."""
+        answer = super().forward
+        if self.eot_samples == 1 or not self.is_random(x):
+            return answer(x)
+        return torch.stack([answer(x) for _ in range(self.eot_samples)]).mean(0)
+
+    def is_random(self, x: Tensor) -> bool:
+        """Whether the defense answers the same images differently. Found out once, on a few of ``x``."""
+        if self._is_random is None:
+            self._is_random = is_random(self.defense, x[:PROBED])
+        return self._is_random
+
+    def verdict_counts(self, x: Tensor) -> bool:
+        """Whether this module's answer is the one that will be counted, so that an attack need not go on with images
+        that fool it: not if the answer is a mean, or another every time."""
+        return not self.is_random(x)
+
+
+@torch.no_grad()
+def is_random(defense: nn.Module, x: Tensor) -> bool:
+    """Whether ``defense`` answers the same images ``x`` (N, C, H, W) differently when it is asked again."""
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        first = defense(x)
+        return not all(torch.equal(first, defense(x)) for _ in range(PROBES - 1))
 
 
 def gray_box(classifier: nn.Module, defense: nn.Module) -> nn.Module:
@@ -36,3 +98,29 @@ def gray_box(classifier: nn.Module, defense: nn.Module) -> nn.Module:
     attacked images depend on the defense (``knows_defense``), that is, whether defenses can share them.
     """
     return classifier
+
+
+def adaptive(
+    classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1, surrogate: Surrogate = "identity"
+) -> nn.Module:
+    """What the attacker differentiates through who knows the defense: the defended classifier.
+
+    Args:
+        eot_samples: answers of a random defense over which logits are averaged (EOT).
+        surrogate: gradient of defenses, and of the parts of a :class:`Chain`, that have none of their own.
+            "identity": straight through. "smooth": that of the defense's ``surrogate`` where it has one.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if surrogate not in ("identity", "smooth"):
+        raise ValueError(f"surrogate must be identity or smooth; got {surrogate!r}")
+    seen = with_surrogates(defense) if surrogate == "smooth" else defense
+    return ExpectationOverTransformation(classifier, seen, eot_samples)
+
+
+def with_surrogates(defense: nn.Module) -> nn.Module:
+    """``defense`` with the gradient of its ``surrogate``, part by part where it is a :class:`Chain`."""
+    if isinstance(defense, Chain):
+        return Chain(*map(with_surrogates, defense.purifiers))
+    return Surrogated(defense) if hasattr(defense, "surrogate") else defense

@@ -1,6 +1,7 @@
 """Gradients for what has none."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
@@ -12,3 +13,25 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     a rounding error. Both tensors must be finite and of one shape.
     """
     return value.detach() + (carrier - carrier.detach())
+
+
+class Surrogated(nn.Module):
+    """``purifier``, with the gradient of its ``surrogate``: BPDA (Athalye et al., arXiv:1802.00420, section 4).
+
+    Args:
+        purifier: x → x̂, with a method ``surrogate(x)``: a function of the same shape that is close to it and has a
+            useful gradient.
+    """
+
+    def __init__(self, purifier: nn.Module) -> None:
+        super().__init__()
+        self.purifier = purifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x̂, bit for bit; the surrogate is computed only where a gradient will be asked for."""
+        with torch.no_grad():
+            value = self.purifier(x)
+        if not torch.is_grad_enabled():
+            return value
+        carrier: Tensor = self.purifier.surrogate(x)  # type: ignore[operator]
+        return straight_through(value, carrier)

@@ -12,6 +12,8 @@ from src.straight_through import straight_through
 #: Images clustered together: bounds memory.
 CHUNK = 256
 
+Clusters = tuple[Tensor, Tensor]  #: centers (N, k, C), and which of them each pixel belongs to, (N, P, 1)
+
 
 class KMeansCompression(nn.Module):
     """Replaces every pixel by the nearest of ``k`` colours, found for each image by itself by Lloyd's algorithm.
@@ -43,27 +45,46 @@ class KMeansCompression(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compressed images of the shape of ``x`` (N, C, H, W); one colour has C values."""
-        pixels = x.detach().flatten(2).transpose(1, 2)  # (N, H·W, C)
-        compress = self._sklearn if self.backend == "sklearn" else self._torch
-        compressed = [compress(chunk) for chunk in pixels.split(CHUNK)]
+        pixels = _pixels(x.detach())
+        chunks = [self._cluster(chunk) for chunk in pixels.split(CHUNK)]
+        compressed = [centers.gather(1, cluster.expand(-1, -1, pixels.shape[2])) for centers, cluster in chunks]
         value = torch.cat(compressed).transpose(1, 2).reshape(x.shape) if compressed else x
         return straight_through(value.to(x.dtype), x)
 
-    def _torch(self, pixels: Tensor) -> Tensor:
+    def surrogate(self, x: Tensor) -> Tensor:
+        """Each pixel replaced by the mean of its cluster, the clusters taken as given. At Lloyd's fixed point this is
+        the compression itself, and its gradient the true one wherever no pixel is about to change its cluster."""
+        pixels = _pixels(x)
+        cluster = torch.cat([self._cluster(chunk)[1] for chunk in pixels.detach().split(CHUNK)])
+        ones = torch.ones_like(pixels[..., :1])
+        count = pixels.new_zeros(len(pixels), self.k, 1).scatter_add(1, cluster, ones)
+        wide = cluster.expand_as(pixels)
+        total = pixels.new_zeros(len(pixels), self.k, pixels.shape[2]).scatter_add(1, wide, pixels)
+        return (total / count.clamp_min(1)).gather(1, wide).transpose(1, 2).reshape(x.shape)
+
+    def _cluster(self, pixels: Tensor) -> Clusters:
+        if self.backend == "sklearn":
+            return self._sklearn(pixels)
         centers = seed_centers(pixels, self.k, self.seed)
         if pixels.shape[2] == 1:
-            return lloyd_1d(pixels[..., 0], centers[..., 0], self.iterations).unsqueeze(2)
+            return lloyd_1d(pixels[..., 0], centers[..., 0], self.iterations)
         return lloyd(pixels, centers, self.iterations)
 
-    def _sklearn(self, pixels: Tensor) -> Tensor:
+    def _sklearn(self, pixels: Tensor) -> Clusters:
         from sklearn.cluster import KMeans
 
-        compressed = np.empty(tuple(pixels.shape), dtype=np.float32)
+        centers = np.zeros((len(pixels), self.k, pixels.shape[2]), dtype=np.float32)
+        cluster = np.empty((*pixels.shape[:2], 1), dtype=np.int64)
         for i, image in enumerate(pixels.cpu().numpy()):
             k = min(self.k, len(np.unique(image, axis=0)))  # sklearn warns of more clusters than colours
             kmeans = KMeans(k, max_iter=self.iterations, n_init=1, random_state=self.seed).fit(image)
-            compressed[i] = kmeans.cluster_centers_[kmeans.labels_]
-        return torch.from_numpy(compressed).to(pixels.device)
+            centers[i, :k], cluster[i, :, 0] = kmeans.cluster_centers_, kmeans.labels_
+        return torch.from_numpy(centers).to(pixels.device), torch.from_numpy(cluster).to(pixels.device)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, H·W, C)."""
+    return x.flatten(2).transpose(1, 2)
 
 
 def seed_centers(pixels: Tensor, k: int, seed: int) -> Tensor:
@@ -97,8 +118,8 @@ def seed_centers(pixels: Tensor, k: int, seed: int) -> Tensor:
     return torch.stack(centers, 1)
 
 
-def lloyd(pixels: Tensor, centers: Tensor, iterations: int) -> Tensor:
-    """Lloyd's algorithm on (N, P, C) pixels from (N, k, C) centers; returns each pixel's center, (N, P, C).
+def lloyd(pixels: Tensor, centers: Tensor, iterations: int) -> Clusters:
+    """Lloyd's algorithm on (N, P, C) pixels from (N, k, C) centers.
 
     A center that no pixel is nearest to stays where it is.
     """
@@ -108,8 +129,7 @@ def lloyd(pixels: Tensor, centers: Tensor, iterations: int) -> Tensor:
         count = torch.zeros_like(centers[..., :1]).scatter_add_(1, nearest, ones)
         total = torch.zeros_like(centers).scatter_add_(1, nearest.expand_as(pixels), pixels)
         centers = torch.where(count > 0, total / count.clamp_min(1), centers)
-    nearest = _nearest(pixels, centers)
-    return centers.gather(1, nearest.expand_as(pixels))
+    return centers, _nearest(pixels, centers)
 
 
 def _nearest(pixels: Tensor, centers: Tensor) -> Tensor:
@@ -129,8 +149,8 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def lloyd_1d(values: Tensor, centers: Tensor, iterations: int) -> Tensor:
-    """Lloyd's algorithm on (N, P) grey values from (N, k) centers; returns each value's center, (N, P).
+def lloyd_1d(values: Tensor, centers: Tensor, iterations: int) -> Clusters:
+    """Lloyd's algorithm on (N, P) grey values from (N, k) centers.
 
     On a line clusters are intervals of the sorted values: a step is k binary searches and two differences of
     prefix sums an image, instead of P·k distances.
@@ -146,7 +166,7 @@ def lloyd_1d(values: Tensor, centers: Tensor, iterations: int) -> Tensor:
     ends = _interval_ends(ordered, centers)
     position = torch.arange(values.shape[1], device=values.device).expand_as(values).contiguous()
     cluster = torch.searchsorted(ends[:, 1:].contiguous(), position, right=True).clamp_max(centers.shape[1] - 1)
-    return torch.empty_like(values).scatter_(1, order, centers.gather(1, cluster))
+    return centers.unsqueeze(2), torch.empty_like(cluster).scatter_(1, order, cluster).unsqueeze(2)
 
 
 def _interval_ends(ordered: Tensor, centers: Tensor) -> Tensor:

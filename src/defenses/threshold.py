@@ -4,6 +4,9 @@ from torch import Tensor, nn
 
 from src.straight_through import straight_through
 
+#: Width of the sigmoid that stands for the step where a gradient is wanted, in pixel units.
+TEMPERATURE = 0.1
+
 
 class Binarize(nn.Module):
     """x̂ = 1 where x > threshold, else 0. The gradient passes straight through.
@@ -24,3 +27,7 @@ class Binarize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Two-level images of the shape of ``x`` (N, C, H, W)."""
         return straight_through((x > self.threshold).to(x.dtype), x)
+
+    def surrogate(self, x: Tensor) -> Tensor:
+        """σ((x − threshold) / :data:`TEMPERATURE`): a step with a slope, for attackers who want a gradient."""
+        return ((x - self.threshold) / TEMPERATURE).sigmoid()

@@ -1,0 +1,84 @@
+"""What PGD has beyond the other gradient attacks: restarts, and an end when the verdict is in."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.attacks import pgd
+from src.attacks.verdict import fooled, may_stop
+
+
+class Final(nn.Module):
+    """A model whose verdict counts; counts the images it is asked about."""
+
+    def __init__(self, model: nn.Module, final: bool = True) -> None:
+        super().__init__()
+        self.model, self.final, self.images = model, final, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        return self.model(x)
+
+    def verdict_counts(self, x: Tensor) -> bool:
+        return self.final
+
+
+EPS = 0.02
+
+
+@pytest.fixture
+def labels(small_net, images) -> Tensor:
+    """Those that the model gets right."""
+    return small_net(images).argmax(1)
+
+
+def attack(model: nn.Module, x: Tensor, y: Tensor, **arguments) -> Tensor:
+    return pgd(model, x, y, eps=EPS, generator=torch.Generator().manual_seed(1), **arguments)
+
+
+def losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return F.cross_entropy(model(x), y, reduction="none")
+
+
+def test_a_bare_model_is_attacked_to_the_last_step(small_net, images, labels):
+    assert not may_stop(small_net, images) and not may_stop(Final(small_net, final=False), images)
+    unfinished = Final(small_net, final=False)
+    attack(unfinished, images, labels, steps=30)
+    assert unfinished.images == 30 * len(images)
+
+
+def test_images_that_fool_a_final_model_are_left_alone(small_net, images, labels):
+    final = Final(small_net)
+    x_adv = attack(final, images, labels, steps=30)
+    asked = final.images
+    assert asked < 30 * len(images)
+    to_the_end = attack(small_net, images, labels, steps=30)
+    assert set(fooled(small_net, to_the_end, labels).nonzero().flatten().tolist()) <= set(
+        fooled(small_net, x_adv, labels).nonzero().flatten().tolist()
+    )
+    assert (x_adv - images).abs().max() <= EPS + 1e-6
+
+
+def test_restarts_go_on_with_the_images_that_are_left(small_net, images, labels):
+    one, many = Final(small_net), Final(small_net)
+    left = (~fooled(small_net, attack(one, images, labels, steps=2), labels)).sum().item()
+    x_adv = attack(many, images, labels, steps=2, restarts=4)
+    assert 0 < left < len(images), "this test wants an attack that fools some"
+    assert many.images <= one.images + 3 * (len(images) + 2 * left)
+    assert (~fooled(small_net, x_adv, labels)).sum() <= left
+
+
+def test_restarts_keep_the_highest_loss_of_each_image(small_net, images, labels):
+    generator = torch.Generator().manual_seed(1)
+    runs = [pgd(small_net, images, labels, eps=EPS, steps=3, generator=generator) for _ in range(3)]
+    highest = torch.stack([losses(small_net, run, labels) for run in runs]).amax(0)
+    best = attack(small_net, images, labels, steps=3, restarts=3)
+    assert torch.allclose(losses(small_net, best, labels), highest, atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{"restarts": 0}, {"restarts": 2, "random_start": False}])
+def test_refuses_restarts_that_make_no_sense(arguments, small_net, images, labels):
+    with pytest.raises(ValueError, match="restarts"):
+        attack(small_net, images, labels, **arguments)
