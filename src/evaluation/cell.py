@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -77,6 +78,11 @@ class CellSpec:
     load_defense: Callable[[], nn.Module] = field(compare=False)
     attack: Callable[..., Tensor] = field(compare=False)
     threat: Callable[[nn.Module, nn.Module], nn.Module] = field(compare=False)
+    family: str = ""  #: of the attack: "one-step", "iterative", "gradient-free", "transfer", "noise"
+    #: whole-number arguments of "attack" and "threat" which, doubled, can only make the attacker stronger
+    efforts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    #: the cells of which this one is the worst case, image by image; empty for an attack of its own
+    members: Mapping[str, "CellSpec"] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -103,7 +109,7 @@ class CellSpec:
     def without_attack(self) -> "CellSpec":
         """The same defense on clean images."""
         identity = dict(self.identity) | {"eps": 0.0, "attack": NOTHING, "threat": NOTHING}
-        return replace(self, coordinates=replace(self.coordinates, eps=0.0), identity=identity)
+        return replace(self, coordinates=replace(self.coordinates, eps=0.0), identity=identity, members={})
 
     def without_defense(self) -> "CellSpec":
         """The same attack on the bare classifier."""
@@ -114,6 +120,47 @@ class CellSpec:
             coordinates=replace(self.coordinates, defense="none", noise=None),
             identity=dict(self.identity) | {"defense": NO_DEFENSE, "noise": None},
             load_defense=Identity,
+            members={name: member.without_defense() for name, member in self.members.items()},
+        )
+
+    def at(self, eps: float) -> "CellSpec":
+        """The same attack with another budget, > 0."""
+        return replace(
+            self,
+            coordinates=replace(self.coordinates, eps=eps),
+            identity=dict(self.identity) | {"eps": eps},
+            members={name: member.at(eps) for name, member in self.members.items()},
+        )
+
+    def on_first(self, n: int) -> "CellSpec":
+        """The same on the first ``n`` images alone, or on all if there are no more."""
+        n = min(n, int(self.identity["data"]["n"]))
+
+        def load_data() -> TestSet:
+            test = self.load_data()
+            return TestSet(test.images[:n], test.labels[:n], test.num_classes)
+
+        data = dict(self.identity["data"]) | {"n": float(n)}
+        return replace(
+            self,
+            identity=dict(self.identity) | {"data": data},
+            load_data=load_data,
+            members={name: member.on_first(n) for name, member in self.members.items()},
+        )
+
+    def strengthened(self) -> "CellSpec":
+        """The same with twice the effort: steps, restarts, samples, whatever ``efforts`` names."""
+        harder = {part: {name: 2 * value for name, value in named.items()} for part, named in self.efforts.items()}
+        identity = dict(self.identity)
+        for part, named in harder.items():
+            identity[part] = dict(identity[part]) | {name: float(value) for name, value in named.items()}
+        return replace(
+            self,
+            identity=identity,
+            attack=partial(self.attack, **harder.get("attack", {})),
+            threat=partial(self.threat, **harder.get("threat", {})),
+            efforts=harder,
+            members={name: member.strengthened() for name, member in self.members.items()},
         )
 
 
@@ -141,6 +188,10 @@ class Cell:
     identity: dict[str, Any]
     examples: dict[str, Any] = field(default_factory=dict)  #: see :mod:`src.images`
     environment: dict[str, str] = field(default_factory=dict)
+    #: what the attacker was and saw: "family", "knows_defense", and see :mod:`src.evaluation.diagnosis`
+    attacker: dict[str, Any] = field(default_factory=dict)
+    #: by name, the cells of which this is the worst case: "key", "correct", and "alone", images that only it fooled
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:
@@ -183,7 +234,11 @@ class Cell:
                 do not follow from the outcomes.
         """
         try:
-            names = [name for name in cls.__dataclass_fields__ if name != "coordinates"]
+            names = [
+                name
+                for name, each in cls.__dataclass_fields__.items()
+                if name != "coordinates" and (name in stored or each.default_factory is MISSING)
+            ]  # a field with a default may be younger than the file
             where = Coordinates(**{name: stored[name] for name in Coordinates.__dataclass_fields__})
             cell = cls(coordinates=where, **{name: stored[name] for name in names})
             consistent = (

@@ -1,8 +1,8 @@
 """Compute a cell, and the cells it is compared with, unless they are stored."""
 
 import platform
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +17,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src import __version__
 from src.data.batches import BatchIndices
+from src.defended import DefendedClassifier
 from src.errors import UserError
-from src.evaluation.adversary import AdversarialStore, CleanSet
+from src.evaluation.adversary import AdversarialStore, Attack, CleanSet, Replay
 from src.evaluation.cell import Cell, CellSpec, TestSet
+from src.evaluation.diagnosis import diagnose
 from src.evaluation.module import PurificationEvaluation
 from src.evaluation.store import CellStore
+from src.evaluation.suite import WorstCase, worst_case
 from src.images import encode_images
 from src.models.checkpoint import weights_fingerprint
 
@@ -54,8 +57,9 @@ class Evaluator:
         """The cell of ``spec``, from the store or computed and stored.
 
         A cell quotes others: the same defense without attack, the same attack without defense, and under some
-        protocols the classifier alone. They are cells of their own, and are computed first where they are missing.
-        Of several processes that want one cell, one computes it while the others wait.
+        protocols the classifier alone. They are cells of their own, and are computed first where they are missing;
+        so are the members of a worst case. Of several processes that want one cell, one computes it while the others
+        wait.
 
         Raises:
             UserError: something the user can mend: a missing checkpoint, a folder that cannot be written.
@@ -66,20 +70,27 @@ class Evaluator:
         clean = self._other(spec, spec.without_attack())
         undefended = self._other(spec, spec.without_defense())
         origin = self._other(spec, spec.without_attack().without_defense())
+        members = {name: self(member) for name, member in spec.members.items()}
         with self.cells.lock(spec.key):
             stored = self.cells.get(spec.key)
             if stored is None:
-                stored = self._compute(spec, clean, undefended, origin)
+                worst = worst_case(members) if members else None
+                stored = self._compute(spec, clean, undefended, origin, worst)
                 self.cells.put(stored)
             return stored
 
     def rehearse(self, spec: CellSpec) -> None:
-        """Take one image through ``spec``'s attack, defense and classifier, so that what cannot work is said at once.
+        """Take one image through ``spec``'s attack, or those of its members, its defense and its classifier, so that
+        what cannot work is said at once.
 
         Raises:
             UserError: something failed, or there is no such device.
         """
         _trainer(self.accelerator, [])
+        if spec.members:
+            for member in spec.members.values():
+                self.rehearse(member)
+            return
         test, attack = spec.load_data(), partial(spec.attack, eps=spec.coordinates.eps)
         module = PurificationEvaluation(
             spec.load_classifier(),
@@ -97,50 +108,107 @@ class Evaluator:
     def _other(self, spec: CellSpec, other: CellSpec) -> Cell | None:
         return None if other.key == spec.key else self(other)
 
-    def _compute(self, spec: CellSpec, clean: Cell | None, undefended: Cell | None, origin: Cell | None) -> Cell:
+    def _compute(
+        self,
+        spec: CellSpec,
+        clean: Cell | None,
+        undefended: Cell | None,
+        origin: Cell | None,
+        worst: WorstCase | None,
+    ) -> Cell:
         """Evaluate ``spec`` and put its numbers beside those of the cells it quotes; None stands for itself."""
         test = spec.load_data()
         classifier = spec.load_classifier()
         before = weights_fingerprint(classifier.state_dict())
-        module, metrics = self._test(spec, test, classifier)
+        module, metrics, attacker = self._test(spec, test, classifier, worst)
         if weights_fingerprint(classifier.state_dict()) != before:
             raise RuntimeError("the evaluation changed the weights of the frozen classifier")
-        right = module.predictions == test.labels
-        if spec.protocol.clean_errors_count and origin is not None:
-            right &= torch.tensor([outcome == "1" for outcome in origin.outcomes])
-        outcomes = "".join("1" if each else "0" for each in right.tolist())
+        outcomes = worst.outcomes if worst else _outcomes(spec, module.predictions == test.labels, origin)
         accuracy = outcomes.count("1") / len(outcomes)
         return Cell(
             key=spec.key,
             coordinates=spec.coordinates,
             n=len(test.labels),
             outcomes=outcomes,
-            predictions=module.predictions.tolist(),
+            predictions=worst.predictions if worst else module.predictions.tolist(),
             clean_accuracy=accuracy if clean is None else clean.accuracy,
             undefended_accuracy=accuracy if undefended is None else undefended.accuracy,
             stages=module.stages,
             identity=dict(spec.identity),
             examples=_examples(module, undefended),
             environment=_environment(module.ran_on),
+            attacker=attacker,
+            members=worst.members if worst else {},
             **{name: metrics[f"test/{name}"].item() for name in MEANS},
         )
 
     def _test(
-        self, spec: CellSpec, test: TestSet, classifier: torch.nn.Module
-    ) -> tuple[PurificationEvaluation, dict[str, Tensor]]:
-        """Run ``Trainer.test``; returns the module with what it saw, and the means that it logged."""
+        self, spec: CellSpec, test: TestSet, classifier: torch.nn.Module, worst: WorstCase | None
+    ) -> tuple[PurificationEvaluation, dict[str, Tensor], dict[str, Any]]:
+        """Run ``Trainer.test``; returns the module with what it saw, the means that it logged, and what there is to
+        say of the attacker."""
         where = spec.coordinates
         trainer = _trainer(self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
-        sharing = self.adversarial.share(spec, CleanSet(x, y)) if where.eps else nullcontext(None)
-        with sharing as shared, torch.random.fork_rng(), _full_precision():
-            module = PurificationEvaluation(classifier, spec.load_defense(), shared, test.num_classes, spec.threat).to(
+        batch_size = self.batch_size or BATCH_SIZE[device.type]
+        with self._attack(spec, classifier, CleanSet(x, y), batch_size, worst) as attack, _evaluating():
+            module = PurificationEvaluation(classifier, spec.load_defense(), attack, test.num_classes, spec.threat).to(
                 memory_format=torch.channels_last
             )
             torch.manual_seed(where.seed)
-            trainer.test(module, _loader(x, y, self.batch_size or BATCH_SIZE[device.type]), verbose=False)
-        return module, dict(trainer.callback_metrics)
+            trainer.test(module, _loader(x, y, batch_size), verbose=False)
+            attacker: dict[str, Any] = {}
+            if where.eps:
+                attacker = {"family": spec.family, "knows_defense": spec.knows_defense}
+                if spec.knows_defense and not worst:
+                    attacker |= diagnose(module.to(device).attacked, module.defended.defense, x, y)
+        return module, dict(trainer.callback_metrics), attacker
+
+    @contextmanager
+    def _attack(
+        self, spec: CellSpec, classifier: torch.nn.Module, clean: CleanSet, batch_size: int, worst: WorstCase | None
+    ) -> Iterator[Attack | None]:
+        """The attack of a cell, to be called batch by batch: none, its own, or what its members made."""
+        if not spec.coordinates.eps:
+            yield None
+        elif worst is None:
+            with self.adversarial.share(spec, clean) as attack:
+                yield attack
+        else:
+            yield Replay(self._worst_images(spec, classifier, clean, batch_size, worst))
+
+    def _worst_images(
+        self, spec: CellSpec, classifier: torch.nn.Module, clean: CleanSet, batch_size: int, worst: WorstCase
+    ) -> Tensor:
+        """Each image as the attack that was chosen for it left it: usually stored, else made again."""
+        images = clean.images.clone()
+        for name, member in spec.members.items():
+            mask = torch.tensor([chosen == name for chosen in worst.chosen], device=images.device)
+            if not mask.any():
+                continue
+            with self.adversarial.share(member, clean) as attack, _evaluating():
+                defended = DefendedClassifier(classifier, spec.load_defense())
+                defended.to(images.device).to(memory_format=torch.channels_last)
+                model = member.threat(defended.classifier, defended.defense)
+                pairs = zip(clean.images.split(batch_size), clean.labels.split(batch_size), strict=True)
+                attacked = torch.cat([attack(model, x, y) for x, y in pairs])
+            images[mask] = attacked[mask]
+        return images
+
+
+def _outcomes(spec: CellSpec, right: Tensor, origin: Cell | None) -> str:
+    """``right`` (N,) as a cell keeps it, counted as the protocol says; ``origin`` is the classifier's clean cell."""
+    if spec.protocol.clean_errors_count and origin is not None:
+        right = right & torch.tensor([outcome == "1" for outcome in origin.outcomes])
+    return "".join("1" if each else "0" for each in right.tolist())
+
+
+@contextmanager
+def _evaluating() -> Iterator[None]:
+    """Full precision, and a random stream of its own."""
+    with torch.random.fork_rng(), _full_precision():
+        yield
 
 
 def _trainer(accelerator: str, callbacks: list[Callback]) -> Trainer:

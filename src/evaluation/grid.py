@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from src.errors import UserError
 from src.evaluation.cell import SCHEMA, Cell, Coordinates
 from src.evaluation.store import CellStore
+from src.evaluation.suspicion import Finding, evidence_of, findings
 from src.files import write_text
 
 log = logging.getLogger(__name__)
@@ -103,10 +104,11 @@ class Request:
     """What a sweep asked for, written at its start, so that a killed sweep's grid still shows what is missing."""
 
     rows: tuple[tuple[Coordinates, str], ...]  #: coordinates and key of every row
-    pending: int = 0  #: cells that were not stored when the sweep began
+    pending: int = 0  #: cells, those of probes included, that were not stored when the sweep began
     started: float = 0.0  #: when that was, in seconds since 1970
     compare_published: bool = False  #: whether its report shows the published numbers beside ours
     number: int = 0  #: one more than the sweeps before it, so that no clock decides which is the newest
+    probes: tuple[tuple[str, str, str], ...] = ()  #: key of a row, and kind and key of a cell by which it is checked
 
     FILE: ClassVar[str] = "grid.json"
 
@@ -128,7 +130,8 @@ class Request:
             stored = json.loads(path.read_text(encoding="utf-8"))
             del stored["schema"]
             keyed = [(row.pop("key"), row) for row in stored.pop("rows")]
-            return cls(rows=tuple((Coordinates(**row), key) for key, row in keyed), **stored)
+            probes = tuple((of, kind, key) for of, kind, key in stored.pop("probes", ()))
+            return cls(rows=tuple((Coordinates(**row), key) for key, row in keyed), probes=probes, **stored)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{folder} is no sweep: it has no {cls.FILE}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,9 +141,18 @@ class Request:
         """The grid as far as it is computed."""
         return Grid(tuple(GridRow(where, key, store.get(key)) for where, key in self.rows))
 
+    def findings(self, store: CellStore) -> list[Finding]:
+        """Reasons not to believe the cells that are computed."""
+        probed: dict[str, dict[str, Cell]] = {}
+        for of, kind, key in self.probes:
+            if (probe := store.get(key)) is not None:
+                probed.setdefault(of, {})[kind] = probe
+        cells = [cell for _, key in self.rows if (cell := store.get(key)) is not None]
+        return [each for evidence in evidence_of(cells, probed, store.get) for each in findings(evidence)]
+
     def finished(self, store: CellStore) -> int:
         """How many of the pending cells are stored by now, whichever process computed them."""
-        keys = {key for _, key in self.rows}
+        keys = {key for _, key in self.rows} | {key for *_, key in self.probes}
         return sum(store.path(key).exists() for key in keys) - (len(keys) - self.pending)
 
 

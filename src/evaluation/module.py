@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ class PurificationEvaluation(LightningModule):
             ValueError: the defense changed the shape, or the classifier did not return (N, K).
         """
         with self._stage("attack"):
-            x_adv = x if self.attack is None else self.attack(self._attacked, x, y)
+            x_adv = x if self.attack is None else self.attack(self.attacked, x, y)
         with self._stage("purify"):
             x_hat = self.defended.defense(x_adv)
         if x_hat.shape != x.shape:
@@ -91,8 +92,9 @@ class PurificationEvaluation(LightningModule):
             )
         return x_adv, x_hat, logits
 
-    @property
-    def _attacked(self) -> nn.Module:
+    @cached_property
+    def attacked(self) -> nn.Module:
+        """What the attack differentiates through."""
         return self.threat(self.defended.classifier, self.defended.defense)
 
     @contextmanager

@@ -4,16 +4,26 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.evaluation.suspicion import Finding
 from src.reporting.document import Chapter, Comparison, all_sentences
 from src.reporting.published import COMPARISON_LEGEND
+from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.tables import LEGEND, Entry, Table
 
 
-def to_markdown(chapters: Sequence[Chapter], comparisons: Sequence[Comparison], figures: Mapping[str, Path]) -> str:
+def to_markdown(
+    chapters: Sequence[Chapter],
+    comparisons: Sequence[Comparison],
+    figures: Mapping[str, Path],
+    suspicions: Sequence[Finding] = (),
+) -> str:
     """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
     lines = ["# Accuracy grid", ""]
     if not chapters:
         lines += [*all_sentences([]), ""]
+    if suspicions:
+        lines += [f"## {TITLE}", "", EXPLAINED, ""]
+        lines += [*(f"- {escape(sentence)}" for sentence in suspicion_sentences(suspicions)), ""]
     for chapter in chapters:
         lines += [f"## {escape(chapter.title)}", ""]
         lines += [line for sentence in chapter.sentences for line in (escape(sentence), "")]

@@ -9,11 +9,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Finding
 from src.reporting.colours import HEAT, heat
 from src.reporting.document import Chapter, Comparison, all_sentences
 from src.reporting.facets import DIMENSIONS
 from src.reporting.figures import Drawing
 from src.reporting.published import COMPARISON_LEGEND
+from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.tables import LEGEND
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -25,12 +27,14 @@ def to_html(
     comparisons: Sequence[Comparison],
     drawings: Sequence[Drawing],
     figures: Mapping[str, Path],
+    suspicions: Sequence[Finding] = (),
 ) -> str:
     """The page. Everything that comes from the grid is escaped; figures are embedded.
 
     Args:
         drawings: what the figures are, in the order in which they are shown.
         figures: their files by name; a drawing without a file is left out.
+        suspicions: reasons not to believe the grid.
     """
     pictures: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
@@ -49,6 +53,9 @@ def to_html(
         chapters=chapters,
         comparisons=comparisons,
         pictures=pictures,
+        suspicions=suspicion_sentences(suspicions),
+        suspicions_title=TITLE,
+        suspicions_explained=EXPLAINED,
         legend=LEGEND,
         comparison_legend=COMPARISON_LEGEND,
         ramp=", ".join(HEAT),

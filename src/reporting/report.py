@@ -1,16 +1,19 @@
 """From stored cells to a folder of tables, figures and a page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Finding
 from src.files import write_text
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.figures import plan
 from src.reporting.gallery import render
 from src.reporting.markdown import to_markdown
 from src.reporting.page import to_html
+from src.reporting.suspicions import suspicions_to_json
 
 if TYPE_CHECKING:
     from src.models.record import TrainingRecord
@@ -21,12 +24,21 @@ class Report:
     """What was written."""
 
     folder: Path
-    paths: tuple[Path, ...]  #: every file: ``grid.csv``, ``grid.md``, ``index.html``, then the figures
+    paths: tuple[
+        Path, ...
+    ]  #: every file: ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json``, then the figures
     sentences: tuple[str, ...]  #: the grid in words, the headline first
 
 
-def write_report(grid: Grid, records: "list[TrainingRecord]", folder: Path, compare_published: bool = False) -> Report:
-    """Write ``grid.csv``, ``grid.md``, ``index.html`` and ``figures/*.png``. Nothing is computed but what is shown.
+def write_report(
+    grid: Grid,
+    records: "list[TrainingRecord]",
+    folder: Path,
+    compare_published: bool = False,
+    suspicions: Sequence[Finding] = (),
+) -> Report:
+    """Write ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json`` and ``figures/*.png``. Nothing is computed but
+    what is shown.
 
     Figures that show what they already show are not drawn again, and those of an earlier grid are removed.
 
@@ -35,6 +47,7 @@ def write_report(grid: Grid, records: "list[TrainingRecord]", folder: Path, comp
         records: training runs whose losses and reconstructions are shown.
         folder: usually ``outputs/report``; made if need be.
         compare_published: put the report's own numbers beside ours.
+        suspicions: reasons not to believe the grid.
 
     Raises:
         UserError: the folder cannot be written.
@@ -45,8 +58,9 @@ def write_report(grid: Grid, records: "list[TrainingRecord]", folder: Path, comp
     figures = render(drawings, folder / "figures")
     texts = {
         folder / "grid.csv": grid.to_csv(),
-        folder / "grid.md": to_markdown(parts, beside, figures),
-        folder / "index.html": to_html(grid, parts, beside, drawings, figures),
+        folder / "grid.md": to_markdown(parts, beside, figures, suspicions),
+        folder / "index.html": to_html(grid, parts, beside, drawings, figures, suspicions),
+        folder / "findings.json": suspicions_to_json(suspicions),
     }
     for path, text in texts.items():
         write_text(path, text)

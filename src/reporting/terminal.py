@@ -9,10 +9,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Finding
 from src.reporting.colours import heat
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.labels import MISSING
 from src.reporting.published import COMPARISON_LEGEND
+from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.tables import LEGEND, Entry, Table
 
 #: Rich's padding and border of a column.
@@ -32,6 +34,15 @@ def print_grid(grid: Grid, console: Console) -> None:
             _print_table(console, table, f"{chapter.facet.name} · " if chapter.facet.name else "")
     console.print()
     _say(console, all_sentences(parts))
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Print the reasons not to believe the grid, if there are any."""
+    if findings:
+        console.print()
+        _say(console, [TITLE], style="bold yellow")
+        _say(console, [EXPLAINED], style="dim")
+        _say(console, suspicion_sentences(findings))
 
 
 def print_comparison(grid: Grid, console: Console) -> None:

@@ -2,14 +2,14 @@
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from src.data import ImageDataModule
 from src.errors import UserError
@@ -23,7 +23,7 @@ from src.workflows.configured import build, data_from_config, number, plain, see
 log = logging.getLogger(__name__)
 
 #: Keys of an attack's YAML that say something of it; the others are what it is called with.
-SAID_OF_AN_ATTACK = {"name", "family", "stronger"}
+SAID_OF_AN_ATTACK = {"name", "family", "stronger", "members"}
 
 
 @dataclass
@@ -103,8 +103,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     protocol = Protocol(**plain(config.protocol))
     weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
     provenance = _trained_on(data, bench.provenance(weights, remedy), weights, remedy)
-    attack, threat, purifier = plain(config.attack), plain(config.threat), plain(config.defense.purifier)
-    arguments = {name: value for name, value in attack.items() if name not in SAID_OF_AN_ATTACK}
+    threat, purifier = plain(config.threat), plain(config.defense.purifier)
     uses_noise = bool(config.defense.uses_noise)
     defense_identity = _identified(purifier, data, bench)
     identity: dict[str, Any] = {
@@ -115,7 +114,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
             "n": len(bench.test_set(data, limit).labels),
         },
         "classifier": provenance.weights,
-        "attack": _identified(arguments, data, bench) if eps else NOTHING,
+        "attack": NOTHING,
         "eps": eps,
         "threat": threat["view"] if eps else NOTHING,
         "defense": defense_identity,
@@ -123,10 +122,10 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         "protocol": {"name": protocol.name, "clean_errors_count": protocol.clean_errors_count},
         "seed": seed,
     }
-    return CellSpec(
+    spec = CellSpec(
         coordinates=Coordinates(
             data=data.name,
-            attack=attack["name"],
+            attack="",
             eps=eps,
             threat=threat["name"],
             defense=config.defense.name,
@@ -140,9 +139,45 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         load_data=lambda: bench.test_set(data, limit),
         load_classifier=lambda: bench.classifier(weights, provenance, remedy),
         load_defense=lambda: bench.defense(repr(defense_identity), purifier),
-        attack=build(arguments),
+        attack=nothing,
         threat=build(config.threat.view),
+        efforts={"threat": _efforts(threat, threat["view"])},
     )
+    return _attacked_by(plain(config.attack), spec, data, bench)
+
+
+def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, bench: Bench) -> CellSpec:
+    """``spec`` with the attack of a ``conf/attack`` file, or with several, of which it is to be the worst case."""
+    coordinates = replace(spec.coordinates, attack=attack["name"])
+    if "members" in attack:
+        members = {name: _attacked_by(each, spec, data, bench) for name, each in attack["members"].items() if each}
+        identity: Any = {"members": {name: member.identity["attack"] for name, member in members.items()}}
+        spec = replace(spec, coordinates=coordinates, members=members if coordinates.eps else {})
+    else:
+        arguments = {name: value for name, value in attack.items() if name not in SAID_OF_AN_ATTACK}
+        identity = _identified(arguments, data, bench)
+        spec = replace(
+            spec,
+            coordinates=coordinates,
+            attack=build(arguments),
+            family=attack.get("family", ""),
+            efforts=dict(spec.efforts) | {"attack": _efforts(attack, arguments)},
+        )
+    identity = _numbers_as_floats(identity) if coordinates.eps else NOTHING
+    return replace(spec, identity=dict(spec.identity) | {"attack": identity})
+
+
+def _efforts(said: dict[str, Any], arguments: dict[str, Any]) -> dict[str, int]:
+    """What a YAML file names under ``stronger``, with the values given."""
+    names = said.get("stronger") or []
+    if not all(isinstance(arguments.get(name), int) for name in names):
+        raise UserError(f"{said['name']}: stronger: {names} must name arguments that are whole numbers")
+    return {name: arguments[name] for name in names}
+
+
+def nothing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+    """The attack of a cell that has none of its own."""
+    raise AssertionError("a worst case is taken from its members")
 
 
 def compute_cell(config: DictConfig, bench: Bench) -> Cell:

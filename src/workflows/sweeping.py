@@ -17,14 +17,15 @@ from rich.console import Console
 from src.errors import UserError
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
 from src.evaluation.grid import latest_sweep, next_number
+from src.evaluation.suspicion import Probing, probes
 from src.files import write_text
 from src.models.record import TrainingRecord
 from src.reporting.report import write_report
-from src.reporting.terminal import print_comparison, print_grid
+from src.reporting.terminal import print_comparison, print_findings, print_grid
 from src.reporting.wandb_runs import WandbSettings, log_cell, log_failure, log_grid
 from src.workflows.cells import bench_for, cell_spec
 from src.workflows.composing import is_plain_value
-from src.workflows.configured import build
+from src.workflows.configured import build, number
 
 log = logging.getLogger(__name__)
 
@@ -103,20 +104,58 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
     """
     evaluator = bench_for(config).evaluator
     store = evaluator.cells
-    pending = {job.key: job for job in reversed(jobs) if store.get(job.key) is None}
+    probing = probing_from(config)
+    wanted = {job.key: {job.key, *(probe.spec.key for probe in probes(job.spec, probing))} for job in jobs}
+    absent = {key for key in set().union(*wanted.values()) if store.get(key) is None}
+    pending = {job.key: job for job in reversed(jobs) if wanted[job.key] & absent}
     ordered = [job for job in jobs if pending.get(job.key) is job]
-    rows = tuple((job.coordinates, job.key) for job in jobs)
-    one_of_each = {(job.coordinates.attack, job.coordinates.defense, job.coordinates.noise): job for job in ordered}
-    for job in one_of_each.values():
+    for job in _cover(ordered):
         evaluator.rehearse(job.spec)
-    number = next_number(Path(config.paths.outputs) / "sweeps")
-    Request(rows, len(ordered), time.time(), bool(config.compare_published), number).save(folder)
-    log.info("%d rows, %d cells to compute -> %s", len(jobs), len(ordered), folder)
+    Request(
+        rows=tuple((job.coordinates, job.key) for job in jobs),
+        pending=len(absent),
+        started=time.time(),
+        compare_published=bool(config.compare_published),
+        number=next_number(Path(config.paths.outputs) / "sweeps"),
+        probes=tuple((probe.of, probe.kind, probe.spec.key) for job in jobs for probe in probes(job.spec, probing)),
+    ).save(folder)
+    extra = len(absent - {job.key for job in ordered})
+    log.info(
+        "%d rows, %d cells to compute%s -> %s",
+        len(jobs),
+        len(absent) - extra,
+        f" and {extra} to check them by" if extra else "",
+        folder,
+    )
     return in_order_of_need(ordered)
 
 
+def probing_from(config: DictConfig) -> Probing:
+    """How cells are checked, from ``checks`` of the configuration.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    images, eps = config.checks.images, number(config.checks, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
+    if not isinstance(images, int) or isinstance(images, bool) or images < 0:
+        raise UserError(f"checks.images={images} is not a whole number, 0 or more")
+    return Probing(images, eps)
+
+
+def _cover(jobs: Sequence[Job]) -> Iterator[Job]:
+    """As few jobs as there need be to see every attack and every defense, under every threat, once."""
+    seen: set[tuple[object, ...]] = set()
+    for job in jobs:
+        at = job.coordinates
+        parts = {("attack", at.attack, at.threat), ("defense", at.defense, at.noise, at.threat)}
+        if parts - seen:
+            seen |= parts
+            yield job
+
+
 def in_order_of_need(jobs: Sequence[Job]) -> list[Job]:
-    """The same jobs, those first that make what others need, so that parallel workers seldom wait for one another.
+    """The same jobs, those first that make what others need, so that parallel workers seldom wait for one another, and
+    worst cases, which need others, last.
 
     First the clean cells of bare classifiers, which every cell quotes. Then the clean cells of defenses, and for each
     set of attacked images that several jobs share one job that makes it: if there is one without a defense, that one,
@@ -124,7 +163,7 @@ def in_order_of_need(jobs: Sequence[Job]) -> list[Job]:
     """
     sharing: dict[str, list[Job]] = {}
     for job in jobs:
-        if job.coordinates.eps:
+        if job.coordinates.eps and not job.spec.members:
             sharing.setdefault(job.spec.adversarial_key, []).append(job)
     makers = [min(group, key=lambda job: not _is_bare(job)) for group in sharing.values() if len(group) > 1]
     making = {job.key for job in makers}
@@ -132,6 +171,8 @@ def in_order_of_need(jobs: Sequence[Job]) -> list[Job]:
     def rank(job: Job) -> int:
         if not job.coordinates.eps:
             return 0 if _is_bare(job) else 1
+        if job.spec.members:
+            return 3
         return 1 if job.key in making else 2
 
     return sorted(jobs, key=rank)
@@ -152,6 +193,8 @@ def run_job(config: DictConfig) -> None:
         if hydra.mode != RunMode.MULTIRUN:  # a sweep has done this before its first job
             bench.evaluator.rehearse(spec)
         cell = bench.evaluator(spec)
+        for probe in probes(spec, probing_from(config)):
+            bench.evaluator(probe.spec)
     except Exception as error:
         log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)
         if not isinstance(error, UserError):
@@ -202,9 +245,12 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     request = Request.load(folder)
     compared = request.compare_published if compare_published is None else compare_published
     grid = request.grid(CellStore(outputs / "cells"))
-    written = write_report(grid, _training_records(outputs / "checkpoints", grid), outputs / "report", compared)
+    suspicions = request.findings(CellStore(outputs / "cells"))
+    records = _training_records(outputs / "checkpoints", grid)
+    written = write_report(grid, records, outputs / "report", compared, suspicions)
     console = Console()
     print_grid(grid, console)
+    print_findings(suspicions, console)
     if compared:
         print_comparison(grid, console)
     if config.logger.cells:

@@ -1,0 +1,217 @@
+"""Reasons not to believe a grid: signs of a weak attack or of masked gradients, after Carlini et al., arXiv:1902.06705.
+
+A defense is only as strong as the attacks that it was tried against. Each check looks for one way in which an attack
+that knows the defense may have failed for another reason than the defense's strength. ``docs/checks.md`` has a
+paragraph on each, under its name.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from scipy.stats import binomtest
+
+from src.evaluation.cell import Cell, CellSpec, Coordinates
+
+#: Share of images without a usable gradient that is too many.
+FEW = 0.01
+#: Accuracy that may be left at a budget with which every image can be made grey.
+NEAR_ZERO = 0.05
+#: Share of the images that twice the effort may win.
+CONVERGED = 0.02
+#: Probability, by chance alone, at which one attack is not called stronger than another.
+SIGNIFICANCE = 0.01
+
+ITERATIVE, ONE_STEP = "iterative", "one-step"
+KINDS = STRONGER, HALF = "stronger", "half"
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How a cell whose attacker knows the defense is attacked once more."""
+
+    images: int = 50  #: the first so many; 0 turns it off
+    eps: float = 0.5  #: L∞ budget in pixel units at which nothing should be left: any image can be made grey
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A reason for suspicion."""
+
+    name: str  #: of the check, such as ``zero-gradient``
+    where: Coordinates  #: the cell that it was found at, or the first of them
+    message: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one defense: its attacked cells, and what became of those that were probed."""
+
+    cells: tuple[Cell, ...]
+    stronger: Mapping[str, Cell] = field(default_factory=dict)  #: by key, the cell with twice the effort
+    half: Mapping[str, Cell] = field(default_factory=dict)  #: by key, the cell with the budget of :class:`Probing`
+
+    @property
+    def adaptive(self) -> list[Cell]:
+        """The cells whose attacker knew the defense."""
+        return [cell for cell in self.cells if cell.attacker.get("knows_defense")]
+
+    def at_each_eps(self) -> Iterator["Evidence"]:
+        """The same, split by budget, smallest first."""
+        for eps in sorted({cell.coordinates.eps for cell in self.cells}):
+            yield Evidence(tuple(cell for cell in self.cells if cell.coordinates.eps == eps), self.stronger, self.half)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A cell by which another one is checked."""
+
+    of: str  #: key of the other one
+    kind: str  #: of :data:`KINDS`
+    spec: CellSpec
+
+
+def probes(spec: CellSpec, probing: Probing) -> list[Probe]:
+    """The cells by which ``spec`` is to be checked, on its first few images: twice the effort, and a budget at which
+    nothing should be left. Only iterative attacks that know the defense have any; for a worst case, its members."""
+    if spec.members:
+        return [probe for member in spec.members.values() for probe in probes(member, probing)]
+    if not (probing.images and spec.coordinates.eps and spec.knows_defense and spec.family == ITERATIVE):
+        return []
+    few = spec.on_first(probing.images)
+    return [Probe(spec.key, STRONGER, few.strengthened()), Probe(spec.key, HALF, few.at(probing.eps))]
+
+
+def findings(evidence: Evidence) -> list[Finding]:
+    """All reasons for suspicion that there are about one defense."""
+    return [finding for check in CHECKS for finding in check(evidence)]
+
+
+def zero_gradient(evidence: Evidence) -> Iterator[Finding]:
+    """Images whose gradient is zero or not a number cannot be attacked by following it."""
+    for cell in evidence.adaptive:
+        zero, nan = cell.attacker.get("zero_gradient", 0.0), cell.attacker.get("nan_gradient", 0.0)
+        if zero + nan > FEW:
+            said = f"the loss gradient is zero at {zero:.0%} of the clean images and not finite at {nan:.0%}"
+            yield Finding("zero-gradient", cell.coordinates, said)
+            return  # the same for all attacks
+
+
+def probabilities_as_logits(evidence: Evidence) -> Iterator[Finding]:
+    """A softmax under the cross-entropy's own softmax flattens the loss, and the gradient with it."""
+    for cell in evidence.adaptive:
+        if cell.attacker.get("probabilities"):
+            said = "the model returns probabilities, not logits: take its softmax off"
+            yield Finding("probabilities-as-logits", cell.coordinates, said)
+            return
+
+
+def random_without_eot(evidence: Evidence) -> Iterator[Finding]:
+    """The gradient of one answer of a random defense points anywhere."""
+    for cell in evidence.adaptive:
+        if cell.attacker.get("random") and cell.attacker.get("eot_samples", 1) == 1:
+            said = "the defense is random and was attacked with a single sample of it: set eot_samples"
+            yield Finding("random-without-eot", cell.coordinates, said)
+            return
+
+
+def one_step_beats_iterative(evidence: Evidence) -> Iterator[Finding]:
+    """Many small steps can do what one large step does; where they do worse, they were led astray."""
+    for here in evidence.at_each_eps():
+        one_step = _lowest(cell for cell in here.adaptive if cell.attacker.get("family") == ONE_STEP)
+        iterative = _lowest(cell for cell in here.adaptive if cell.attacker.get("family") == ITERATIVE)
+        if one_step and iterative and _breaks_more(one_step, iterative):
+            yield Finding("one-step-beats-iterative", one_step.coordinates, _beats(one_step, iterative))
+
+
+def black_box_beats_white_box(evidence: Evidence) -> Iterator[Finding]:
+    """Who knows the defense can do all that others can; where that is less, its gradient hides the way."""
+    for here in evidence.at_each_eps():
+        white = _lowest(cell for cell in here.adaptive if cell.attacker.get("family") == ITERATIVE)
+        others = (cell for cell in here.cells if cell.attacker.get("family") not in (None, ITERATIVE, ONE_STEP))
+        oblivious = (cell for cell in here.cells if cell.attacker.get("knows_defense") is False)
+        black = _lowest([*others, *oblivious])
+        if white and black and _breaks_more(black, white):
+            yield Finding("black-box-beats-white-box", black.coordinates, _beats(black, white))
+
+
+def unbroken_at_half(evidence: Evidence) -> Iterator[Finding]:
+    """With a budget that makes any two images alike, no defense can be right; an attack that fails there is broken."""
+    probed = [evidence.half[cell.key] for cell in evidence.cells if cell.key in evidence.half]
+    lowest = _lowest(probed)
+    if lowest and lowest.accuracy > NEAR_ZERO:
+        said = (
+            f"{lowest.accuracy:.0%} of {lowest.n} images are still classified correctly at eps "
+            f"{lowest.coordinates.eps:g} under {lowest.coordinates.attack}, the strongest there"
+        )
+        yield Finding("unbroken-at-half", lowest.coordinates, said)
+
+
+def stronger_attack_lowers(evidence: Evidence) -> Iterator[Finding]:
+    """An attack that has not converged says nothing of where it would have ended."""
+    for cell in evidence.cells:
+        probe = evidence.stronger.get(cell.key)
+        if probe is None:
+            continue
+        before = cell.outcomes[: probe.n].count("1")
+        if before - probe.correct > CONVERGED * probe.n:
+            said = f"with twice the steps, restarts and samples {probe.correct} of {probe.n} images are left, "
+            yield Finding("stronger-attack-lowers", cell.coordinates, f"{said}not {before}")
+
+
+Check = Callable[[Evidence], Iterator[Finding]]
+CHECKS: tuple[Check, ...] = (
+    zero_gradient,
+    probabilities_as_logits,
+    random_without_eot,
+    one_step_beats_iterative,
+    black_box_beats_white_box,
+    unbroken_at_half,
+    stronger_attack_lowers,
+)
+
+
+def _lowest(cells: Iterable[Cell]) -> Cell | None:
+    return min(cells, key=lambda cell: cell.accuracy, default=None)
+
+
+def _breaks_more(cell: Cell, other: Cell) -> bool:
+    """Whether ``cell`` leaves fewer of the same images than ``other``, by more than chance: an exact sign test on the
+    images that only one of the two leaves."""
+    if cell.n != other.n:
+        return False
+    pairs = list(zip(cell.outcomes, other.outcomes, strict=True))
+    only_here, only_there = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    discordant = only_here + only_there
+    return discordant > 0 and binomtest(only_here, discordant, alternative="greater").pvalue < SIGNIFICANCE
+
+
+def _beats(lower: Cell, higher: Cell) -> str:
+    names = [f"{cell.coordinates.attack} ({cell.coordinates.threat})" for cell in (lower, higher)]
+    return f"{names[0]} leaves {lower.accuracy:.1%}, less than the {higher.accuracy:.1%} of {names[1]}"
+
+
+def evidence_of(
+    cells: Iterable[Cell], probed: Mapping[str, Mapping[str, Cell]], find: Callable[[str], Cell | None]
+) -> list[Evidence]:
+    """What there is to judge, one for each defense, in order of first appearance.
+
+    Args:
+        cells: those of a grid; members of a worst case are looked at as well.
+        probed: by the cell's key, its probes by kind, as far as they are computed.
+        find: the stored cell of a key, or None.
+    """
+    groups: dict[tuple[object, ...], dict[str, Cell]] = {}
+    for cell in cells:
+        at = cell.coordinates
+        group = groups.setdefault((at.data, at.defense, at.noise, at.protocol, at.seed), {})
+        members = [found for member in cell.members.values() if (found := find(member["key"]))]
+        for each in [*members, cell]:
+            if each.coordinates.eps and not each.members:
+                group[each.key] = each
+    return [
+        Evidence(
+            tuple(group.values()),
+            *({key: probed[key][kind] for key in group if kind in probed.get(key, {})} for kind in KINDS),
+        )
+        for group in groups.values()
+    ]

@@ -1,0 +1,179 @@
+"""Each check of a grid, triggered by a defense built for it, and silent about an honest one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src.attacks import fgsm, ifgsm
+from src.defended import adaptive, gray_box
+from src.defenses import Binarize
+from src.evaluation import CellSpec, Request
+from src.evaluation.suspicion import Finding, Probing, probes
+from src.straight_through import straight_through
+
+EPS = 0.2
+FAMILIES = {"fgsm": "one-step", "ifgsm": "iterative", "noise": "noise"}
+
+
+class Honest(nn.Module):
+    """Half the contrast: nothing that an attacker who knows of it could not undo."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * x + 0.25
+
+
+class Flat(nn.Module):
+    """A step function whose gradient is zero everywhere, as autograd has it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 7).round() / 7
+
+
+class Undefined(nn.Module):
+    """√0 has no derivative, and MNIST is mostly 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0 * (x * 0).sqrt()
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.01 * torch.randn_like(x)
+
+
+class Reversed(nn.Module):
+    """Lies about its gradient: what follows it goes the wrong way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return straight_through(x, -x)
+
+
+class ReversedOffTheGrid(nn.Module):
+    """Lies about its gradient as soon as an image is not one that was scanned with 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scanned = ((255 * x - (255 * x).round()).abs().amax((1, 2, 3), keepdim=True) < 1e-3).to(x)
+        return straight_through(x, scanned * x - 3 * (1 - scanned) * x)
+
+
+def uniform(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
+    return (x + eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+
+
+ATTACKS = {"fgsm": fgsm, "ifgsm": ifgsm, "noise": uniform}
+
+Judge = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def judge(specify, evaluator, tmp_path) -> Judge:
+    """``judge(defense, "ifgsm", "fgsm gray_box")``: the findings of a sweep over these attacks, as a sweep has them."""
+
+    def spec(defense: nn.Module, wish: str, eot_samples: int, **arguments: float) -> CellSpec:
+        name, _, threat = wish.partition(" ")
+        knows = threat != "gray_box"
+        base = specify(eps=EPS)
+        efforts = {"attack": {"steps": 10}} if name == "ifgsm" else {}
+        if "steps" in arguments:
+            efforts["attack"]["steps"] = int(arguments["steps"])
+        return replace(
+            base,
+            coordinates=replace(base.coordinates, attack=name, defense="odd", threat="adaptive" if knows else threat),
+            identity=dict(base.identity)
+            | {
+                "attack": {"name": name, "steps": 10.0},
+                "threat": {"name": str(knows)},
+                "defense": type(defense).__name__,
+            },
+            knows_defense=knows,
+            load_defense=lambda: defense,
+            attack=partial(ATTACKS[name], **arguments) if name == "ifgsm" else ATTACKS[name],
+            threat=partial(adaptive, eot_samples=eot_samples) if knows else gray_box,
+            family=FAMILIES[name],
+            efforts=efforts,
+        )
+
+    def judge(defense: nn.Module, *wishes: str, eot_samples: int = 8, **arguments: float) -> list[Finding]:
+        specs = [spec(defense, wish, eot_samples, **arguments) for wish in wishes]
+        checked = [probe for each in specs for probe in probes(each, Probing(images=40))]
+        for each in [*specs, *(probe.spec for probe in checked)]:
+            evaluator(each)
+        Request(
+            rows=tuple((each.coordinates, each.key) for each in specs),
+            probes=tuple((probe.of, probe.kind, probe.spec.key) for probe in checked),
+        ).save(tmp_path)
+        return Request.load(tmp_path).findings(evaluator.cells)
+
+    return judge
+
+
+def names(found: list[Finding]) -> set[str]:
+    return {each.name for each in found}
+
+
+@pytest.mark.parametrize("defense", [Honest(), Binarize()])
+def test_nothing_is_held_against_an_honest_defense(judge, defense):
+    found = judge(defense, "fgsm", "ifgsm", "noise", "fgsm gray_box", "ifgsm gray_box")
+    assert names(found) <= ({"stronger-attack-lowers"} if isinstance(defense, Binarize) else set())
+
+
+@pytest.mark.parametrize(("defense", "said"), [(Flat(), "zero at 100%"), (Undefined(), "not finite at 100%")])
+def test_a_gradient_that_is_none(judge, defense, said):
+    found = {each.name: each.message for each in judge(defense, "fgsm")}
+    assert said in found["zero-gradient"]
+
+
+def test_probabilities_taken_for_logits(judge, classifier, monkeypatch):
+    monkeypatch.setattr(classifier, "forward", partial(probabilities, classifier.forward))
+    assert "probabilities-as-logits" in names(judge(Honest(), "fgsm"))
+
+
+def probabilities(logits: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return logits(x).softmax(1)
+
+
+def test_a_random_defense_attacked_with_one_sample(judge):
+    assert "random-without-eot" in names(judge(Noisy(), "fgsm", eot_samples=1))
+    assert "random-without-eot" not in names(judge(Noisy(), "ifgsm", eot_samples=2))
+    assert "random-without-eot" not in names(judge(Honest(), "ifgsm", eot_samples=1))
+
+
+def test_one_step_beats_iterative(judge):
+    assert "one-step-beats-iterative" in names(judge(ReversedOffTheGrid(), "fgsm", "ifgsm"))
+
+
+def test_a_black_box_beats_the_white_box(judge):
+    found = {each.name: each for each in judge(Reversed(), "ifgsm", "ifgsm gray_box")}
+    assert "ifgsm (gray_box) leaves" in found["black-box-beats-white-box"].message
+    assert found["black-box-beats-white-box"].where.threat == "gray_box"
+
+
+def test_even_noise_beats_a_white_box_that_is_led_astray(judge):
+    assert "black-box-beats-white-box" not in names(judge(Honest(), "ifgsm", "noise"))
+
+
+def test_something_is_left_at_half_the_range(judge):
+    found = {each.name: each for each in judge(Reversed(), "ifgsm")}
+    assert found["unbroken-at-half"].where.eps == 0.5
+    assert "of 40 images" in found["unbroken-at-half"].message
+
+
+def test_an_attack_that_has_not_arrived(judge):
+    """Steps too small to use the budget: twice as many go twice as far."""
+    found = judge(Honest(), "ifgsm", steps=3, rel_step=0.15)
+    assert "stronger-attack-lowers" in names(found)
+    assert "of 40 images are left, not " in next(
+        each.message for each in found if each.name == "stronger-attack-lowers"
+    )
+
+
+def test_probes_can_be_turned_off_and_gray_boxes_have_none(specify):
+    knowing = replace(specify(eps=EPS), knows_defense=True, family="iterative", efforts={"attack": {"steps": 10}})
+    assert [probe.kind for probe in probes(knowing, Probing())] == ["stronger", "half"]
+    assert probes(knowing, Probing(images=0)) == []
+    assert probes(replace(knowing, knows_defense=False), Probing()) == []
+    assert probes(replace(knowing, family="one-step"), Probing()) == []
