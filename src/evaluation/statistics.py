@@ -1,5 +1,8 @@
 """Error bars."""
 
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
 from scipy.stats import binomtest
 
 
@@ -13,3 +16,12 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
     """
     interval = binomtest(correct, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n − 1 in the denominator), in the unit of the values.
+
+    Args:
+        values: one or more; a single one has no deviation, which is None then.
+    """
+    return fmean(values), stdev(values) if len(values) > 1 else None

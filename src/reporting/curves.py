@@ -14,6 +14,7 @@ from src.reporting.colours import FIXED, INK, column_styles, shades
 from src.reporting.facets import Column, Facet
 from src.reporting.labels import column_label, number, unmathed
 from src.reporting.rates import Rate
+from src.reporting.replicates import Replicates
 from src.reporting.tradeoff import TradeOffs
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 IN_LEGEND = 8
 
 
-def accuracy_curves(facet: Facet, attack: str, title: str) -> Figure:
-    """Accuracy against eps under one attack: a line a column, error bars its 95 % Wilson intervals."""
+def accuracy_curves(facet: Facet | Replicates, attack: str, title: str) -> Figure:
+    """Accuracy against eps under one attack: a line a column, error bars its 95 % Wilson intervals; of several seeds
+    their mean, and as error bars the standard deviation."""
     figure, axes = _canvas(title, 7.4, 4.3)
     styles, budgets = column_styles(facet.columns), facet.budgets(attack)
     for column in facet.columns:
-        rates = [Rate.of(cell) if (cell := facet.cell(attack, eps, column)) else None for eps in budgets]
+        rates = [facet.rate(attack, eps, column) for eps in budgets]
         if any(rates):
             middle, bars = _bars(rates)
             style = styles[column]

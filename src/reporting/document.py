@@ -1,11 +1,14 @@
 """What the grid says, part by part; Markdown, the page and the terminal each draw it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.evaluation.grid import Grid
 from src.reporting.facets import Facet, facets
+from src.reporting.means import MEAN_LEGEND, mean_sentences, mean_tables, mean_tradeoff_table
 from src.reporting.published import compare, comparison_tables, comparison_words
-from src.reporting.tables import Table, accuracy_tables, tradeoff_table
+from src.reporting.replicates import Replicates, average_trade_offs, replicates
+from src.reporting.tables import LEGEND, Table, accuracy_tables, tradeoff_table
 from src.reporting.tradeoff import TradeOffs, trade_offs
 from src.reporting.words import sentences
 
@@ -19,10 +22,35 @@ class Chapter:
     sentences: tuple[str, ...]  #: the headline first
     tables: tuple[Table, ...]  #: one an attack
     tradeoff: Table | None
+    legend: str = LEGEND
 
     @property
     def title(self) -> str:
         return self.facet.title
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other chapters; empty if it is the only one."""
+        return self.facet.name
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What several seeds of one part come to together, ready to be drawn; a chapter for each of them follows it."""
+
+    replicates: Replicates
+    sentences: tuple[str, ...]  #: the headline first
+    tables: tuple[Table, ...]  #: one an attack
+    tradeoff: Table | None
+    legend: str = MEAN_LEGEND
+
+    @property
+    def title(self) -> str:
+        return self.replicates.title
+
+    @property
+    def name(self) -> str:
+        return self.replicates.name
 
 
 @dataclass(frozen=True)
@@ -34,9 +62,20 @@ class Comparison:
     tables: tuple[Table, ...]
 
 
-def chapters(grid: Grid) -> list[Chapter]:
-    """A chapter for each data set, threat, protocol and seed of the grid."""
-    return [_chapter(facet) for facet in facets(grid)]
+def chapters(grid: Grid) -> list[Chapter | Summary]:
+    """A chapter for each data set, threat, protocol and seed of the grid; where there are several seeds, first what
+    they come to together."""
+    parts: list[Chapter | Summary] = []
+    for replicated, group in replicates(facets(grid)):
+        parts += [_summary(replicated)] if replicated else []
+        parts += map(_chapter, group)
+    return parts
+
+
+def _summary(replicated: Replicates) -> Summary:
+    found = average_trade_offs(replicated)
+    said = tuple(mean_sentences(replicated, found))
+    return Summary(replicated, said, tuple(mean_tables(replicated)), mean_tradeoff_table(found))
 
 
 def _chapter(facet: Facet) -> Chapter:
@@ -55,12 +94,8 @@ def comparisons(grid: Grid) -> list[Comparison]:
     return found
 
 
-def all_sentences(parts: list[Chapter]) -> list[str]:
+def all_sentences(parts: Sequence[Chapter | Summary]) -> list[str]:
     """The words of all chapters; with several, each sentence begins with what it is about."""
     if not parts:
         return ["The grid is empty: no cell was asked for."]
-    return [
-        f"{part.facet.name}: {sentence}" if part.facet.name else sentence
-        for part in parts
-        for sentence in part.sentences
-    ]
+    return [f"{part.name}: {sentence}" if part.name else sentence for part in parts for sentence in part.sentences]

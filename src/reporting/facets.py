@@ -8,6 +8,7 @@ from typing import Any
 from src.evaluation.cell import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
 from src.reporting.labels import slug
+from src.reporting.rates import Rate
 
 Column = tuple[str, float | None]  #: (defense, noise)
 DIMENSIONS = ("data", "threat", "protocol", "seed")
@@ -47,6 +48,11 @@ class Facet:
     def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
         """The cell at a place; None if it is missing or was not asked for."""
         return self._cells.get((attack, eps, *column))
+
+    def rate(self, attack: str, eps: float, column: Column) -> Rate | None:
+        """The accuracy at a place with its interval; None like :meth:`cell`."""
+        cell = self.cell(attack, eps, column)
+        return Rate.of(cell) if cell else None
 
     @cached_property
     def _cells(self) -> dict[tuple[str, float, str, float | None], Cell | None]:

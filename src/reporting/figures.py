@@ -8,9 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from src.reporting import curves, heatmap, mosaics
-from src.reporting.document import Chapter
+from src.reporting.document import Chapter, Summary
 from src.reporting.facets import Facet
 from src.reporting.labels import number, slug
+from src.reporting.replicates import Replicates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,15 +31,17 @@ class Drawing:
     draw: "Callable[[], Figure | None]"
 
 
-def plan(chapters: Sequence[Chapter], records: Sequence["TrainingRecord"]) -> list[Drawing]:
+def plan(chapters: Sequence[Chapter | Summary], records: Sequence["TrainingRecord"]) -> list[Drawing]:
     """All figures of a grid and its training runs, those without anything to show left out."""
     return [*_grid_figures(chapters), *_training_figures(records)]
 
 
-def _grid_figures(chapters: Sequence[Chapter]) -> Iterator[Drawing]:
+def _grid_figures(chapters: Sequence[Chapter | Summary]) -> Iterator[Drawing]:
     hashes = _Hashes()
     for chapter in chapters:
-        if any(row.cell for row in chapter.facet.grid):
+        if isinstance(chapter, Summary):
+            yield from _mean_figures(chapter.replicates, hashes)
+        elif any(row.cell for row in chapter.facet.grid):
             yield from _number_figures(chapter, hashes)
             yield from _image_figures(chapter.facet, hashes)
 
@@ -60,6 +63,17 @@ def _number_figures(chapter: Chapter, hashes: "_Hashes") -> Iterator[Drawing]:
             name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}"
             yield drawing(name, "accuracy", said, curves.accuracy_curves, attack)
     yield drawing("heatmap", "heat map", "Accuracy in percent, attack × defense", heatmap.heat_map)
+
+
+def _mean_figures(over: Replicates, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Accuracy under each attack over seeds."""
+    inputs = _hash([over.title, *(hashes.of(facet, images=False) for facet in over.facets)])
+    for attack in over.attacks:
+        if any(row.cell for row in over.grid.where(attack=attack)):
+            fewer = ", some seeds missing" if any(place[0] == attack for place in over.incomplete) else ""
+            caption = f"Accuracy under {attack} · {over.name}{fewer}, bars: standard deviation"
+            draw = partial(curves.accuracy_curves, over, attack, caption)
+            yield Drawing(f"accuracy-{slug(attack)}{over.suffix}.png", "accuracy", caption, inputs, draw)
 
 
 def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:

@@ -32,8 +32,12 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def half_width(low: float, high: float) -> str:
-    """Half of an interval of fractions, in points: ``±0.7``. A second digit keeps it from rounding to ±0.0."""
-    half = 50 * (high - low)
+    """Half of an interval of fractions, in points: ``±0.7``."""
+    return plus_minus(50 * (high - low))
+
+
+def plus_minus(half: float) -> str:
+    """The length of an error bar in points: ``±0.7``. A second digit keeps it from rounding to ±0.0."""
     return f"±{half:.1f}" if half >= 0.05 else f"±{half:.2f}"
 
 

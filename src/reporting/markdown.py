@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.evaluation.suspicion import Finding
-from src.reporting.document import Chapter, Comparison, all_sentences
+from src.reporting.document import Chapter, Comparison, Summary, all_sentences
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
-from src.reporting.tables import LEGEND, Entry, Table
+from src.reporting.tables import Entry, Table
 
 
 def to_markdown(
-    chapters: Sequence[Chapter],
+    chapters: Sequence[Chapter | Summary],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
     suspicions: Sequence[Finding] = (),
@@ -27,7 +27,7 @@ def to_markdown(
     for chapter in chapters:
         lines += [f"## {escape(chapter.title)}", ""]
         lines += [line for sentence in chapter.sentences for line in (escape(sentence), "")]
-        lines += [escape(LEGEND), ""]
+        lines += [escape(chapter.legend), ""]
         for table in [*chapter.tables, *filter(None, [chapter.tradeoff])]:
             lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
     for comparison in comparisons:

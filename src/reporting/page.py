@@ -11,19 +11,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Finding
 from src.reporting.colours import HEAT, heat
-from src.reporting.document import Chapter, Comparison, all_sentences
+from src.reporting.document import Chapter, Comparison, Summary, all_sentences
 from src.reporting.facets import DIMENSIONS
 from src.reporting.figures import Drawing
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
-from src.reporting.tables import LEGEND
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def to_html(
     grid: Grid,
-    chapters: Sequence[Chapter],
+    chapters: Sequence[Chapter | Summary],
     comparisons: Sequence[Comparison],
     drawings: Sequence[Drawing],
     figures: Mapping[str, Path],
@@ -42,7 +41,7 @@ def to_html(
             data = base64.b64encode(figures[drawing.name].read_bytes()).decode()
             picture = {"caption": drawing.caption, "name": drawing.name, "source": f"data:image/png;base64,{data}"}
             pictures.setdefault(drawing.topic, []).append(picture)
-    sentences = all_sentences(list(chapters))
+    sentences = all_sentences(chapters)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -56,7 +55,6 @@ def to_html(
         suspicions=suspicion_sentences(suspicions),
         suspicions_title=TITLE,
         suspicions_explained=EXPLAINED,
-        legend=LEGEND,
         comparison_legend=COMPARISON_LEGEND,
         ramp=", ".join(HEAT),
         heat=heat,

@@ -10,7 +10,7 @@ from src.evaluation.statistics import wilson_interval
 
 @dataclass(frozen=True)
 class Rate:
-    """An accuracy and the ends of its 95 % Wilson interval, as fractions."""
+    """An accuracy and the ends of its error bar, usually its 95 % Wilson interval, as fractions."""
 
     fraction: float
     low: float

@@ -42,8 +42,7 @@ def accuracy_tables(facet: Facet) -> list[Table]:
 def _accuracy_table(facet: Facet, attack: str) -> Table:
     rows = []
     for eps in facet.budgets(attack):
-        cells = [facet.cell(attack, eps, column) for column in facet.columns]
-        rates = [Rate.of(cell) if cell else None for cell in cells]
+        rates = [facet.rate(attack, eps, column) for column in facet.columns]
         rows.append((number(eps), tuple(map(rate_entry, rates, leaders(rates)))))
     counted = images_counted(facet.grid.where(attack=attack))
     title = f"{attack}, {counted} images" if counted else attack
@@ -74,6 +73,10 @@ def tradeoff_table(found: TradeOffs) -> Table | None:
             Entry() if milliseconds is None else Entry(f"{milliseconds:.2f}"),
         )
         rows.append((item.label, entries))
-    worst = f"the worst of {len(found.attacks)} attacks" if len(found.attacks) > 1 else found.attacks[0]
-    title = f"Points paid on clean images and won under {worst}"
-    return Table(title, "defense", columns, tuple(rows))
+    return Table(paid_and_won(found.attacks), "defense", columns, tuple(rows))
+
+
+def paid_and_won(attacks: tuple[str, ...]) -> str:
+    """The title of a trade-off under these attacks."""
+    worst = f"the worst of {len(attacks)} attacks" if len(attacks) > 1 else attacks[0]
+    return f"Points paid on clean images and won under {worst}"

@@ -15,7 +15,7 @@ from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.labels import MISSING
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
-from src.reporting.tables import LEGEND, Entry, Table
+from src.reporting.tables import Entry, Table
 
 #: Rich's padding and border of a column.
 BETWEEN = 3
@@ -28,10 +28,14 @@ def print_grid(grid: Grid, console: Console) -> None:
     whole, whatever its length, and there is no colour.
     """
     parts = chapters(grid)
-    _say(console, [LEGEND] if parts else [], style="dim")
+    legend = ""
     for chapter in parts:
+        if chapter.legend != legend:
+            if legend:
+                console.print()
+            _say(console, [legend := chapter.legend], style="dim")
         for table in [*chapter.tables, *filter(None, [chapter.tradeoff])]:
-            _print_table(console, table, f"{chapter.facet.name} · " if chapter.facet.name else "")
+            _print_table(console, table, f"{chapter.name} · " if chapter.name else "")
     console.print()
     _say(console, all_sentences(parts))
 

@@ -7,6 +7,7 @@ from src.reporting.tradeoff import Choice, TradeOff, TradeOffs
 
 #: The baseline that learns nothing. A trained purifier that does not beat it has not shown its worth.
 THRESHOLDING = "binarize"
+THRESHOLDED = f"thresholding ({THRESHOLDING}), which learns nothing"
 #: Noises and floors spelled out in one sentence; the table has all of them.
 SPELLED_OUT = 8
 TIES_SPELLED_OUT = 4
@@ -48,15 +49,18 @@ def _headline(found: TradeOffs) -> str:
         return f"{leaves}; no defense of this grid was tried against every attack there."
     best, rivals = choice.item, _untrained_rivals(found)
     if best.attacked and best.attacked.above(found.undefended):
-        few = 1 < len(found.attacks) <= SPELLED_OUT
-        names = listed(list(found.attacks)) if few else f"{len(found.attacks)} attacks"
-        over = f" (worst of {names})" if len(found.attacks) > 1 else ""
+        over = f" (worst of {named(found.attacks)})" if len(found.attacks) > 1 else ""
         alike = f" ({_alike(choice)})" if choice.tied else ""
         kept = f"; {best.label}{alike} brings that to {_p(best.attacked)}{over}{_for(best, found)}"
         return f"{leaves}{kept}{f', but {rivals}' if rivals else ''}."
     kind = "trained purifier" if best.trained else "defense"
     nothing = f"no {kind} raises that by more than the error bars (the best: {best.label}, {_p(best.attacked)})"
     return f"{leaves}; {nothing}{f', while {rivals}' if rivals else ''}."
+
+
+def named(attacks: tuple[str, ...]) -> str:
+    """These attacks one by one, or how many they are."""
+    return listed(list(attacks)) if len(attacks) <= SPELLED_OUT else f"{len(attacks)} attacks"
 
 
 def _untrained_rivals(found: TradeOffs) -> str:
@@ -70,7 +74,7 @@ def _untrained_rivals(found: TradeOffs) -> str:
         if not item.trained and item.attacked and all(item.attacked.above(rate) for rate in rates)
     ]
     names = {item.label: item.label for item in ahead}
-    names[THRESHOLDING] = f"thresholding ({THRESHOLDING}), which learns nothing,"
+    names[THRESHOLDING] = f"{THRESHOLDED},"
     return listed([f"{names[item.label]} reaches {_p(item.attacked)}{_for(item, found)}" for item in ahead])
 
 

@@ -58,7 +58,7 @@ def test_everything_is_written_and_named(pictured: Grid, tmp_path: Path) -> None
     report = write(pictured, tmp_path, make.make_records((0.0, 0.5)))
     assert report.folder == tmp_path
     assert {path.relative_to(tmp_path).as_posix() for path in report.paths} == {
-        *("grid.csv", "grid.md", "index.html", "figures/accuracy-fgsm.png", "figures/heatmap.png"),
+        *("grid.csv", "grid.md", "index.html", "findings.json", "figures/accuracy-fgsm.png", "figures/heatmap.png"),
         *("figures/tradeoff.png", "figures/panel-eps0.png", "figures/panel-fgsm-eps0.3.png"),
         *("figures/training-loss.png", "figures/reconstructions-vqvae.png"),
     }
