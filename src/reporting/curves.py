@@ -15,6 +15,7 @@ from src.reporting.facets import Column, Facet
 from src.reporting.labels import column_label, number, unmathed
 from src.reporting.rates import Rate
 from src.reporting.replicates import Replicates
+from src.reporting.threats import SideBySide
 from src.reporting.tradeoff import TradeOffs
 
 if TYPE_CHECKING:
@@ -28,8 +29,37 @@ def accuracy_curves(facet: Facet | Replicates, attack: str, title: str) -> Figur
     """Accuracy against eps under one attack: a line a column, error bars its 95 % Wilson intervals; of several seeds
     their mean, and as error bars the standard deviation."""
     figure, axes = _canvas(title, 7.4, 4.3)
-    styles, budgets = column_styles(facet.columns), facet.budgets(attack)
-    for column in facet.columns:
+    _accuracy_lines(axes, facet, attack, facet.columns)
+    axes.set_xlabel(f"eps of {unmathed(attack)} (L∞, pixel units)")
+    axes.set_ylabel("accuracy")
+    _name_lines(figure, axes, facet.columns)
+    return figure
+
+
+def threat_curves(beside: SideBySide, attack: str, title: str) -> Figure:
+    """Accuracy against eps under one attack, a panel a threat with the same lines in each."""
+    count = len(beside.facets)
+    width, height = 3.4 * count + 1.9, 4.3
+    figure = Figure(figsize=(width, height))
+    figure.text(0.012, 1 - 0.12 / height, unmathed(title), fontsize=11, weight="bold", color=INK, va="top")
+    panels = [
+        figure.add_axes(((0.62 + 3.4 * i) / width, 0.56 / height, 3.1 / width, 1 - 1.15 / height)) for i in range(count)
+    ]
+    for axes, facet in zip(panels, beside.facets, strict=True):
+        _style(axes)
+        _accuracy_lines(axes, facet, attack, beside.columns)
+        axes.set_title(unmathed(facet.threat), fontsize=9.5, color=INK, loc="left")
+        axes.set_xlabel(f"eps of {unmathed(attack)} (L∞, pixel units)")
+        axes.tick_params(labelleft=axes is panels[0])
+    panels[0].set_ylabel("accuracy")
+    _name_lines(figure, panels[-1], beside.columns)
+    return figure
+
+
+def _accuracy_lines(axes: Axes, facet: Facet | Replicates, attack: str, columns: list[Column]) -> None:
+    """A line a column with its error bars, styled as one of ``columns``."""
+    styles, budgets = column_styles(columns), facet.budgets(attack)
+    for column in columns:
         rates = [facet.rate(attack, eps, column) for eps in budgets]
         if any(rates):
             middle, bars = _bars(rates)
@@ -40,10 +70,6 @@ def accuracy_curves(facet: Facet | Replicates, attack: str, title: str) -> Figur
                 zorder=4 if style.dashed else 3,
             )  # fmt: skip
     _percentages(axes)
-    axes.set_xlabel(f"eps of {unmathed(attack)} (L∞, pixel units)")
-    axes.set_ylabel("accuracy")
-    _name_lines(figure, axes, facet.columns)
-    return figure
 
 
 def tradeoff_scatter(facet: Facet, found: TradeOffs, title: str) -> Figure:

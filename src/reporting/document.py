@@ -9,6 +9,7 @@ from src.reporting.means import MEAN_LEGEND, mean_sentences, mean_tables, mean_t
 from src.reporting.published import compare, comparison_tables, comparison_words
 from src.reporting.replicates import Replicates, average_trade_offs, replicates
 from src.reporting.tables import LEGEND, Table, accuracy_tables, tradeoff_table
+from src.reporting.threats import SideBySide, side_by_side
 from src.reporting.tradeoff import TradeOffs, trade_offs
 from src.reporting.words import sentences
 
@@ -62,11 +63,15 @@ class Comparison:
     tables: tuple[Table, ...]
 
 
-def chapters(grid: Grid) -> list[Chapter | Summary]:
+Part = Chapter | Summary | SideBySide
+
+
+def chapters(grid: Grid) -> list[Part]:
     """A chapter for each data set, threat, protocol and seed of the grid; where there are several seeds, first what
-    they come to together."""
-    parts: list[Chapter | Summary] = []
-    for replicated, group in replicates(facets(grid)):
+    they come to together; and before all, the threats side by side if there are several."""
+    found = facets(grid)
+    parts: list[Part] = [*side_by_side(found)]
+    for replicated, group in replicates(found):
         parts += [_summary(replicated)] if replicated else []
         parts += map(_chapter, group)
     return parts
@@ -94,7 +99,7 @@ def comparisons(grid: Grid) -> list[Comparison]:
     return found
 
 
-def all_sentences(parts: Sequence[Chapter | Summary]) -> list[str]:
+def all_sentences(parts: Sequence[Part]) -> list[str]:
     """The words of all chapters; with several, each sentence begins with what it is about."""
     if not parts:
         return ["The grid is empty: no cell was asked for."]

@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from src.reporting import curves, heatmap, mosaics
-from src.reporting.document import Chapter, Summary
+from src.reporting.document import Chapter, Part, Summary
 from src.reporting.facets import Facet
 from src.reporting.labels import number, slug
 from src.reporting.replicates import Replicates
+from src.reporting.threats import SideBySide
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,16 +32,18 @@ class Drawing:
     draw: "Callable[[], Figure | None]"
 
 
-def plan(chapters: Sequence[Chapter | Summary], records: Sequence["TrainingRecord"]) -> list[Drawing]:
+def plan(chapters: Sequence[Part], records: Sequence["TrainingRecord"]) -> list[Drawing]:
     """All figures of a grid and its training runs, those without anything to show left out."""
     return [*_grid_figures(chapters), *_training_figures(records)]
 
 
-def _grid_figures(chapters: Sequence[Chapter | Summary]) -> Iterator[Drawing]:
+def _grid_figures(chapters: Sequence[Part]) -> Iterator[Drawing]:
     hashes = _Hashes()
     for chapter in chapters:
         if isinstance(chapter, Summary):
             yield from _mean_figures(chapter.replicates, hashes)
+        elif isinstance(chapter, SideBySide):
+            yield from _threat_figures(chapter, hashes)
         elif any(row.cell for row in chapter.facet.grid):
             yield from _number_figures(chapter, hashes)
             yield from _image_figures(chapter.facet, hashes)
@@ -74,6 +77,16 @@ def _mean_figures(over: Replicates, hashes: "_Hashes") -> Iterator[Drawing]:
             caption = f"Accuracy under {attack} · {over.name}{fewer}, bars: standard deviation"
             draw = partial(curves.accuracy_curves, over, attack, caption)
             yield Drawing(f"accuracy-{slug(attack)}{over.suffix}.png", "accuracy", caption, inputs, draw)
+
+
+def _threat_figures(beside: SideBySide, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Accuracy under each attack, a panel a threat."""
+    inputs = _hash([beside.title, *(hashes.of(facet, images=False) for facet in beside.facets)])
+    for attack in beside.attacks:
+        if any(row.cell for row in beside.grid.where(attack=attack)):
+            caption = f"Accuracy under {attack} · {beside.name}"
+            draw = partial(curves.threat_curves, beside, attack, caption)
+            yield Drawing(f"accuracy-{slug(attack)}{beside.suffix}.png", "accuracy", caption, inputs, draw)
 
 
 def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:

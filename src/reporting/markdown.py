@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.evaluation.suspicion import Finding
-from src.reporting.document import Chapter, Comparison, Summary, all_sentences
+from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.tables import Entry, Table
 
 
 def to_markdown(
-    chapters: Sequence[Chapter | Summary],
+    chapters: Sequence[Part],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
     suspicions: Sequence[Finding] = (),

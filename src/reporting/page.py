@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Finding
 from src.reporting.colours import HEAT, heat
-from src.reporting.document import Chapter, Comparison, Summary, all_sentences
+from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.facets import DIMENSIONS
 from src.reporting.figures import Drawing
 from src.reporting.published import COMPARISON_LEGEND
@@ -22,7 +22,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 def to_html(
     grid: Grid,
-    chapters: Sequence[Chapter | Summary],
+    chapters: Sequence[Part],
     comparisons: Sequence[Comparison],
     drawings: Sequence[Drawing],
     figures: Mapping[str, Path],

@@ -132,10 +132,14 @@ def trade_offs(grid: Grid) -> TradeOffs:
 
 def _arena(grid: Grid, cells: Cells) -> tuple[float | None, tuple[str, ...]]:
     """The largest eps at which some defense met every attack (else the largest asked for), and the attacks there."""
+    suites = {attack: set(cell.members) for (attack, *_), cell in cells.items() if cell.members}
     arenas = []
     for eps in sorted((eps for eps in grid.values("eps") if eps > 0), reverse=True):
         there = grid.where(eps=eps)
-        attacks = tuple(there.values("attack"))
+        asked = there.values("attack")
+        # A suite's worst case speaks for its members
+        covered = set().union(*(suites[attack] for attack in asked if attack in suites))
+        attacks = tuple(attack for attack in asked if attack not in covered)
         arenas.append((eps, attacks))
         if any(_worst(cells, c, eps, attacks) for c in there.columns() if c[0] != UNDEFENDED):
             return eps, attacks

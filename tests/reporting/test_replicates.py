@@ -116,11 +116,12 @@ def test_each_threat_has_a_summary_of_its_own_seeds(seeded: Grid) -> None:
     both = Grid(seeded.rows + make.make_replicates(seeds=(0, 1), threat="adaptive").rows)
     names = [part.name for part in chapters(both)]
     assert names == [
+        *("seed 0 · gray_box and adaptive", "seed 1 · gray_box and adaptive"),
         *("gray_box · mean of 3 seeds", "gray_box · seed 0", "gray_box · seed 1", "gray_box · seed 2"),
         *("adaptive · mean of 2 seeds", "adaptive · seed 0", "adaptive · seed 1"),
     ]
     mixed = Grid(seeded.rows + make.make_grid(threat="adaptive").rows)
-    assert [part.name for part in chapters(mixed)][4:] == ["adaptive · seed 0"]
+    assert [part.name for part in chapters(mixed)][5:] == ["adaptive · seed 0"]
 
 
 def test_a_place_with_fewer_seeds_says_so_and_averages_those_there_are(seeded: Grid) -> None:

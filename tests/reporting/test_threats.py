@@ -1,0 +1,68 @@
+"""What a defense keeps when the attacker knows it, beside what it keeps when not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from src.evaluation.grid import Grid
+from src.reporting.document import chapters
+from src.reporting.facets import facets
+from src.reporting.report import write_report
+from src.reporting.threats import SideBySide, side_by_side
+from tests.reporting import reporting_factories as make
+
+ATTACKED = {"gray_box": {"none": 0.1, "vqvae": 0.7, "binarize": 0.8}, "adaptive": {"none": 0.1, "vqvae": 0.04}}
+
+
+def rows(threats=("gray_box", "adaptive"), seeds=(0,)):
+    for threat in threats:
+        for seed in seeds:
+            for defense, noise in (("none", None), ("vqvae", 0.5), ("binarize", None)):
+                for eps in (0.0, 0.3):
+                    accuracy = 0.98 if not eps else ATTACKED[threat].get(defense)
+                    where = make.coordinates("pgd", eps, defense=defense, noise=noise, threat=threat, seed=seed)
+                    made = make.row(make.cell(where, accuracy or 0))
+                    yield made if accuracy else replace(made, cell=None)
+
+
+@pytest.fixture
+def grid() -> Grid:
+    return Grid(tuple(rows()))
+
+
+def test_a_row_for_each_threat_and_one_without_attack(grid):
+    (beside,) = side_by_side(facets(grid))
+    (table,) = beside.tables
+    labels = [label for label, _ in table.rows]
+    assert labels == ["0", "0.3 gray_box", "0.3 adaptive"]
+    shown = {label: [entry.text for entry in entries] for label, entries in table.rows}
+    assert shown["0.3 gray_box"] == ["10.0", "70.0", "80.0"]
+    assert shown["0.3 adaptive"] == ["10.0", "4.0", "—"]
+
+
+def test_the_fall_is_said_first(grid):
+    parts = chapters(grid)
+    assert isinstance(parts[0], SideBySide)
+    (said,) = parts[0].sentences
+    assert "vqvae 0.5 falls from 70.0 to 4.0 %" in said
+    assert "binarize" not in said, "it was not tried under both"
+
+
+def test_one_threat_has_no_side(grid):
+    assert side_by_side(facets(grid.where(threat="adaptive"))) == []
+
+
+def test_seeds_are_not_mixed():
+    found = side_by_side(facets(Grid(tuple(rows(seeds=(0, 1))))))
+    assert [each.facets[0].seed for each in found] == [0, 1]
+    assert len({each.suffix for each in found}) == 2
+
+
+def test_it_is_in_every_form_of_the_report(grid, tmp_path: Path):
+    report = write_report(grid, [], tmp_path)
+    assert (tmp_path / "figures" / "accuracy-pgd-threats.png").is_file()
+    for name in ("grid.md", "index.html"):
+        text = (tmp_path / name).read_text()
+        assert "falls from 70.0 to 4.0" in text and "0.3 adaptive" in text
+    assert report.sentences[0].startswith("gray_box and adaptive: From gray_box to adaptive")
