@@ -86,7 +86,7 @@ class Evaluator:
         Raises:
             UserError: something failed, or there is no such device.
         """
-        _trainer(self.accelerator, [])
+        trainer_on(self.accelerator, [])
         if spec.members:
             for member in spec.members.values():
                 self.rehearse(member)
@@ -148,7 +148,7 @@ class Evaluator:
         """Run ``Trainer.test``; returns the module with what it saw, the means that it logged, and what there is to
         say of the attacker."""
         where = spec.coordinates
-        trainer = _trainer(self.accelerator, list(self.callbacks))
+        trainer = trainer_on(self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
         batch_size = self.batch_size or BATCH_SIZE[device.type]
@@ -207,11 +207,11 @@ def _outcomes(spec: CellSpec, right: Tensor, origin: Cell | None) -> str:
 @contextmanager
 def _evaluating() -> Iterator[None]:
     """Full precision, and a random stream of its own."""
-    with torch.random.fork_rng(), _full_precision():
+    with torch.random.fork_rng(), full_precision():
         yield
 
 
-def _trainer(accelerator: str, callbacks: list[Callback]) -> Trainer:
+def trainer_on(accelerator: str, callbacks: list[Callback]) -> Trainer:
     """A trainer that keeps gradients possible and neither logs nor writes nor talks.
 
     Raises:
@@ -232,7 +232,7 @@ def _trainer(accelerator: str, callbacks: list[Callback]) -> Trainer:
         raise UserError(f"accelerator {accelerator}: {' '.join(str(error).split())}") from error
 
 
-def _full_precision() -> AbstractContextManager[None]:
+def full_precision() -> AbstractContextManager[None]:
     """Convolutions in float32 on GPUs too, which would round their inputs to TensorFloat-32: a gradient's sign is a
     matter of its last digits."""
     cudnn = torch.backends.cudnn

@@ -102,10 +102,10 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     data = bench.data(config.data)
     protocol = Protocol(**plain(config.protocol))
     weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
-    provenance = _trained_on(data, bench.provenance(weights, remedy), weights, remedy)
+    provenance = trained_on(data, bench.provenance(weights, remedy), weights, remedy)
     threat, purifier = plain(config.threat), plain(config.defense.purifier)
     uses_noise = bool(config.defense.uses_noise)
-    defense_identity = _identified(purifier, data, bench)
+    defense_identity = identified(purifier, data, bench)
     identity: dict[str, Any] = {
         "schema": SCHEMA,
         "data": {
@@ -133,7 +133,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
             protocol=protocol.name,
             seed=seed,
         ),
-        identity=_numbers_as_floats(identity),
+        identity=numbers_as_floats(identity),
         protocol=protocol,
         knows_defense=bool(config.threat.knows_defense),
         load_data=lambda: bench.test_set(data, limit),
@@ -155,7 +155,7 @@ def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, 
         spec = replace(spec, coordinates=coordinates, members=members if coordinates.eps else {})
     else:
         arguments = {name: value for name, value in attack.items() if name not in SAID_OF_AN_ATTACK}
-        identity = _identified(arguments, data, bench)
+        identity = identified(arguments, data, bench)
         spec = replace(
             spec,
             coordinates=coordinates,
@@ -163,7 +163,7 @@ def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, 
             family=attack.get("family", ""),
             efforts=dict(spec.efforts) | {"attack": _efforts(attack, arguments)},
         )
-    identity = _numbers_as_floats(identity) if coordinates.eps else NOTHING
+    identity = numbers_as_floats(identity) if coordinates.eps else NOTHING
     return replace(spec, identity=dict(spec.identity) | {"attack": identity})
 
 
@@ -204,7 +204,7 @@ def _limit(limit: Any) -> int | None:
     return limit
 
 
-def _trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str) -> Provenance:
+def trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str) -> Provenance:
     """``found``, if it was trained on ``data``."""
     if found.data_fingerprint != data.fingerprint or found.image_shape != list(data.image_shape):
         raise UserError(
@@ -214,27 +214,27 @@ def _trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: st
     return found
 
 
-def _identified(component: Any, data: ImageDataModule, bench: Bench) -> Any:
+def identified(component: Any, data: ImageDataModule, bench: Bench) -> Any:
     """A component's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what it
     computes does not depend on where its weights lie, but on what they are."""
     if isinstance(component, list):
-        return [_identified(each, data, bench) for each in component]
+        return [identified(each, data, bench) for each in component]
     if not isinstance(component, dict):
         return component
-    identity = {name: _identified(value, data, bench) for name, value in component.items() if name != "remedy"}
+    identity = {name: identified(value, data, bench) for name, value in component.items() if name != "remedy"}
     if "checkpoint" in component:
         path, remedy = Path(component["checkpoint"]), component.get("remedy", "python -m src.train")
-        found = _trained_on(data, bench.provenance(path, remedy), path, remedy)
+        found = trained_on(data, bench.provenance(path, remedy), path, remedy)
         if found.noise is not None and "noise" in component and found.noise != component["noise"]:
             raise UserError(f"{path} was trained with noise {found.noise:g}, not {component['noise']}: {remedy}")
         identity["checkpoint"] = found.weights
     return identity
 
 
-def _numbers_as_floats(value: Any) -> Any:
+def numbers_as_floats(value: Any) -> Any:
     """0 and 0.0 are one number to a user and two to JSON, and so to a hash."""
     if isinstance(value, dict):
-        return {name: _numbers_as_floats(each) for name, each in value.items()}
+        return {name: numbers_as_floats(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_numbers_as_floats(each) for each in value]
+        return [numbers_as_floats(each) for each in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

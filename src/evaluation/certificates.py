@@ -1,0 +1,219 @@
+"""Certificates on disk: a CSV with a row an image, and beside it what they were computed with."""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from src.errors import UserError
+from src.evaluation.cell import content_key
+from src.evaluation.smoothing import ABSTAIN
+from src.files import locked, write_text
+
+log = logging.getLogger(__name__)
+
+#: Part of every identity. Raise it when a change of code changes what a stored certificate means.
+SCHEMA = 1
+
+#: Columns of the CSV, a contract with users' scripts.
+COLUMNS = ("index", "label", "predicted", "radius", "correct", "count", "n", "n0", "seconds")
+
+
+@dataclass(frozen=True, order=True)
+class CertifiedImage:
+    """The certificate of one test image."""
+
+    index: int  #: in the test set's canonical order
+    label: int
+    predicted: int  #: the smoothed classifier's class; ABSTAIN (-1) where the samples did not tell
+    radius: float  #: L2, in pixel units; 0 where it abstained
+    count: int  #: of the n samples, those of the class that the first n0 had chosen
+    n: int
+    n0: int
+    seconds: float
+
+    @property
+    def correct(self) -> bool:
+        return self.predicted == self.label
+
+    def holds_at(self, radius: float) -> bool:
+        """Whether the image is certified to be classified correctly within this L2 radius."""
+        return self.correct and self.radius >= radius
+
+    def columns(self) -> dict[str, Any]:
+        """The row of the CSV, by :data:`COLUMNS`."""
+        values = asdict(self) | {"correct": int(self.correct), "seconds": round(self.seconds, 3)}
+        return {name: values[name] for name in COLUMNS}
+
+    @classmethod
+    def from_columns(cls, row: Mapping[str, str]) -> "CertifiedImage":
+        """Read a row and check that it is consistent.
+
+        Raises:
+            ValueError: a column is missing or no number, or columns contradict each other.
+        """
+        try:
+            read = cls(**{field.name: field.type(row[field.name]) for field in fields(cls)})  # type: ignore[operator]
+            stated = int(row["correct"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a row: {error!r}") from error
+        abstained = read.predicted == ABSTAIN
+        if stated != read.correct or abstained != (read.radius == 0) or not 0 <= read.count <= read.n:
+            raise ValueError("its columns contradict each other")
+        return read
+
+
+@dataclass(frozen=True)
+class Certification:
+    """What a set of certificates was computed with.
+
+    ``identity`` is all that a certificate depends on besides the image, as plain JSON types: data, weights of the
+    classifier and the denoiser, σ, n0, n, alpha, seed. Its hash is part of the name of the file.
+    """
+
+    data: str
+    denoiser: str | None  #: name of the denoiser's configuration; None for the bare classifier
+    noise: float | None  #: σ of the denoiser's training noise
+    sigma: float  #: σ of the smoothing, in pixel units
+    n0: int
+    n: int
+    alpha: float
+    seed: int
+    identity: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return content_key(self.identity)
+
+    @property
+    def label(self) -> str:
+        """``vqvae 0.5``, or ``none``."""
+        return "none" if self.denoiser is None else f"{self.denoiser} {self.noise:g}"
+
+    @property
+    def name(self) -> str:
+        """``mnist-vqvae0.5-sigma0.5-1a2b3c4d``: the name of the files without their endings."""
+        return f"{self.data}-{self.label.replace(' ', '')}-sigma{self.sigma:g}-{self.key[:8]}"
+
+
+class CertificateFile:
+    """The certificates of one smoothed classifier. Safe for many processes: the files are whole at any time, and of
+    several processes that want one image one computes it.
+
+    Args:
+        folder: usually ``outputs/certified``; made when the first certificate is stored.
+        certification: what they are computed with.
+    """
+
+    def __init__(self, folder: Path, certification: Certification) -> None:
+        self.certification = certification
+        self.path = Path(folder) / f"{certification.name}.csv"
+        self.description = self.path.with_suffix(".json")
+
+    @classmethod
+    def load(cls, description: Path) -> "CertificateFile":
+        """The file beside its ``description``, the JSON.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            stored = json.loads(description.read_text(encoding="utf-8"))
+            names = [field.name for field in fields(Certification)]
+            found = cls(description.parent, Certification(**{name: stored[name] for name in names}))
+            consistent = stored["key"] == found.certification.key and found.description.name == description.name
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            raise UserError(f"{description} is damaged ({error!r}); move it and its CSV away") from error
+        if not consistent:
+            raise UserError(f"{description} is damaged: it describes other certificates; move it and its CSV away")
+        return found
+
+    def rows(self) -> dict[int, CertifiedImage]:
+        """The stored certificates by the index of their image. A row that is damaged is named in a warning and counts
+        as none, so that it is computed again."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for line, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+            try:
+                image = CertifiedImage.from_columns(row)
+                if (image.n, image.n0) != (self.certification.n, self.certification.n0):
+                    raise ValueError("it is of another number of samples")
+                found[image.index] = image
+            except ValueError as error:
+                log.warning("%s, line %d is damaged (%s) and will be computed again", self.path, line, error)
+        return found
+
+    def add(self, image: CertifiedImage) -> None:
+        """Store a certificate: the CSV is written again, atomically, in the order of the images.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        with locked(self.path):
+            if not self.description.exists():
+                described = {"schema": SCHEMA, "key": self.certification.key} | asdict(self.certification)
+                write_text(self.description, json.dumps(described, indent=1) + "\n")
+            write_text(self.path, _to_csv(self.rows() | {image.index: image}))
+
+    def complete(self, wanted: Sequence[int], compute: Callable[[int], CertifiedImage]) -> Iterator[CertifiedImage]:
+        """Compute and store what is missing of the images ``wanted``, one after the other; yields each that this
+        process has computed.
+
+        Images that other processes are working on are left to them. At the end this one waits for those, and computes
+        itself what they did not finish.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        for wait in (False, True):
+            stored = self.rows().keys()
+            for index in wanted:
+                if index not in stored:
+                    with self._claim(index, wait) as ours:
+                        image = compute(index) if ours else None
+                        if image is not None:
+                            self.add(image)
+                    if image is not None:
+                        yield image
+
+    @contextmanager
+    def _claim(self, index: int, wait: bool) -> Iterator[bool]:
+        """Hold the right to compute an image; yields whether it is ours to compute: nobody else holds it, or, if we
+        ``wait``, holds it any more, and it is not stored. The system releases the claim of a process that dies."""
+        path = self.path.parent / f".{self.path.stem}.{index}.claim"
+        lock = FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            log.info("waiting for another process to certify image %d", index)
+            lock.acquire()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path.parent}: {error.strerror or error}") from error
+        try:
+            yield index not in self.rows()
+            # Whoever gets hold of a claim that is gone finds the image stored.
+            path.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def _to_csv(rows: Mapping[int, CertifiedImage]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[index].columns() for index in sorted(rows))
+    return text.getvalue()

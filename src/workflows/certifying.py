@@ -1,0 +1,210 @@
+"""From a certification's configuration to certificates of test images."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from src.defended import DefendedClassifier
+from src.defenses import Identity
+from src.errors import UserError
+from src.evaluation import TestSet
+from src.evaluation.certificates import SCHEMA, CertificateFile, Certification, CertifiedImage
+from src.evaluation.evaluate import BATCH_SIZE, full_precision, trainer_on
+from src.evaluation.smoothing import certify, image_stream
+from src.workflows.cells import Bench, bench_for, identified, numbers_as_floats, trained_on
+from src.workflows.configured import number, plain, seed_of
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two lines where there is no terminal to draw a progress bar on.
+EVERY = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be certified, and how to get at its parts."""
+
+    certification: Certification
+    test: TestSet
+    indices: Sequence[int]  #: of the test images
+    load_base: Callable[[], nn.Module]  #: the function that is smoothed: images (N, C, H, W) -> logits
+
+
+def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
+    """What ``conf/certify.yaml`` and the command line ask for, checked; computes nothing.
+
+    Raises:
+        UserError: a value out of range, a checkpoint that is missing, damaged, of other data or another noise.
+    """
+    sigma = number(
+        config,
+        "sigma",
+        math.ulp(0.0),
+        10,
+        "a σ of smoothing noise in pixel units: above 0, at most 10; noise unless given",
+    )
+    noise = number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
+    alpha = number(config, "alpha", math.ulp(0.0), math.nextafter(1, 0), "a probability between 0 and 1")
+    n0 = _whole(config, "n0", 1, "a number of samples: at least 1")
+    n = _whole(config, "n", n0, f"a number of samples: at least n0={n0}")
+    denoise, seed = _switch(config, "denoise"), seed_of(config)
+    data = bench.data(config.data)
+    test = bench.test_set(data, None)
+    weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
+    provenance = trained_on(data, bench.provenance(weights, remedy), weights, remedy)
+    if denoise and config.model.noise is None:
+        raise UserError(f"model={config.model.name} is no denoiser: it was not trained on noise; try model=vqvae")
+    purifier = plain(config.denoiser) if denoise else None
+    denoiser = identified(purifier, data, bench)
+    identity: dict[str, Any] = {
+        "schema": SCHEMA,
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "classifier": provenance.weights,
+        "denoiser": numbers_as_floats(denoiser),
+        "sigma": sigma,
+        "n0": n0,
+        "n": n,
+        "alpha": alpha,
+        "seed": seed,
+    }
+    certification = Certification(
+        data=data.name,
+        denoiser=config.model.name if denoise else None,
+        noise=noise if denoise else None,
+        sigma=sigma,
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        seed=seed,
+        identity=identity,
+    )
+
+    def load_base() -> nn.Module:
+        classifier = bench.classifier(weights, provenance, remedy)
+        return DefendedClassifier(classifier, bench.defense(repr(denoiser), purifier) if denoise else Identity())
+
+    return Plan(certification, test, _chosen(config, len(test.labels)), load_base)
+
+
+def certify_from_config(config: DictConfig) -> CertificateFile:
+    """Certify what the configuration asks for and is not stored, and tell of it."""
+    bench = bench_for(config)
+    plan = plan_from_config(config, bench)
+    device = trainer_on(bench.accelerator, []).strategy.root_device
+    base = plan.load_base().to(device).to(memory_format=torch.channels_last)
+    file = CertificateFile(Path(config.paths.outputs) / "certified", plan.certification)
+    compute = _image_certifier(plan, base, device, bench.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"]))
+    about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
+    stored = len(_stored(file, plan.indices))
+    log.info("%s: %d test images, %d of them stored -> %s", about, len(plan.indices), stored, file.path)
+    with _progress(file, plan.indices) as tell, full_precision():
+        for _ in file.complete(plan.indices, compute):
+            tell()
+    return file
+
+
+def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:
+    """The certificate of a test image by its index."""
+    asked = plan.certification
+
+    def compute(index: int) -> CertifiedImage:
+        begin = time.perf_counter()
+        found = certify(
+            base,
+            plan.test.images[index].to(device),
+            asked.sigma,
+            n0=asked.n0,
+            n=asked.n,
+            alpha=asked.alpha,
+            batch=batch,
+            generator=image_stream(asked.seed, index, device),
+        )
+        seconds, label = time.perf_counter() - begin, int(plan.test.labels[index])
+        return CertifiedImage(index, label, found.predicted, found.radius, found.count, found.n, asked.n0, seconds)
+
+    return compute
+
+
+def _stored(file: CertificateFile, indices: Sequence[int]) -> list[CertifiedImage]:
+    """Those of the images that are certified, by whichever process."""
+    rows = file.rows()
+    return [rows[index] for index in indices if index in rows]
+
+
+@contextmanager
+def _progress(file: CertificateFile, indices: Sequence[int]) -> Iterator[Callable[[], None]]:
+    """A function to be called after every image: it moves a bar where stderr is a terminal, and logs a line every now
+    and then where it is none."""
+    sigma, total, drawn = file.certification.sigma, len(indices), sys.stderr.isatty()
+    before, begin = len(_stored(file, indices)), time.monotonic()
+    last = -math.inf
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not drawn)
+    task = bar.add_task("certifying", total=total, completed=before)
+
+    def tell() -> None:
+        nonlocal last
+        done, now = _stored(file, indices), time.monotonic()
+        words = f"certified at radius 0: {_share(done, 0.0)}, at {sigma:g}: {_share(done, sigma)}"
+        bar.update(task, completed=len(done), description=words)
+        if not drawn and now - last >= EVERY:
+            left = (now - begin) / (len(done) - before) * (total - len(done))
+            log.info("[%d/%d, %s left] %s", len(done), total, duration(left), words)
+            last = now
+
+    with bar:
+        yield tell
+
+
+def _share(images: Sequence[CertifiedImage], radius: float) -> str:
+    return f"{sum(image.holds_at(radius) for image in images) / len(images):.1%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for the eye: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _chosen(config: DictConfig, size: int) -> range:
+    """Which of a test set's images are asked for: ``images`` of them, every ``skip``-th, from the first on."""
+    images = None if config.images is None else _whole(config, "images", 1, "a number of images: at least 1, or null")
+    skip = None if config.skip is None else _whole(config, "skip", 1, "a step: at least 1, or null")
+    step = skip or max(1, size // (images or size))
+    chosen = range(0, size, step)[:images]
+    if images is not None and len(chosen) < images:
+        every = f" with skip={skip}" if skip else ""
+        raise UserError(f"images={images} is out of range: the test set has {len(chosen)}{every}, or null for all")
+    return chosen
+
+
+def _whole(config: DictConfig, name: str, low: int, what: str) -> int:
+    """A top-level whole number of the configuration, checked.
+
+    Raises:
+        UserError: it is none, or below ``low``.
+    """
+    value = config[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise UserError(f"{name}={value} is not {what}")
+    return value
+
+
+def _switch(config: DictConfig, name: str) -> bool:
+    if not isinstance(config[name], bool):
+        raise UserError(f"{name}={config[name]} is neither true nor false")
+    return bool(config[name])
