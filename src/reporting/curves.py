@@ -1,7 +1,7 @@
-"""Figures of lines: accuracy against eps, clean against attacked accuracy, training losses."""
+"""Figures of lines: accuracy against eps, clean against attacked accuracy, certified accuracy, training losses."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
+from src.reporting.certified import CertifiedPart, CertifiedSet
 from src.reporting.colours import FIXED, INK, column_styles, shades
 from src.reporting.facets import Column, Facet
 from src.reporting.labels import column_label, number, unmathed
@@ -101,6 +102,38 @@ def tradeoff_scatter(facet: Facet, found: TradeOffs, title: str) -> Figure:
     return figure
 
 
+def certified_curves(part: CertifiedPart, title: str) -> Figure:
+    """Certified accuracy against the L2 radius: a colour a σ, dashes without a denoiser, bands 95 % Wilson intervals;
+    crosses are published."""
+    figure, axes = _canvas(title, 8.6, 4.3, 3.45)
+    tones = shades([each.certification.sigma for each in part.sets])
+    for i, each in enumerate(part.sets):
+        colour, style = tones[each.certification.sigma], _certified_line(each, part.sets[:i])
+        radii, rates = zip(*each.curve(), strict=True)
+        low, middle, high = (100 * np.array([getattr(r, name) for r in rates]) for name in ("low", "fraction", "high"))
+        down = ((*radii, radii[-1]), (*middle, 0))
+        axes.step(*down, where="pre", color=colour, ls=style, lw=1.7, label=unmathed(each.label))
+        axes.fill_between(radii, low, high, step="pre", color=colour, alpha=0.16, lw=0)
+    for theirs in part.published:
+        shown = [(radius, share) for radius, share in theirs.percents.items() if share]
+        label = f"σ {number(theirs.sigma)} · published"
+        axes.plot(*zip(*shown, strict=True), color=tones[theirs.sigma], marker="x", ls="none", ms=6, label=label)
+    _percentages(axes)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("L2 radius (pixel units)")
+    axes.set_ylabel("certified accuracy")
+    _legend(figure, axes, dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))
+    return figure
+
+
+def _certified_line(each: CertifiedSet, before: Sequence[CertifiedSet]) -> Any:
+    """Dashes without a denoiser, else solid; shorter strokes for further ones of the same σ."""
+    bare, sigma = each.certification.denoiser is None, each.certification.sigma
+    places = [(other.certification.denoiser is None, other.certification.sigma) for other in before]
+    styles = ("--", (0, (2, 2)), (0, (1, 3))) if bare else ("-", "-.", ":")
+    return styles[min(places.count((bare, sigma)), 2)]
+
+
 def training_curves(records: Sequence["TrainingRecord"], title: str) -> Figure:
     """Training loss against step, one panel a kind of model; dots are the validation loss at the end of an epoch."""
     models = list(dict.fromkeys(record.model for record in records))
@@ -161,11 +194,11 @@ def _record_label(record: "TrainingRecord", among: Sequence["TrainingRecord"]) -
     return ", ".join(parts) or unmathed(record.model)
 
 
-def _canvas(title: str, width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with room for a legend on the right. Margins are set by hand: matplotlib's layout engines draw
-    everything twice."""
+def _canvas(title: str, width: float, height: float, beside: float = 2.25) -> tuple[Figure, Axes]:
+    """A figure with room for a legend on the right: ``beside`` inches left and right of the axes. Margins are set by
+    hand: matplotlib's layout engines draw everything twice."""
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0.66 / width, 0.56 / height, 1 - 2.25 / width, 1 - 1.0 / height))
+    axes = figure.add_axes((0.66 / width, 0.56 / height, 1 - beside / width, 1 - 1.0 / height))
     figure.text(0.012, 1 - 0.12 / height, unmathed(title), fontsize=11, weight="bold", color=INK, va="top")
     _style(axes)
     return figure, axes
@@ -209,14 +242,19 @@ def _name_lines(figure: Figure, axes: Axes, columns: Sequence[Column]) -> None:
     bars_of = {_label((defense, noise)): defense for defense, noise in columns if noise is not None}
     lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     shown = {label: line for label, line in lines.items() if bars_of.get(label) not in many}
-    if shown:
-        right = axes.get_position().x1 + 0.015
-        figure.legend(
-            shown.values(), shown.keys(), loc="upper left", bbox_to_anchor=(right, axes.get_position().y1 + 0.01),
-            fontsize=8.5, frameon=False, handlelength=2.2, borderaxespad=0,
-        )  # fmt: skip
+    _legend(figure, axes, shown)
     for i, (defense, noises) in enumerate(many.items()):
         _colour_bar(figure, axes, noises, f"noise of {unmathed(defense)}", list(families).index(defense), i, len(many))
+
+
+def _legend(figure: Figure, axes: Axes, lines: Mapping[str, Any]) -> None:
+    """Names beside the upper right corner of the axes."""
+    if lines:
+        right = axes.get_position().x1 + 0.015
+        figure.legend(
+            lines.values(), lines.keys(), loc="upper left", bbox_to_anchor=(right, axes.get_position().y1 + 0.01),
+            fontsize=8.5, frameon=False, handlelength=2.2, borderaxespad=0,
+        )  # fmt: skip
 
 
 def _colour_bar(

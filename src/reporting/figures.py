@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from src.reporting import curves, heatmap, mosaics
+from src.reporting.certified import CertifiedPart
 from src.reporting.document import Chapter, Part, Summary
 from src.reporting.facets import Facet
 from src.reporting.labels import number, slug
@@ -26,7 +27,7 @@ class Drawing:
     """A figure that can be drawn, and what it depends on."""
 
     name: str  #: file name
-    topic: str  #: where the page shows it: "accuracy", "trade-off", "heat map", "images" or "training"
+    topic: str  #: where the page shows it: "accuracy", "trade-off", "heat map", "images", "training", "certified"
     caption: str
     inputs: str  #: hash of what is drawn
     draw: "Callable[[], Figure | None]"
@@ -35,6 +36,17 @@ class Drawing:
 def plan(chapters: Sequence[Part], records: Sequence["TrainingRecord"]) -> list[Drawing]:
     """All figures of a grid and its training runs, those without anything to show left out."""
     return [*_grid_figures(chapters), *_training_figures(records)]
+
+
+def plan_certified(parts: Sequence[CertifiedPart]) -> list[Drawing]:
+    """A figure for each data set with certificates."""
+    drawings = []
+    for part in parts:
+        inputs = _hash([[each.label, each.certification.key, [i.columns() for i in each.images]] for each in part.sets])
+        caption = f"Certified accuracy against L2 radius · {part.data}"
+        draw = partial(curves.certified_curves, part, caption)
+        drawings.append(Drawing(f"certified{part.suffix}.png", "certified", caption, inputs, draw))
+    return drawings
 
 
 def _grid_figures(chapters: Sequence[Part]) -> Iterator[Drawing]:

@@ -77,7 +77,19 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
 def _code() -> str:
     """Hash of the code that draws, so that a changed style is seen in figures whose numbers did not change."""
     here = Path(__file__).parent
-    names = ("gallery", "curves", "heatmap", "mosaics", "colours", "labels", "rates", "replicates", "tradeoff")
+    names = (
+        "gallery",
+        "curves",
+        "certified",
+        "heatmap",
+        "mosaics",
+        "colours",
+        "labels",
+        "rates",
+        "replicates",
+        "threats",
+    )
+    names += ("tradeoff",)
     return _digest(matplotlib.__version__.encode() + b"".join((here / f"{name}.py").read_bytes() for name in names))
 
 

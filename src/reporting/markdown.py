@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.evaluation.suspicion import Finding
+from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
@@ -16,6 +17,7 @@ def to_markdown(
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
     suspicions: Sequence[Finding] = (),
+    certified: Sequence[CertifiedPart] = (),
 ) -> str:
     """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
     lines = ["# Accuracy grid", ""]
@@ -34,11 +36,25 @@ def to_markdown(
         lines += [f"## {escape(comparison.title)}", "", escape(comparison.words), "", COMPARISON_LEGEND, ""]
         for table in comparison.tables:
             lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
+    lines += [line for part in certified for line in _certified(part)]
     if figures:
-        lines += ["## Figures", ""]
-        lines += [f"![{escape(Path(name).stem)}](figures/{name})" for name in figures]
-        lines.append("")
+        lines += ["## Figures", "", *_pictures(figures), ""]
     return "\n".join(lines)
+
+
+def certified_to_markdown(parts: Sequence[CertifiedPart], figures: Mapping[str, Path]) -> str:
+    """``certified.md``: the certificates alone; figures by paths relative to the report's folder."""
+    lines = ["# Certified accuracy", "", *(line for part in parts for line in _certified(part))]
+    return "\n".join([*lines, *_pictures(figures), ""])
+
+
+def _certified(part: CertifiedPart) -> list[str]:
+    words = [line for sentence in part.sentences for line in (escape(sentence), "")]
+    return [f"## {escape(part.title)}", "", *words, CERTIFIED_LEGEND, "", table_to_markdown(part.table), ""]
+
+
+def _pictures(figures: Mapping[str, Path]) -> list[str]:
+    return [f"![{escape(Path(name).stem)}](figures/{name})" for name in figures]
 
 
 def table_to_markdown(table: Table) -> str:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Finding
+from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.colours import HEAT, heat
 from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.facets import DIMENSIONS
@@ -27,6 +28,7 @@ def to_html(
     drawings: Sequence[Drawing],
     figures: Mapping[str, Path],
     suspicions: Sequence[Finding] = (),
+    certified: Sequence[CertifiedPart] = (),
 ) -> str:
     """The page. Everything that comes from the grid is escaped; figures are embedded.
 
@@ -34,6 +36,7 @@ def to_html(
         drawings: what the figures are, in the order in which they are shown.
         figures: their files by name; a drawing without a file is left out.
         suspicions: reasons not to believe the grid.
+        certified: the certificates of each data set, if there are any.
     """
     pictures: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
@@ -51,6 +54,8 @@ def to_html(
         headline=sentences[0],
         chapters=chapters,
         comparisons=comparisons,
+        certified=certified,
+        certified_legend=CERTIFIED_LEGEND,
         pictures=pictures,
         suspicions=suspicion_sentences(suspicions),
         suspicions_title=TITLE,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Finding
 from src.files import write_text
+from src.reporting.certified import CertifiedSet, certified_parts
 from src.reporting.document import all_sentences, chapters, comparisons
-from src.reporting.figures import plan
-from src.reporting.gallery import render
-from src.reporting.markdown import to_markdown
+from src.reporting.figures import plan, plan_certified
+from src.reporting.gallery import render, save
+from src.reporting.markdown import certified_to_markdown, to_markdown
 from src.reporting.page import to_html
 from src.reporting.suspicions import suspicions_to_json
 
@@ -36,6 +37,7 @@ def write_report(
     folder: Path,
     compare_published: bool = False,
     suspicions: Sequence[Finding] = (),
+    certified: Sequence[CertifiedSet] = (),
 ) -> Report:
     """Write ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json`` and ``figures/*.png``. Nothing is computed but
     what is shown.
@@ -48,20 +50,40 @@ def write_report(
         folder: usually ``outputs/report``; made if need be.
         compare_published: put the report's own numbers beside ours.
         suspicions: reasons not to believe the grid.
+        certified: certificates on the grid's data sets; without any, nothing is said of them.
 
     Raises:
         UserError: the folder cannot be written.
     """
     parts = chapters(grid)
     beside = comparisons(grid) if compare_published else []
-    drawings = plan(parts, records)
+    proven = certified_parts(certified)
+    drawings = [*plan(parts, records), *plan_certified(proven)]
     figures = render(drawings, folder / "figures")
     texts = {
         folder / "grid.csv": grid.to_csv(),
-        folder / "grid.md": to_markdown(parts, beside, figures, suspicions),
-        folder / "index.html": to_html(grid, parts, beside, drawings, figures, suspicions),
+        folder / "grid.md": to_markdown(parts, beside, figures, suspicions, proven),
+        folder / "index.html": to_html(grid, parts, beside, drawings, figures, suspicions, proven),
         folder / "findings.json": suspicions_to_json(suspicions),
     }
     for path, text in texts.items():
         write_text(path, text)
     return Report(folder, (*texts, *figures.values()), tuple(all_sentences(parts)))
+
+
+def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:
+    """Write ``certified.md`` and ``figures/certified*.png`` of certificates alone, for a folder without a report of
+    their data; what else lies there is left as it is.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    parts = certified_parts(sets)
+    figures = {}
+    for drawing in plan_certified(parts):
+        figure, figures[drawing.name] = drawing.draw(), folder / "figures" / drawing.name
+        assert figure is not None
+        save(figure, figures[drawing.name])
+    path = folder / "certified.md"
+    write_text(path, certified_to_markdown(parts, figures))
+    return Report(folder, (path, *figures.values()), tuple(sentence for part in parts for sentence in part.sentences))

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Finding
+from src.reporting.certified import CERTIFIED_LEGEND, CertifiedSet, certified_parts
 from src.reporting.colours import heat
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.labels import MISSING
@@ -59,6 +60,17 @@ def print_comparison(grid: Grid, console: Console) -> None:
             _print_table(console, table)
         console.print()
         _say(console, [comparison.words])
+
+
+def print_certified(sets: Sequence[CertifiedSet], console: Console) -> None:
+    """Print a table of certified accuracies for each data set, then what it says in words."""
+    for part in certified_parts(sets):
+        console.print()
+        _say(console, [part.title], style="bold")
+        _say(console, [CERTIFIED_LEGEND], style="dim")
+        _print_table(console, part.table)
+        console.print()
+        _say(console, part.sentences)
 
 
 def _say(console: Console, sentences: Iterable[str], style: str = "") -> None:

@@ -22,9 +22,14 @@ from src.errors import UserError
 from src.evaluation import TestSet
 from src.evaluation.certificates import SCHEMA, CertificateFile, Certification, CertifiedImage
 from src.evaluation.evaluate import BATCH_SIZE, full_precision, trainer_on
+from src.evaluation.grid import latest_sweep
 from src.evaluation.smoothing import certify, image_stream
+from src.reporting.certified import load_certified
+from src.reporting.report import write_certified
+from src.reporting.terminal import print_certified
 from src.workflows.cells import Bench, bench_for, identified, numbers_as_floats, trained_on
 from src.workflows.configured import number, plain, seed_of
+from src.workflows.sweeping import refresh
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +103,18 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     return Plan(certification, test, _chosen(config, len(test.labels)), load_base)
 
 
-def certify_from_config(config: DictConfig) -> CertificateFile:
+def certify_from_config(config: DictConfig) -> None:
     """Certify what the configuration asks for and is not stored, and tell of it."""
     bench = bench_for(config)
     plan = plan_from_config(config, bench)
+    _tell(_complete(plan, bench), Path(config.paths.outputs))
+
+
+def _complete(plan: Plan, bench: Bench) -> CertificateFile:
+    """Compute and store the certificates that are missing."""
     device = trainer_on(bench.accelerator, []).strategy.root_device
     base = plan.load_base().to(device).to(memory_format=torch.channels_last)
-    file = CertificateFile(Path(config.paths.outputs) / "certified", plan.certification)
+    file = CertificateFile(bench.outputs / "certified", plan.certification)
     compute = _image_certifier(plan, base, device, bench.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"]))
     about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
     stored = len(_stored(file, plan.indices))
@@ -113,6 +123,25 @@ def certify_from_config(config: DictConfig) -> CertificateFile:
         for _ in file.complete(plan.indices, compute):
             tell()
     return file
+
+
+def _tell(file: CertificateFile, outputs: Path) -> None:
+    """Bring the report up to date, print these certificates."""
+    sets = [each for each in load_certified(file.path.parent) if _data(each.certification) == _data(file.certification)]
+    mine = next(each for each in sets if each.certification.key == file.certification.key)
+    sweep = latest_sweep(outputs / "sweeps")
+    made = refresh(outputs, sweep) if sweep else None
+    report = outputs / "report"
+    if made and any(_data(each.certification) == _data(file.certification) for each in made.certified):
+        page = report / "index.html"
+    else:  # there is no sweep, or the newest is one of other data
+        page = write_certified(sets, report).paths[0]
+    print_certified([mine], Console())
+    log.info("report, beside others: %s", page)
+
+
+def _data(certification: Certification) -> Any:
+    return certification.identity["data"]
 
 
 def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:

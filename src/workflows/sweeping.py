@@ -17,11 +17,12 @@ from rich.console import Console
 from src.errors import UserError
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
 from src.evaluation.grid import latest_sweep, next_number
-from src.evaluation.suspicion import Probing, probes
+from src.evaluation.suspicion import Finding, Probing, probes
 from src.files import write_text
 from src.models.record import TrainingRecord
-from src.reporting.report import write_report
-from src.reporting.terminal import print_comparison, print_findings, print_grid
+from src.reporting.certified import CertifiedSet, load_certified, of_grid
+from src.reporting.report import Report, write_report
+from src.reporting.terminal import print_certified, print_comparison, print_findings, print_grid
 from src.reporting.wandb_runs import WandbSettings, log_cell, log_failure, log_grid
 from src.workflows.cells import bench_for, cell_spec
 from src.workflows.composing import is_plain_value
@@ -242,22 +243,50 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     folder = folder or latest_sweep(outputs / "sweeps")
     if folder is None:
         raise UserError(f"no sweep under {outputs / 'sweeps'}; run one with: python -m src.sweep -m")
-    request = Request.load(folder)
-    compared = request.compare_published if compare_published is None else compare_published
-    grid = request.grid(CellStore(outputs / "cells"))
-    suspicions = request.findings(CellStore(outputs / "cells"))
-    records = _training_records(outputs / "checkpoints", grid)
-    written = write_report(grid, records, outputs / "report", compared, suspicions)
-    console = Console()
+    made = refresh(outputs, folder, compare_published)
+    grid, console = made.grid, Console()
     print_grid(grid, console)
-    print_findings(suspicions, console)
-    if compared:
+    print_findings(made.suspicions, console)
+    if made.compared:
         print_comparison(grid, console)
+    print_certified(made.certified, console)
     if config.logger.cells:
-        figures = [path for path in written.paths if path.suffix == ".png"]
+        figures = [path for path in made.written.paths if path.suffix == ".png"]
         _log_to_wandb(grid, figures, build(config.logger.cells))
     log.info("report: %s", outputs / "report" / "index.html")
     return grid
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """A report as it was just written."""
+
+    grid: Grid
+    compared: bool  #: whether the published numbers stand beside it
+    certified: list[CertifiedSet]  #: the certificates in it
+    suspicions: list[Finding]  #: reasons not to believe the grid
+    written: Report
+
+
+def refresh(outputs: Path, folder: Path, compare_published: bool | None = None) -> Refreshed:
+    """Write the report of a sweep's stored cells, and of the certificates on its data, without telling anybody.
+
+    Args:
+        outputs: where cells, certificates and checkpoints lie, and where the report goes.
+        folder: the sweep's.
+        compare_published: as for :func:`report`.
+
+    Raises:
+        UserError: there is no sweep in ``folder``, or the report cannot be written.
+    """
+    request = Request.load(folder)
+    compared = request.compare_published if compare_published is None else compare_published
+    store = CellStore(outputs / "cells")
+    grid, suspicions = request.grid(store), request.findings(store)
+    certified = of_grid(load_certified(outputs / "certified"), grid)
+    records = _training_records(outputs / "checkpoints", grid)
+    written = write_report(grid, records, outputs / "report", compared, suspicions, certified)
+    return Refreshed(grid, compared, certified, suspicions, written)
 
 
 def collect(config: DictConfig, folder: Path) -> None:
