@@ -73,9 +73,9 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
         examples = {"examples": _mosaic(cell.examples)} if cell.examples else {}
         run.log(_numbers(cell) | examples)
 
-    def planned() -> _Plan:
+    def planned() -> RunPlan:
         environment = {f"environment/{name}": value for name, value in cell.environment.items()}
-        return _Plan(
+        return RunPlan(
             content={"coordinates": asdict(coordinates), "key": cell.key},
             name=_name(coordinates),
             job_type="cell",
@@ -83,7 +83,7 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
             config=_config(coordinates, cell.identity) | environment | {"n": cell.n, "key": cell.key},
         )
 
-    return _log_run(str(coordinates), planned, fill, settings)
+    return log_run(str(coordinates), planned, fill, settings)
 
 
 def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -> bool:
@@ -101,8 +101,8 @@ def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -
     """
     reason = f"{type(error).__name__}: {error}"
 
-    def planned() -> _Plan:
-        return _Plan(
+    def planned() -> RunPlan:
+        return RunPlan(
             content={"coordinates": asdict(spec.coordinates), "key": spec.key, "failure": reason},
             name=_name(spec.coordinates),
             job_type="cell",
@@ -111,7 +111,7 @@ def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -
             exit_code=1,
         )
 
-    return _log_run(str(spec.coordinates), planned, lambda run: None, settings)
+    return log_run(str(spec.coordinates), planned, lambda run: None, settings)
 
 
 def log_grid(grid: Grid, figures: list[Path], settings: WandbSettings) -> bool:
@@ -131,16 +131,16 @@ def log_grid(grid: Grid, figures: list[Path], settings: WandbSettings) -> bool:
 
     def fill(run: "Run") -> None:
         curves = [curve for facet in facets(grid) for curve in _curves(facet)] if len(grid) else []
-        with _environment_kept(WANDB_DATA_DIR=str(_wandb_folder(settings))):
+        with environment_kept(WANDB_DATA_DIR=str(wandb_folder(settings))):
             run.log({"grid": _table(grid)} | _charts(curves))
         _log_lines(run, curves)
-        if pictures := _images(figures):
+        if pictures := images_of(figures):
             run.log(pictures)
         run.summary.update(_summary(grid, curves))
 
-    def planned() -> _Plan:
+    def planned() -> RunPlan:
         first = next((row for row in grid if row.cell), next(iter(grid), None))
-        return _Plan(
+        return RunPlan(
             content={"grid": grid.to_csv()},
             name=f"grid of {len(grid)} cells",
             job_type="grid",
@@ -148,7 +148,7 @@ def log_grid(grid: Grid, figures: list[Path], settings: WandbSettings) -> bool:
             config=_shared_config(grid),
         )
 
-    return _log_run("the grid", planned, fill, settings)
+    return log_run("the grid", planned, fill, settings)
 
 
 def resolve_mode(requested: str | None = None, environment: Mapping[str, str] | None = None) -> str:
@@ -189,7 +189,7 @@ def _netrc_file(environment: Mapping[str, str]) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class RunPlan:
     """What a run is called and where it belongs; ``content`` is what tells it from other runs."""
 
     content: Mapping[str, Any]
@@ -200,8 +200,8 @@ class _Plan:
     exit_code: int = 0  #: what the run is finished with; W&B shows any other as failed
 
 
-def _log_run(
-    subject: str, planned: Callable[[], _Plan], fill: Callable[["Run"], None], settings: WandbSettings
+def log_run(
+    subject: str, planned: Callable[[], RunPlan], fill: Callable[["Run"], None], settings: WandbSettings
 ) -> bool:
     """Write a run unless it lies there already. The border at which W&B's failures end."""
     try:
@@ -211,7 +211,7 @@ def _log_run(
         # Run ids are unique within a project, so another project gets its own copy.
         where = {"project": settings.project, "entity": settings.entity}
         run_id = content_key(dict(plan.content) | where)[:16]
-        folder = _wandb_folder(settings)
+        folder = wandb_folder(settings)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / f".{run_id}.lock"):
             if any((run / COMPLETE).exists() for run in folder.glob(f"*run-*-{run_id}*")):
@@ -235,9 +235,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _run(run_id: str, plan: _Plan, settings: WandbSettings) -> Iterator["Run"]:
+def _run(run_id: str, plan: RunPlan, settings: WandbSettings) -> Iterator["Run"]:
     """A run that is finished in any case: one left open would swallow what is logged next."""
-    with _environment_kept():
+    with environment_kept():
         run = _started(run_id, plan, settings)
         folder = None if run.disabled else Path(run.dir).parent
         exit_code = 1
@@ -250,7 +250,7 @@ def _run(run_id: str, plan: _Plan, settings: WandbSettings) -> Iterator["Run"]:
             (folder / COMPLETE).touch()
 
 
-def _started(run_id: str, plan: _Plan, settings: WandbSettings) -> "Run":
+def _started(run_id: str, plan: RunPlan, settings: WandbSettings) -> "Run":
     """Start a run; one that cannot start online starts offline, to be uploaded later."""
     mode = resolve_mode(settings.mode)
     place = (settings.entity, settings.project)
@@ -264,7 +264,7 @@ def _started(run_id: str, plan: _Plan, settings: WandbSettings) -> "Run":
             return _init(run_id, plan, settings, mode if named else None)
         except Exception as error:
             _unreachable.add(place)
-            advice = f"logging offline, upload with: wandb sync {_wandb_folder(settings)}"
+            advice = f"logging offline, upload with: wandb sync {wandb_folder(settings)}"
             log.warning("W&B is not reached (%s); %s", _in_a_line(error), advice)
         run_id += "-offline"  # the attempt still holds the other id
     return _init(run_id, plan, settings, "offline")
@@ -278,7 +278,7 @@ def _require_key() -> None:
         raise RuntimeError("no API key is configured, see: wandb login")
 
 
-def _init(run_id: str, plan: _Plan, settings: WandbSettings, mode: str | None) -> "Run":
+def _init(run_id: str, plan: RunPlan, settings: WandbSettings, mode: str | None) -> "Run":
     """``wandb.init`` without console capture, git, code and system metrics, and without touching ``wandb.run``."""
     import wandb
 
@@ -295,7 +295,7 @@ def _init(run_id: str, plan: _Plan, settings: WandbSettings, mode: str | None) -
         config=plan.config,
         mode=mode,  # type: ignore[arg-type]  # a wrong one is W&B's to refuse
         settings=wandb.Settings(
-            root_dir=str(_wandb_folder(settings).parent),
+            root_dir=str(wandb_folder(settings).parent),
             use_dot_wandb=False,
             reinit="create_new",
             silent=True,
@@ -313,7 +313,7 @@ def _init(run_id: str, plan: _Plan, settings: WandbSettings, mode: str | None) -
 
 
 @contextmanager
-def _environment_kept(**temporary: str) -> Iterator[None]:
+def environment_kept(**temporary: str) -> Iterator[None]:
     """Set variables that the user has not set, and leave the environment as it was.
 
     W&B leaves the socket of its service behind in ``WANDB_SERVICE``, where a job submitted to another machine would
@@ -337,7 +337,7 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def _wandb_folder(settings: WandbSettings) -> Path:
+def wandb_folder(settings: WandbSettings) -> Path:
     return Path(settings.folder).absolute() / "wandb"
 
 
@@ -416,10 +416,10 @@ class _Curve:
     @property
     def metric(self) -> str:
         """``ifgsm/vqvae_0_25``. W&B takes dots for nesting, and its queries know no blanks."""
-        return "/".join(_identifier(part) for part in (self.attack, self.label))
+        return "/".join(identifier(part) for part in (self.attack, self.label))
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
@@ -448,7 +448,7 @@ def _charts(curves: list[_Curve]) -> dict[str, Any]:
     charts = {}
     for attack in dict.fromkeys(curve.attack for curve in curves):
         lines = [curve for curve in curves if curve.attack == attack]
-        charts[f"curves/{_identifier(attack)}"] = wandb.plot.line_series(
+        charts[f"curves/{identifier(attack)}"] = wandb.plot.line_series(
             xs=[[eps for eps, _ in line.points] for line in lines],
             ys=[[accuracy for _, accuracy in line.points] for line in lines],
             keys=[line.label for line in lines],
@@ -468,11 +468,11 @@ def _log_lines(run: "Run", curves: list[_Curve]) -> None:
         run.log({"eps": eps} | here)
 
 
-def _images(figures: list[Path]) -> dict[str, Any]:
+def images_of(figures: list[Path]) -> dict[str, Any]:
     import wandb
 
     found = [Path(figure) for figure in figures if Path(figure).is_file()]
-    return {f"figures/{_identifier(figure.stem)}": wandb.Image(str(figure)) for figure in found}
+    return {f"figures/{identifier(figure.stem)}": wandb.Image(str(figure)) for figure in found}
 
 
 def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float]:
@@ -483,5 +483,5 @@ def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float]:
         numbers |= {"best_accuracy": max(accuracies), "worst_accuracy": min(accuracies)}
     for label in dict.fromkeys(curve.label for curve in curves):
         worst = min(accuracy for curve in curves if curve.label == label for _, accuracy in curve.points)
-        numbers[f"worst/{_identifier(label)}"] = worst
+        numbers[f"worst/{identifier(label)}"] = worst
     return numbers

@@ -27,8 +27,9 @@ from src.evaluation.smoothing import certify, image_stream
 from src.reporting.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
+from src.reporting.wandb_certified import log_certified
 from src.workflows.cells import Bench, bench_for, identified, numbers_as_floats, trained_on
-from src.workflows.configured import number, plain, seed_of
+from src.workflows.configured import build, number, plain, seed_of
 from src.workflows.sweeping import refresh
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def certify_from_config(config: DictConfig) -> None:
     """Certify what the configuration asks for and is not stored, and tell of it."""
     bench = bench_for(config)
     plan = plan_from_config(config, bench)
-    _tell(_complete(plan, bench), Path(config.paths.outputs))
+    _tell(config, _complete(plan, bench), Path(config.paths.outputs))
 
 
 def _complete(plan: Plan, bench: Bench) -> CertificateFile:
@@ -125,19 +126,22 @@ def _complete(plan: Plan, bench: Bench) -> CertificateFile:
     return file
 
 
-def _tell(file: CertificateFile, outputs: Path) -> None:
-    """Bring the report up to date, print these certificates."""
+def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
+    """Bring the report up to date, print and log these certificates."""
     sets = [each for each in load_certified(file.path.parent) if _data(each.certification) == _data(file.certification)]
     mine = next(each for each in sets if each.certification.key == file.certification.key)
     sweep = latest_sweep(outputs / "sweeps")
     made = refresh(outputs, sweep) if sweep else None
     report = outputs / "report"
     if made and any(_data(each.certification) == _data(file.certification) for each in made.certified):
-        page = report / "index.html"
+        page, paths = report / "index.html", made.written.paths
     else:  # there is no sweep, or the newest is one of other data
-        page = write_certified(sets, report).paths[0]
+        page, paths = report / "certified.md", write_certified(sets, report).paths
     print_certified([mine], Console())
     log.info("report, beside others: %s", page)
+    if config.logger.cells:
+        figures = [path for path in paths if path.stem.startswith("certified") and path.suffix == ".png"]
+        log_certified(mine, figures, build(config.logger.cells))
 
 
 def _data(certification: Certification) -> Any:
