@@ -1,9 +1,22 @@
-"""Gradient attacks as plain functions: ``f(model, x, y, *, eps, ...) -> x_adv``, all bounded in L-infinity.
+"""Attacks as plain functions: ``f(model, x, y, *, eps, ...) -> x_adv``, all bounded in L-infinity.
 
 They know nothing of defenses: attacking a defended classifier is handing one in as ``model``.
 """
 
 from src.attacks.budget import check_adversarial
 from src.attacks.gradient import fgsm, ifgsm, input_gradient, mifgsm, pgd
+from src.attacks.library import from_torchattacks
+from src.attacks.noise import uniform
+from src.attacks.threshold import threshold_crossing
 
-__all__ = ["check_adversarial", "fgsm", "ifgsm", "input_gradient", "mifgsm", "pgd"]
+__all__ = [
+    "check_adversarial",
+    "fgsm",
+    "from_torchattacks",
+    "ifgsm",
+    "input_gradient",
+    "mifgsm",
+    "pgd",
+    "threshold_crossing",
+    "uniform",
+]

@@ -1,7 +1,8 @@
 """The networks: the classifier under protection and the noise-augmented VQ-VAE, both LightningModules."""
 
 from src.models.classifier import Classifier
+from src.models.loading import load_classifier
 from src.models.quantizer import EMAQuantizer, Quantized
 from src.models.vqvae import VQVAE
 
-__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized"]
+__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized", "load_classifier"]

@@ -43,6 +43,7 @@ def register_resolvers() -> None:
     """Make the interpolations that our YAML files use known to OmegaConf. Safe to call again."""
     OmegaConf.register_new_resolver("plain", plain_number, replace=True)
     OmegaConf.register_new_resolver("replicate", replicate_suffix, replace=True)
+    OmegaConf.register_new_resolver("other_seed", other_seed, replace=True)
 
 
 def plain_number(value: object) -> str:
@@ -56,6 +57,11 @@ def plain_number(value: object) -> str:
 def replicate_suffix(seed: object) -> str:
     """Seed 0 is the reference and has plain file names; other seeds lie beside it."""
     return "" if str(seed) in ("0", "None") else f"-seed{seed}"
+
+
+def other_seed(seed: int) -> int:
+    """The seed of the network that stands in for the one of ``seed`` where an attacker cannot look into it."""
+    return seed + 1
 
 
 def run(command: Callable[[], object]) -> None:

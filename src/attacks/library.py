@@ -1,0 +1,201 @@
+"""Attacks of the library torchattacks (Kim, arXiv:2010.01950), called as ours are.
+
+It has AutoAttack and its parts (Croce & Hein, arXiv:2003.01690; Andriushchenko et al., arXiv:1912.00049) and some
+thirty others. The adapter keeps from the rest of the program what the library does besides attacking: it reseeds
+global random streams, sets the mode of the model, fills gradients of its parameters, overwrites its logits.
+"""
+
+import difflib
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.attacks.budget import ROUNDING, check_adversarial, check_budget, project
+from src.attacks.margin import Best, margin
+from src.attacks.verdict import may_stop
+from src.errors import UserError
+
+INSTALL = "pip install --editable '.[attacks]' --constraint constraints.txt"
+
+
+def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, attack: str, **options: Any) -> Tensor:
+    """The attack ``torchattacks.<attack>(model, eps=eps, **options)`` on ``x``.
+
+    ``seed`` and ``n_classes``, where the attack has them, need not be given: the one is drawn from torch's stream, so
+    that runs can be repeated and replicates differ, the other is the width of the model's output.
+
+    Where the model's verdict counts (:func:`src.attacks.verdict.may_stop`) the attack works as the library has it:
+    images that are wrong from the start, and those it fails on, come back as they were, and most attacks leave an
+    image in peace once it is fooled. Where the verdict does not count, APGD, Square and those within AutoAttack go on
+    to the end on every image, and the image with the largest margin is taken.
+
+    Args:
+        model, x, y, eps: as in :mod:`src.attacks.gradient`. The mode of the model and its parameters' ``requires_grad``
+            and ``grad`` are left as they are.
+        attack: name of a class of torchattacks that is bounded in L∞, such as "APGD", "Square" or "AutoAttack".
+        options: its other arguments, under the names they have there.
+
+    Returns:
+        Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+
+    Raises:
+        UserError: torchattacks is not installed, it has no such attack, the attack has no ``eps`` or no such option, or
+            its loss needs more classes than the model has.
+        ValueError: arguments out of range, or the attack overspent its budget.
+    """
+    check_budget(x, y, eps)
+    if eps == 0 or len(x) == 0:
+        return x
+    make = _find(attack)
+    parameters = inspect.signature(make).parameters
+    _check_options(attack, parameters, options)
+    with _private_randomness() as seed, _frozen(model), torch.enable_grad():
+        door = _Door(model, x.device)
+        classes = door(x[:1]).shape[1]
+        found = {"seed": seed, "n_classes": classes}
+        known = {name: value for name, value in found.items() if name in parameters}
+        built = make(door, eps=eps, **(known | options))
+        _check_classes(attack, built, classes)
+        run = built if may_stop(model, x) else _Relentless(built)
+        x_adv = run(x.clone(), y.clone())  # clones: some attacks write into what they are given
+    return _without_rounding(x_adv.detach().to(x), x, eps)
+
+
+def _find(attack: str) -> Callable[..., Any]:
+    """The class of this name."""
+    try:
+        import torchattacks
+    except ImportError as error:
+        raise UserError(f"attack {attack} is torchattacks', which is not installed: {INSTALL}") from error
+    names = {name.lower(): name for name in torchattacks.__all__}
+    if attack not in names.values():
+        close = difflib.get_close_matches(attack.lower(), names, n=3, cutoff=0.3) or sorted(names)
+        raise UserError(f"torchattacks has no attack {attack}; it has {', '.join(names[each] for each in close)}")
+    return getattr(torchattacks, attack)
+
+
+def _check_options(attack: str, parameters: Any, options: dict[str, Any]) -> None:
+    if "eps" not in parameters:
+        raise UserError(f"torchattacks.{attack} has no eps: it does not keep to an L∞ budget")
+    possible = [name for name in parameters if name not in ("model", "eps")]
+    unknown = [name for name in options if name not in possible]
+    if unknown:
+        raise UserError(f"torchattacks.{attack} has no option {', '.join(unknown)}; it has {', '.join(possible)}")
+
+
+def _check_classes(attack: str, built: Any, classes: int) -> None:
+    """Refuse what would end in an IndexError: the DLR loss divides by the distance of the highest to the third logit,
+    the targeted one by that to the third and fourth (arXiv:2003.01690, equations 6 and 7)."""
+    for part in _parts(built):
+        needed = 4 if hasattr(part, "dlr_loss_targeted") else 3 if getattr(part, "loss", None) == "dlr" else 2
+        if classes < needed:
+            raise UserError(f"torchattacks.{attack} needs {needed} classes for its loss; the model has {classes}")
+
+
+def _parts(built: Any) -> list[Any]:
+    """The attacks that ``built`` runs one after the other: itself, unless it is an ensemble."""
+    return getattr(getattr(built, "_autoattack", built), "attacks", [built])
+
+
+class _Door(nn.Module):
+    """All that the library gets to see of a model."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        # The library works on the device of the first parameter, and complains on stdout if there is none
+        self.device = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.training = False
+
+    def train(self, mode: bool = True) -> "_Door":
+        """Leave the model in the mode it is in: the library would put it into ``eval()``."""
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.model(x)
+        if logits.ndim != 2 or len(logits) != len(x):
+            raise ValueError(f"the model must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
+        return logits.clone()  # Square writes into them, and they may be a view of the images
+
+
+class _Relentless:
+    """A library's attack that does not rest on an image that it believes to have fooled.
+
+    Of what the parts of an ensemble find for an image, that with the largest margin is taken, instead of showing each
+    part what the others failed on. APGD keeps the highest loss it has seen, Square goes on to its last query; other
+    attacks run as they are.
+    """
+
+    def __init__(self, built: Any) -> None:
+        self.parts = _parts(built)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        best = Best(x)
+        for part in self.parts:
+            for x_adv in self._tries(part, x, y):
+                with torch.no_grad():
+                    best.offer(x_adv, margin(part.model, x_adv, y))
+        return best.images
+
+    @staticmethod
+    def _tries(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        import torchattacks
+
+        if isinstance(part, torchattacks.APGD):
+            yield part.perturb(x, y, best_loss=True)[1]
+        elif isinstance(part, torchattacks.Square):
+            part.init_hyperparam(x)
+            within = part.margin_and_loss
+            # It stops at a margin of 0, and chooses by the loss
+            part.margin_and_loss = lambda x, y: (torch.ones(len(x), device=x.device), within(x, y)[1])
+            for _ in range(part.n_restarts):
+                yield part.attack_single_run(x, y)[1]
+        else:
+            yield part(x, y)
+
+
+@contextmanager
+def _private_randomness() -> Iterator[int]:
+    """Random streams for the library alone; yields the seed they begin with.
+
+    The library reseeds torch's global stream with a number that is the same for every batch, and draws from NumPy's.
+    Outside, torch's stream moves on by one draw, the seed, and the others not at all.
+    """
+    seed = int(torch.randint(2**31 - 1, ()))
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield seed
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No gradients for the parameters of ``model``: FAB and others call ``backward()``, which would add to them."""
+    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
+
+
+def _without_rounding(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+    """``x_adv`` within the budget, if nothing but float rounding keeps it out; else the error that says by how much."""
+    inside = project(x_adv, x, eps)
+    only_rounding = bool((inside - x_adv).abs().amax() <= ROUNDING)  # false for NaN
+    return check_adversarial(inside if only_rounding else x_adv, x, eps)
