@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.attacks.budget import check_adversarial, check_budget, project
+from src.attacks.margin import Best, margin
 from src.attacks.verdict import fooled, may_stop
 
 
@@ -156,7 +157,7 @@ def pgd(
         rel_step: step size divided by eps; 2.5/steps if None, so that any point of the ball can be reached
             from any start (Madry et al.'s choice for CIFAR-10).
         random_start: begin at a uniform point of the ball instead of at ``x``.
-        restarts: runs, ≥ 1, of which each image keeps the one with the highest loss under ``model``.
+        restarts: runs, ≥ 1, of which each image keeps the one with the largest margin under ``model``.
         generator: source of the random starts; torch's global one if None.
 
     Returns:
@@ -194,9 +195,11 @@ def _random_start(x: Tensor, eps: float, generator: torch.Generator | None) -> T
 
 @torch.no_grad()
 def _harder(model: nn.Module, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """For each image, the one of ``a`` and ``b`` with the higher loss."""
-    losses = [F.cross_entropy(model(each), y, reduction="none") for each in (a, b)]
-    return torch.where((losses[1] > losses[0]).view(-1, 1, 1, 1), b, a)
+    """For each image, the one of ``a`` and ``b`` with the larger margin."""
+    best = Best(a)
+    for each in (a, b):
+        best.offer(each, margin(model, each, y))
+    return best.images
 
 
 def _ascend_until_fooled(

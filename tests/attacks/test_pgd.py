@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from src.attacks import pgd
+from src.attacks.margin import margin
 from src.attacks.verdict import fooled, may_stop
 
 
@@ -37,11 +37,6 @@ def attack(model: nn.Module, x: Tensor, y: Tensor, **arguments) -> Tensor:
     return pgd(model, x, y, eps=EPS, generator=torch.Generator().manual_seed(1), **arguments)
 
 
-def losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        return F.cross_entropy(model(x), y, reduction="none")
-
-
 def test_a_bare_model_is_attacked_to_the_last_step(small_net, images, labels):
     assert not may_stop(small_net, images) and not may_stop(Final(small_net, final=False), images)
     unfinished = Final(small_net, final=False)
@@ -70,12 +65,12 @@ def test_restarts_go_on_with_the_images_that_are_left(small_net, images, labels)
     assert (~fooled(small_net, x_adv, labels)).sum() <= left
 
 
-def test_restarts_keep_the_highest_loss_of_each_image(small_net, images, labels):
+def test_restarts_keep_the_largest_margin_of_each_image(small_net, images, labels):
     generator = torch.Generator().manual_seed(1)
     runs = [pgd(small_net, images, labels, eps=EPS, steps=3, generator=generator) for _ in range(3)]
-    highest = torch.stack([losses(small_net, run, labels) for run in runs]).amax(0)
+    largest = torch.stack([margin(small_net, run, labels) for run in runs]).amax(0)
     best = attack(small_net, images, labels, steps=3, restarts=3)
-    assert torch.allclose(losses(small_net, best, labels), highest, atol=1e-5)
+    assert torch.allclose(margin(small_net, best, labels), largest, atol=1e-5)
 
 
 @pytest.mark.parametrize("arguments", [{"restarts": 0}, {"restarts": 2, "random_start": False}])
