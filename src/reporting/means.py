@@ -11,9 +11,9 @@ from src.reporting.words import THREATS, THRESHOLDED, THRESHOLDING, named
 #: Said above every table of means over seeds.
 MEAN_LEGEND = (
     "Mean accuracy over the seeds in percent ± its sample standard deviation from seed to seed; in brackets half the "
-    "width of one seed's 95 % Wilson interval, averaged over the seeds. The first is what another training run would "
-    "change, the second what other test images would. Bold: the highest mean of its row, and those whose ± overlaps "
-    f"with its; only where no seed is missing. {MISSING} is a place that is computed for no seed."
+    "width of one seed's 95 % Wilson interval, averaged over the seeds. The first is what another seed of training and "
+    "attack changes, the second what other test images would. Bold: the highest mean of its row, and those whose ± "
+    f"overlaps with its; only where no seed is missing. {MISSING} is a place that is computed for no seed."
 )
 
 
