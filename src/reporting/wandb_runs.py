@@ -348,7 +348,8 @@ def _name(coordinates: Coordinates) -> str:
 
 def _group(coordinates: Coordinates, identity: Mapping[str, Any]) -> str:
     """The same for all cells of one data set, protocol and classifier, in whichever sweep they were computed."""
-    weights = identity.get("classifier")
+    classifier = identity.get("classifier")
+    weights = classifier.get("weights") if isinstance(classifier, Mapping) else classifier
     short = [weights[:8]] if isinstance(weights, str) and weights else []
     return "-".join([coordinates.data, coordinates.protocol, *short])
 

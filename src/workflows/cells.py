@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from src.evaluation.adversary import AdversarialStore
 from src.evaluation.cell import NOTHING, SCHEMA
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
+from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
 from src.workflows.configured import build, data_from_config, number, plain, seed_of
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Bench:
     _tests: dict[tuple[str, int | None], TestSet] = field(default_factory=dict)
     _provenances: dict[tuple[Path, int], Provenance] = field(default_factory=dict)
     _classifiers: dict[str, nn.Module] = field(default_factory=dict)
+    _own_classifiers: dict[tuple[str, str], OwnClassifier] = field(default_factory=dict)
     _last_defense: tuple[str, nn.Module] | None = None
 
     @cached_property
@@ -82,6 +85,13 @@ class Bench:
             self._classifiers = {provenance.weights: load_module(Classifier, path, remedy)[0]}
         return self._classifiers[provenance.weights]
 
+    def own_classifier(self, name: str, data: ImageDataModule) -> OwnClassifier:
+        """A user's own classifier, built once for each data set."""
+        key = (name, data.fingerprint)
+        if key not in self._own_classifiers:
+            self._own_classifiers[key] = build_own(name, data.image_shape, data.num_classes)
+        return self._own_classifiers[key]
+
     def defense(self, identity: str, purifier: Any) -> nn.Module:
         """The purifier of this identity, built of plain types: a configuration might have changed since it was read."""
         if self._last_defense is None or self._last_defense[0] != identity:
@@ -101,8 +111,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     seed, limit = seed_of(config), _limit(config.limit)
     data = bench.data(config.data)
     protocol = Protocol(**plain(config.protocol))
-    weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
-    provenance = trained_on(data, bench.provenance(weights, remedy), weights, remedy)
+    classifier, load_classifier = _classifier(plain(config.classifier), data, bench)
     threat, purifier = plain(config.threat), plain(config.defense.purifier)
     uses_noise = bool(config.defense.uses_noise)
     defense_identity = identified(purifier, data, bench)
@@ -113,7 +122,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
             "fingerprint": data.fingerprint,
             "n": len(bench.test_set(data, limit).labels),
         },
-        "classifier": provenance.weights,
+        "classifier": classifier,
         "attack": NOTHING,
         "eps": eps,
         "threat": threat["view"] if eps else NOTHING,
@@ -137,7 +146,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         protocol=protocol,
         knows_defense=bool(config.threat.knows_defense),
         load_data=lambda: bench.test_set(data, limit),
-        load_classifier=lambda: bench.classifier(weights, provenance, remedy),
+        load_classifier=load_classifier,
         load_defense=lambda: bench.defense(repr(defense_identity), purifier),
         attack=nothing,
         threat=build(config.threat.view),
@@ -204,7 +213,8 @@ def _limit(limit: Any) -> int | None:
     return limit
 
 
-def trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str) -> Provenance:
+        "classifier": classifier,
+        "attack": NOTHING,
     """``found``, if it was trained on ``data``."""
     if found.data_fingerprint != data.fingerprint or found.image_shape != list(data.image_shape):
         raise UserError(

@@ -23,6 +23,56 @@ class Blur(nn.Module):
         return nn.functional.avg_pool2d(x, 3, stride=1, padding=1)
 
 
+class Normalize(nn.Module):
+    """What a classifier wants of its images, as its first layer."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def linear_classifier() -> nn.Module:
+    """Somebody's classifier, whose weights are drawn from OWN_SEED."""
+    torch.manual_seed(int(os.environ.get("OWN_SEED", "1")))
+    return nn.Sequential(Normalize(0.1307, 0.3081), nn.Flatten(), nn.Linear(784, 10))
+
+
+def the_same_by_another_name() -> nn.Module:
+    return linear_classifier()
+
+
+def drawn_classifier() -> nn.Module:
+    """Leaves its weights to chance."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+def five_classes() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 5))
+
+
+def no_module() -> dict[str, int]:
+    return {}
+
+
+def in_need(n: int) -> nn.Module:
+    return nn.Linear(n, n)
+
+
+class InPlace(nn.Module):
+    """Spoils its caller's images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sub_(0.1).flatten(1)[:, :10]
+
+
+#: A module instead of a factory, and one without weights.
+POOLED = nn.Sequential(nn.Flatten(), nn.AvgPool1d(78))
+
+
 class Broken(nn.Module):
     """Works on clean images and on a single one, and fails on a batch with grey values that no 8-bit image has."""
 

@@ -100,6 +100,37 @@ def test_single_cell(refuse, arguments, said):
 
 
 @pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("nowhere.at_all:factory", ["cannot import nowhere.at_all", "PYTHONPATH"]),
+        ("tests.workflows.components:nothing", ["tests.workflows.components has no nothing"]),
+        ("tests.workflows.components:no_module", ["dict", "nn.Module"]),
+        ("tests.workflows.components:Blur.nothing", ["has no Blur.nothing"]),
+        ("tests.workflows.components:in_need", ["called without arguments", "'n'"]),
+        ("tests.workflows.components:five_classes", ["(2, 5)", "(2, 10)"]),
+        ("tests.workflows.components:Blur", ["into (2, 1, 28, 28)", "(2, 10)"]),
+        ("tests.workflows.components:Broken", ["fails on images (2, 1, 28, 28)", "this defense is broken"]),
+        ("tests.workflows.components:InPlace", ["in place"]),
+        ("tests.workflows.components.InPlace", ["package.module:factory", "checkpoint"]),
+        ("nowhere.ckpt", ["no checkpoint nowhere.ckpt", "model.checkpoint=nowhere.ckpt"]),
+        ("null", ["package.module:factory"]),
+    ],
+)
+def test_a_classifier_that_is_none(refuse, trained, asked, said):
+    cells = set((trained / "cells").glob("*"))
+    for arguments in ((), SWEEP):
+        message = refuse("sweep", *arguments, f"classifier={asked}")
+        assert all(each in message for each in said), message
+    assert set((trained / "cells").glob("*")) == cells
+
+
+def test_two_classifiers_in_one_grid(refuse):
+    both = "classifier=" + ",".join(f"tests.workflows.components:{name}" for name in ("POOLED", "linear_classifier"))
+    message = refuse("sweep", *SWEEP, both)
+    assert all(each in message for each in ("one place of the grid", "linear_classifier", "separately")), message
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), ["model", "classifier", "vqvae"]),

@@ -1,0 +1,130 @@
+"""Which classifier a sweep protects: a checkpoint of ours, or anyone's module by the name of what makes it."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.errors import UserError
+from src.models.checkpoint import weights_fingerprint
+
+
+@dataclass(frozen=True)
+class OwnClassifier:
+    """A user's own classifier x → logits, frozen, in eval mode, on the CPU.
+
+    A cell knows it by the name of its factory and the fingerprint of its parameters and buffers, because two modules
+    of equal weights may compute different things. One without parameters and buffers is known by its name alone. A
+    change of code that leaves both as they are goes unnoticed: give the factory another name.
+    """
+
+    name: str  #: such as ``package.module:factory``
+    module: nn.Module
+    weights: str | None  #: fingerprint; None without parameters and buffers
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What stands for it in the identity of a cell."""
+        return {"factory": self.name, "weights": self.weights}
+
+
+def is_factory(asked: Any) -> bool:
+    """Whether ``classifier=`` asks for ``package.module:factory``, and not for a checkpoint."""
+    module, colon, attribute = asked.partition(":") if isinstance(asked, str) else ("", "", "")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
+
+
+def checkpoint_of(asked: Any, data: str) -> tuple[Path, str]:
+    """The checkpoint that ``classifier=`` asks for, and the command that makes it.
+
+    Args:
+        asked: the mapping of ``conf/sweep.yaml``, or a path alone.
+        data: name of the data set.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(asked, dict):
+        return Path(asked["checkpoint"]), asked["remedy"]
+    if isinstance(asked, str) and (asked.endswith(".ckpt") or Path(asked).is_file()):
+        return Path(asked), f"python -m src.train model=classifier data={data} model.checkpoint={asked}"
+    raise UserError(f"classifier={asked} is neither package.module:factory nor a checkpoint (a file, .ckpt)")
+
+
+def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnClassifier:
+    """Build a user's own classifier, and take two images through it.
+
+    Module and factory run under a fixed seed: weights that they draw are the same in every process, and so are cells.
+
+    Args:
+        name: ``package.module:factory``, importable; the factory is called without arguments and returns a module
+            x (N, C, H, W) in [0, 1] → logits (N, K), or is such a module itself.
+        image_shape: (C, H, W).
+        num_classes: K.
+
+    Raises:
+        UserError: it cannot be imported or called, or is no such module.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = _imported(name)
+        try:
+            module = found() if callable(found) and not isinstance(found, nn.Module) else found
+        except Exception as error:
+            raise UserError(f"classifier={name} failed when called without arguments: {_in_a_line(error)}") from error
+        if not isinstance(module, nn.Module):
+            raise UserError(f"classifier={name} gives {type(module).__name__}, not an nn.Module x -> logits")
+        module = module.cpu().eval().requires_grad_(False)
+        _try_out(name, module, image_shape, num_classes)
+    return OwnClassifier(name, module, _fingerprint(name, module))
+
+
+def _imported(name: str) -> Any:
+    """What stands in a module under this name."""
+    path, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(path)
+    except Exception as error:
+        raise UserError(
+            f"classifier={name}: cannot import {path} from the current folder or PYTHONPATH: {_in_a_line(error)}"
+        ) from error
+    try:
+        return attrgetter(attribute)(module)
+    except AttributeError as error:
+        raise UserError(f"classifier={name}: {path} has no {attribute}") from error
+
+
+def _fingerprint(name: str, module: nn.Module) -> str | None:
+    """Of the ``state_dict`` and of buffers that are no part of it; None if there is nothing."""
+    state = dict(module.named_buffers()) | module.state_dict()
+    if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise UserError(
+            f"classifier={name}: {odd[0]} in its state_dict is no tensor, so its weights have no fingerprint"
+        )
+    return weights_fingerprint(state) if state else None
+
+
+def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_classes: int) -> None:
+    """Take two grey images through the module: one would not tell a module that loses the batch."""
+    images = torch.full((2, *image_shape), 0.5)
+    try:
+        with torch.no_grad():
+            logits = module(images)
+    except Exception as error:
+        raise UserError(f"classifier={name} fails on images {tuple(images.shape)}: {_in_a_line(error)}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(
+            f"classifier={name} turned images {tuple(images.shape)} into {what}, not into logits (2, {num_classes})"
+        )
+    if (images != 0.5).any():
+        raise UserError(f"classifier={name} changes its input in place; let it work on a copy")
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
