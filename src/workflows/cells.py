@@ -213,8 +213,17 @@ def _limit(limit: Any) -> int | None:
     return limit
 
 
-        "classifier": classifier,
-        "attack": NOTHING,
+def _classifier(asked: Any, data: ImageDataModule, bench: Bench) -> tuple[Any, Callable[[], nn.Module]]:
+    """Identity and loader of the classifier that ``classifier=`` asks for."""
+    if is_factory(asked):
+        own = bench.own_classifier(asked, data)
+        return own.identity, lambda: own.module
+    path, remedy = checkpoint_of(asked, data.name)
+    provenance = trained_on(data, bench.provenance(path, remedy), path, remedy)
+    return provenance.weights, lambda: bench.classifier(path, provenance, remedy)
+
+
+def trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str) -> Provenance:
     """``found``, if it was trained on ``data``."""
     if found.data_fingerprint != data.fingerprint or found.image_shape != list(data.image_shape):
         raise UserError(

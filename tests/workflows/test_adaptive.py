@@ -16,7 +16,7 @@ SWEEP = (
 
 def without_others(repo_conf) -> list[str]:
     lines = (repo_conf / "attack" / "worst.yaml").read_text().splitlines()
-    names = [line.split("@members.")[1] for line in lines if "@members." in line and line.startswith("  - ")]
+    names = [line.split("@members.")[1].split()[0] for line in lines if "@members." in line and line.startswith("  - ")]
     return [f"~attack.members.{name}" for name in names if name not in KEPT]
 
 
