@@ -140,7 +140,7 @@ class CertificateFile:
         as none, so that it is computed again."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         found = {}
         for line, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):

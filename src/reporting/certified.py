@@ -86,6 +86,12 @@ class CertifiedSet:
         """The largest certified radius of a correctly classified image; 0 if there is none."""
         return float(self._radii[-1]) if len(self._radii) else 0.0
 
+    @property
+    def limit(self) -> float:
+        """The largest radius that the number of samples allows: that of an image whose samples are all of one class."""
+        asked = self.certification
+        return certified_radius(asked.n, asked.n, asked.sigma, asked.alpha)
+
     def curve(self) -> list[tuple[float, Rate]]:
         """(radius, certified accuracy): the accuracy at a radius holds back to the radius before it."""
         radii = spread([0.0, *np.unique(self._radii).tolist()], DRAWN)
@@ -256,10 +262,9 @@ def _comparison(sigma: float, sets: Sequence[CertifiedSet]) -> str:
 
 
 def _limits(sets: Sequence[CertifiedSet]) -> str:
-    """The largest radius that the number of samples allows, for each σ and number."""
+    """The largest possible radius for each σ and number of samples."""
     reached = {}
     for each in sets:
         asked = each.certification
-        most = certified_radius(asked.n, asked.n, asked.sigma, asked.alpha)
-        reached[asked.sigma, asked.n] = f"{most:.2f} (σ {number(asked.sigma)}, n {asked.n:,})"
+        reached[asked.sigma, asked.n] = f"{each.limit:.2f} (σ {number(asked.sigma)}, n {asked.n:,})"
     return listed(list(reached.values()))

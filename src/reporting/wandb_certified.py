@@ -70,8 +70,9 @@ def _config(certified: CertifiedSet) -> dict[str, Any]:
 
 
 def _numbers(certified: CertifiedSet) -> dict[str, float]:
-    """``certified/acr``, ``certified/radius_0_5``, …: W&B takes dots for nesting."""
-    radii = {identifier(f"radius {number(r)}"): certified.at(r).fraction for r in table_radii(certified.largest)}
+    """``certified/acr``, ``certified/radius_0_5``, …: W&B takes dots for nesting. Up to the largest possible radius, so
+    that runs of one σ have the same names."""
+    radii = {identifier(f"radius {number(r)}"): certified.at(r).fraction for r in table_radii(certified.limit)}
     numbers = {"acr": certified.average_radius, "abstained": certified.abstained / len(certified.images)}
     return {f"certified/{name}": value for name, value in (numbers | radii).items()}
 

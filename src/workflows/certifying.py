@@ -128,12 +128,12 @@ def _complete(plan: Plan, bench: Bench) -> CertificateFile:
 
 def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
     """Bring the report up to date, print and log these certificates."""
-    sets = [each for each in load_certified(file.path.parent) if _data(each.certification) == _data(file.certification)]
-    mine = next(each for each in sets if each.certification.key == file.certification.key)
-    sweep = latest_sweep(outputs / "sweeps")
+    sets = load_certified(file.path.parent)
+    key = file.certification.key
+    mine = next(each for each in sets if each.certification.key == key)
+    sweep, report = latest_sweep(outputs / "sweeps"), outputs / "report"
     made = refresh(outputs, sweep) if sweep else None
-    report = outputs / "report"
-    if made and any(_data(each.certification) == _data(file.certification) for each in made.certified):
+    if made and key in [each.certification.key for each in made.certified]:
         page, paths = report / "index.html", made.written.paths
     else:  # there is no sweep, or the newest is one of other data
         page, paths = report / "certified.md", write_certified(sets, report).paths
@@ -142,10 +142,6 @@ def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
     if config.logger.cells:
         figures = [path for path in paths if path.stem.startswith("certified") and path.suffix == ".png"]
         log_certified(mine, figures, build(config.logger.cells))
-
-
-def _data(certification: Certification) -> Any:
-    return certification.identity["data"]
 
 
 def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:

@@ -10,12 +10,18 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+import src.certify
 import src.report
 import src.sweep
 import src.train
 from src.workflows.command import TRACEBACK, run
 
-COMMANDS = {"train": src.train.main, "sweep": src.sweep.main, "report": src.report.main}
+COMMANDS = {
+    "train": src.train.main,
+    "sweep": src.sweep.main,
+    "report": src.report.main,
+    "certify": src.certify.main,
+}
 
 Refuse = Callable[..., str]
 
@@ -148,6 +154,41 @@ def test_train(refuse, tmp_path, arguments, said):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sigma=0",), ["sigma=0", "above 0"]),
+        (("sigma=-0.5",), ["sigma=-0.5", "above 0"]),
+        (("sigma=nan",), ["sigma=nan"]),
+        (("noise=0",), ["sigma=0", "noise unless given"]),
+        (("n=0",), ["n=0", "at least"]),
+        (("n=50",), ["n=50", "n0=100"]),
+        (("n0=0",), ["n0=0", "at least 1"]),
+        (("n=1e5",), ["n=100000.0"]),
+        (("alpha=0",), ["alpha=0", "between 0 and 1"]),
+        (("alpha=1",), ["alpha=1", "between 0 and 1"]),
+        (("images=0",), ["images=0"]),
+        (("images=121",), ["images=121", "120"]),
+        (("images=20", "skip=10"), ["images=20", "12 with skip=10"]),
+        (("skip=0",), ["skip=0"]),
+        (("denoise=perhaps",), ["denoise=perhaps"]),
+        (("batch_size=0",), ["batch_size=0"]),
+        (("seed=7",), ["classifier-seed7.ckpt", "python -m src.train model=classifier"]),
+        (("model=nonsense",), ["nonsense", "vqvae"]),
+        (("model=classifier",), ["model=classifier", "denoiser", "model=vqvae"]),
+        (("noise=0.6",), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
+        (("noise=0", "sigma=0.5", "denoiser.noise=0.25"), ["trained with noise 0, not 0.25"]),
+        (("noise=0.5", "denoiser.checkpoint=${classifier.checkpoint}"), ["does not fit VQVAE"]),
+        (("noise=0.5", "+denoiser.clamp=true"), ["VQVAEPurifier", "clamp"]),
+    ],
+)
+def test_certify(refuse, trained, arguments, said):
+    small = () if any(each.startswith("images=") for each in arguments) else ("images=10",)
+    message = refuse("certify", *small, *arguments)
+    assert all(each in message for each in said), message
+    assert not (trained / "certified").exists()
+
+
 def test_an_empty_data_folder(refuse, tmp_path):
     message = refuse("sweep", *SWEEP, root=tmp_path / "nothing")
     assert str(tmp_path / "nothing") in message
@@ -185,6 +226,11 @@ def test_a_checkpoint_of_other_data(refuse, copied, mnist):
     message = refuse("sweep", *SWEEP, outputs=copied, root=mnist.root)
     assert "was trained on mnist" in message
     assert "python -m src.train model=classifier" in message
+
+
+def test_certificates_that_cannot_be_written(refuse, copied):
+    (copied / "certified").write_text("in the way")
+    assert "cannot write" in refuse("certify", "images=1", "n=100", "denoise=false", outputs=copied)
 
 
 def test_cells_that_cannot_be_written(refuse, copied):
