@@ -93,6 +93,12 @@ class Certification:
         return content_key(self.identity)
 
     @property
+    def classifier(self) -> str:
+        """What the smoothed classifier is known by: its weights' fingerprint, or the name of a user's own factory."""
+        known = self.identity["classifier"]
+        return str(known["factory"] if isinstance(known, Mapping) else known)
+
+    @property
     def label(self) -> str:
         """``vqvae 0.5``, or ``none``."""
         return "none" if self.denoiser is None else f"{self.denoiser} {self.noise:g}"
@@ -185,12 +191,14 @@ class CertificateFile:
                             self.add(image)
                     if image is not None:
                         yield image
+        for index in wanted:  # all stored by now; a process that died may have left its claim
+            self._claim_path(index).unlink(missing_ok=True)
 
     @contextmanager
     def _claim(self, index: int, wait: bool) -> Iterator[bool]:
         """Hold the right to compute an image; yields whether it is ours to compute: nobody else holds it, or, if we
         ``wait``, holds it any more, and it is not stored. The system releases the claim of a process that dies."""
-        path = self.path.parent / f".{self.path.stem}.{index}.claim"
+        path = self._claim_path(index)
         lock = FileLock(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,6 +217,9 @@ class CertificateFile:
             path.unlink(missing_ok=True)
         finally:
             lock.release()
+
+    def _claim_path(self, index: int) -> Path:
+        return self.path.parent / f".{self.path.stem}.{index}.claim"
 
 
 def _to_csv(rows: Mapping[int, CertifiedImage]) -> str:

@@ -198,7 +198,7 @@ def _settings(asked: Certification) -> dict[str, str]:
         "n0": f"{asked.n0:,}",
         "alpha": f"{asked.alpha:g}",
         "seed": str(asked.seed),
-        "classifier": str(asked.identity["classifier"])[:8],
+        "classifier": asked.classifier if ":" in asked.classifier else asked.classifier[:8],
         "denoiser": str(denoiser.get("checkpoint"))[:8],
     }
 

@@ -43,7 +43,7 @@ def log_certified(certified: CertifiedSet, figures: Sequence[Path], settings: Wa
             content={"certified": asked.key, "images": [[image.index, image.radius] for image in certified.images]},
             name=f"certified · {certified.label}",
             job_type="certify",
-            group=f"{asked.data}-certified-{str(asked.identity['classifier'])[:8]}",
+            group=f"{asked.data}-certified-{asked.classifier[:8]}",
             config=_config(certified),
         )
 
@@ -63,7 +63,7 @@ def _config(certified: CertifiedSet) -> dict[str, Any]:
         "alpha": asked.alpha,
         "seed": asked.seed,
         "images": len(certified.images),
-        "classifier_weights": asked.identity["classifier"],
+        "classifier_weights": asked.classifier,
         "denoiser_weights": denoiser.get("checkpoint"),
         "key": asked.key,
     }

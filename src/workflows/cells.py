@@ -111,7 +111,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     seed, limit = seed_of(config), _limit(config.limit)
     data = bench.data(config.data)
     protocol = Protocol(**plain(config.protocol))
-    classifier, load_classifier = _classifier(plain(config.classifier), data, bench)
+    classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
     threat, purifier = plain(config.threat), plain(config.defense.purifier)
     uses_noise = bool(config.defense.uses_noise)
     defense_identity = identified(purifier, data, bench)
@@ -213,7 +213,7 @@ def _limit(limit: Any) -> int | None:
     return limit
 
 
-def _classifier(asked: Any, data: ImageDataModule, bench: Bench) -> tuple[Any, Callable[[], nn.Module]]:
+def classifier_of(asked: Any, data: ImageDataModule, bench: Bench) -> tuple[Any, Callable[[], nn.Module]]:
     """Identity and loader of the classifier that ``classifier=`` asks for."""
     if is_factory(asked):
         own = bench.own_classifier(asked, data)

@@ -28,7 +28,7 @@ from src.reporting.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
 from src.reporting.wandb_certified import log_certified
-from src.workflows.cells import Bench, bench_for, identified, numbers_as_floats, trained_on
+from src.workflows.cells import Bench, bench_for, classifier_of, identified, numbers_as_floats
 from src.workflows.configured import build, number, plain, seed_of
 from src.workflows.sweeping import refresh
 
@@ -68,8 +68,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     denoise, seed = _switch(config, "denoise"), seed_of(config)
     data = bench.data(config.data)
     test = bench.test_set(data, None)
-    weights, remedy = Path(config.classifier.checkpoint), config.classifier.remedy
-    provenance = trained_on(data, bench.provenance(weights, remedy), weights, remedy)
+    classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
     if denoise and config.model.noise is None:
         raise UserError(f"model={config.model.name} is no denoiser: it was not trained on noise; try model=vqvae")
     purifier = plain(config.denoiser) if denoise else None
@@ -77,7 +76,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     identity: dict[str, Any] = {
         "schema": SCHEMA,
         "data": {"name": data.name, "fingerprint": data.fingerprint},
-        "classifier": provenance.weights,
+        "classifier": classifier,
         "denoiser": numbers_as_floats(denoiser),
         "sigma": sigma,
         "n0": n0,
@@ -98,8 +97,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     )
 
     def load_base() -> nn.Module:
-        classifier = bench.classifier(weights, provenance, remedy)
-        return DefendedClassifier(classifier, bench.defense(repr(denoiser), purifier) if denoise else Identity())
+        return DefendedClassifier(load_classifier(), bench.defense(repr(denoiser), purifier) if denoise else Identity())
 
     return Plan(certification, test, _chosen(config, len(test.labels)), load_base)
 

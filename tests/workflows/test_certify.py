@@ -148,3 +148,11 @@ def certified_images(markdown: Path) -> str:
     """The number of images in the row of the denoised classifier."""
     (line,) = (line for line in markdown.read_text().splitlines() if line.startswith("| σ 0.5 · vqvae 0.5 "))
     return line.split("|")[-2].strip()
+
+
+def test_anyones_classifier_can_be_certified(run_command, tmp_path):
+    own = "classifier=tests.workflows.components:linear_classifier"
+    run_command("src.certify", own, "denoise=false", "noise=0.25", *SMALL, "logger=none", outputs=tmp_path)
+    assert [int(row["index"]) for row in read(tmp_path, "mnist-none-sigma0.25-")] == INDICES
+    (description,) = (tmp_path / "certified").glob("*.json")
+    assert '"factory": "tests.workflows.components:linear_classifier"' in description.read_text()
