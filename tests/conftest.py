@@ -1,6 +1,7 @@
 """What tests of several rooms share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,39 @@ def mnist() -> ImageDataModule:
     data = instantiate(config.data, _convert_="all")
     data.prepare_data()
     return data
+
+
+@pytest.fixture(scope="session")
+def real_digits(mnist: ImageDataModule) -> tuple[Tensor, Tensor]:
+    """256 test digits of MNIST: images (256, 1, 28, 28) and labels (256,)."""
+    return mnist.test_set(256)
+
+
+Fit = Callable[[Callable[[Tensor], Tensor]], nn.Module]
+
+
+@pytest.fixture(scope="session")
+def fit(real_digits: tuple[Tensor, Tensor]) -> Fit:
+    """``fit(defense)``: a small classifier that knows by heart what ``defense`` makes of the real digits. Frozen."""
+
+    def learn(defense: Callable[[Tensor], Tensor]) -> nn.Module:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            x, y = defense(real_digits[0]), real_digits[1]
+            with torch.enable_grad():
+                network = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
+                optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+                for _ in range(60):
+                    loss = nn.functional.cross_entropy(network(x), y)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+        return network.eval().requires_grad_(False)
+
+    return learn
+
+
+@pytest.fixture(scope="session")
+def knows_digits(fit: Fit) -> nn.Module:
+    """A small classifier that is right on all the real digits, and easily attacked."""
+    return fit(lambda x: x)

@@ -32,8 +32,8 @@ def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, att
 
     Where the model's verdict counts (:func:`src.attacks.verdict.may_stop`) the attack works as the library has it:
     images that are wrong from the start, and those it fails on, come back as they were, and most attacks leave an
-    image in peace once it is fooled. Where the verdict does not count, APGD, Square and those within AutoAttack go on
-    to the end on every image, and the image with the largest margin is taken.
+    image in peace once it is fooled. Where the verdict does not count, APGD and Square, alone or within AutoAttack, go
+    on to the end on every image, and of what the parts of AutoAttack find the version with the largest margin is taken.
 
     Args:
         model, x, y, eps: as in :mod:`src.attacks.gradient`. The mode of the model and its parameters' ``requires_grad``
@@ -62,9 +62,11 @@ def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, att
         known = {name: value for name, value in found.items() if name in parameters}
         built = make(door, eps=eps, **(known | options))
         _check_classes(attack, built, classes)
-        run = built if may_stop(model, x) else _Relentless(built)
-        x_adv = run(x.clone(), y.clone())  # clones: some attacks write into what they are given
-    return _without_rounding(x_adv.detach().to(x), x, eps)
+        best = Best(x)
+        for attempt in _attempts(built, x, y, rests=may_stop(model, x)):
+            x_adv = _without_rounding(attempt.detach().to(x), x, eps)
+            best.offer(x_adv, margin(model, x_adv, y))
+    return best.images
 
 
 def _find(attack: str) -> Callable[..., Any]:
@@ -75,7 +77,7 @@ def _find(attack: str) -> Callable[..., Any]:
         raise UserError(f"attack {attack} is torchattacks', which is not installed: {INSTALL}") from error
     names = {name.lower(): name for name in torchattacks.__all__}
     if attack not in names.values():
-        close = difflib.get_close_matches(attack.lower(), names, n=3, cutoff=0.3) or sorted(names)
+        close = difflib.get_close_matches(attack.lower(), names, n=3) or sorted(names)
         raise UserError(f"torchattacks has no attack {attack}; it has {', '.join(names[each] for each in close)}")
     return getattr(torchattacks, attack)
 
@@ -124,40 +126,30 @@ class _Door(nn.Module):
         return logits.clone()  # Square writes into them, and they may be a view of the images
 
 
-class _Relentless:
-    """A library's attack that does not rest on an image that it believes to have fooled.
+def _attempts(built: Any, x: Tensor, y: Tensor, rests: bool) -> Iterator[Tensor]:
+    """Attacked versions of the batch, of which the best counts for each image: one, unless ``built`` may not rest."""
+    for part in [built] if rests else _parts(built):
+        # Copies, as attacks may write into what they are given; contiguous, as FAB takes views of them
+        images, labels = x.clone(memory_format=torch.contiguous_format), y.clone()
+        yield from [part(images, labels)] if rests else _without_rest(part, images, labels)
 
-    Of what the parts of an ensemble find for an image, that with the largest margin is taken, instead of showing each
-    part what the others failed on. APGD keeps the highest loss it has seen, Square goes on to its last query; other
-    attacks run as they are.
-    """
 
-    def __init__(self, built: Any) -> None:
-        self.parts = _parts(built)
+def _without_rest(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """What ``part`` makes of the batch if it does not leave images in peace that it believes to have fooled. Attacks
+    that are not known here run as they are."""
+    import torchattacks
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        best = Best(x)
-        for part in self.parts:
-            for x_adv in self._tries(part, x, y):
-                with torch.no_grad():
-                    best.offer(x_adv, margin(part.model, x_adv, y))
-        return best.images
-
-    @staticmethod
-    def _tries(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-        import torchattacks
-
-        if isinstance(part, torchattacks.APGD):
-            yield part.perturb(x, y, best_loss=True)[1]
-        elif isinstance(part, torchattacks.Square):
-            part.init_hyperparam(x)
-            within = part.margin_and_loss
-            # It stops at a margin of 0, and chooses by the loss
-            part.margin_and_loss = lambda x, y: (torch.ones(len(x), device=x.device), within(x, y)[1])
-            for _ in range(part.n_restarts):
-                yield part.attack_single_run(x, y)[1]
-        else:
-            yield part(x, y)
+    if isinstance(part, torchattacks.APGD):
+        yield part.perturb(x, y, best_loss=True)[1]
+    elif isinstance(part, torchattacks.Square):
+        part.init_hyperparam(x)
+        judge = part.margin_and_loss
+        # A query is kept for its loss; the margin says only when to stop, at 0
+        part.margin_and_loss = lambda x, y: (torch.ones(len(x), device=x.device), judge(x, y)[1])
+        for _ in range(part.n_restarts):
+            yield part.attack_single_run(x, y)[1]
+    else:
+        yield part(x, y)
 
 
 @contextmanager

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 
-def margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """max over k ≠ y of z_k(x), minus z_y(x): positive where ``model`` is wrong; shape (N,).
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """``model(x)``, if that can be logits.
 
     Args:
-        model: images → logits z, (N, K), K ≥ 2.
+        model: images → logits (N, K), K ≥ 2.
         x: images (N, C, H, W).
-        y: true labels (N,), int64.
 
     Raises:
         ValueError: the model's output is not (N, K) with K ≥ 2.
@@ -23,20 +22,25 @@ def margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     logits = model(x)
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise ValueError(f"the model must return logits (N, K), K ≥ 2; got {tuple(logits.shape)} for N={len(x)}")
-    true = y.unsqueeze(1)
-    return logits.scatter(1, true, float("-inf")).amax(1) - logits.gather(1, true).squeeze(1)
+    return logits
 
 
-def margin_and_gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`margin`, (N,), and its gradient with respect to each image by itself, of the shape of ``x``.
+def margin_of(logits: Tensor, y: Tensor, rivals: Tensor | None = None) -> Tensor:
+    """max over k ≠ y of z_k, minus z_y, for logits z (N, K) and labels y (N,): positive where they are wrong; (N,).
 
-    Zero where the model has no gradient. Works under ``torch.no_grad()`` too, but not under ``torch.inference_mode()``.
+    Args:
+        rivals: classes k (N,), none of them y, that take the place of the highest other.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        value = margin(model, x, y)
-        gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
-    return value.detach(), torch.zeros_like(x).detach() if gradient is None else gradient
+    true = y.unsqueeze(1)
+    if rivals is None:
+        return logits.scatter(1, true, float("-inf")).amax(1) - logits.gather(1, true).squeeze(1)
+    return logits.gather(1, rivals.unsqueeze(1)).squeeze(1) - logits.gather(1, true).squeeze(1)
+
+
+def margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """:func:`margin_of` the logits of ``model`` at ``x`` (N, C, H, W); without a gradient."""
+    with torch.no_grad():
+        return margin_of(logits_of(model, x), y)
 
 
 class Best:

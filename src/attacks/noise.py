@@ -32,8 +32,7 @@ def uniform(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, samples: int 
     if eps == 0:
         return x
     best = Best(x)
-    with torch.no_grad():
-        for _ in range(samples):
-            noisy = project(x + eps * (2 * torch.rand_like(x) - 1), x, eps)
-            best.offer(noisy, margin(model, noisy, y))
+    for _ in range(samples):
+        noisy = project(x + eps * (2 * torch.rand_like(x) - 1), x, eps)
+        best.offer(noisy, margin(model, noisy, y))
     return check_adversarial(best.images, x, eps)

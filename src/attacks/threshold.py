@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks.budget import check_adversarial, check_budget
-from src.attacks.margin import Best, margin, margin_and_gradient
+from src.attacks.margin import Best, logits_of, margin, margin_of
 from src.attacks.verdict import may_stop
 
 #: Images in one forward pass of the tries: bounds memory, and on a CPU keeps activations in the cache.
@@ -30,19 +30,20 @@ def threshold_crossing(
     thresholds: Sequence[float] = (0.5,),
     steps: int = 40,
     candidates: int = 16,
+    targets: int = 3,
 ) -> Tensor:
     """Greedy search over the pixels that ``eps`` can carry across a threshold: ranked by gradient, verified by value.
 
     A pixel is moved by the whole of eps, up or down, if that carries it across at least one threshold; else it stays.
     A step ranks all single moves, taking one back included, by what the gradient promises, tries the first
-    ``candidates`` of them and makes the one with the largest margin, if that is larger than before. If none is, the
-    next step tries the next ones: an image is given up only when no single move helps. Ranking pixels by gradient is
-    Papernot et al.'s saliency (arXiv:1511.07528), search over the corners of the ball Moon et al.'s combinatorial
-    attack (arXiv:1905.06635). The search is made twice, from ``x`` and from the corner that the gradient at ``x``
-    points to, and the better outcome taken.
+    ``candidates`` of them and makes the one that raises the loss most. If none raises it, the next step tries the next
+    ones: an image is given up only when no single move helps. Ranking pixels by gradient is Papernot et al.'s saliency
+    (arXiv:1511.07528), search over the corners of the ball Moon et al.'s combinatorial attack (arXiv:1905.06635).
 
-    The loss is the margin, not the cross-entropy: tries are compared by its value, see :mod:`src.attacks.margin`.
-    There is nothing random in it.
+    One search ends at one of many patterns that no single move betters. So it is made several times, each time towards
+    one of the classes that the model finds likeliest at ``x`` besides ``y``, and the outcome with the largest margin is
+    taken. The loss is the logit of that class minus that of ``y``, not the cross-entropy: tries are compared by its
+    value, see :mod:`src.attacks.margin`. There is nothing random in it.
 
     Args:
         model: images → logits (N, K), with a gradient, if only a straight-through one. Without one, moves are tried in
@@ -52,8 +53,9 @@ def threshold_crossing(
         eps: L∞ budget in pixel units, in [0, 1]; 0 returns ``x`` itself.
         thresholds: where the defense steps from level to level, in pixel units, each in (0, 1): a value belongs above a
             threshold if it is larger. None at all: for defenses without thresholds; every pixel may move.
-        steps: of each of the two searches, ≥ 1. A step moves one pixel at most.
+        steps: of each search, ≥ 1. A step moves one pixel at most.
         candidates: moves tried in a step, ≥ 1; each costs a forward pass of the image.
+        targets: searches, ≥ 1; no more are made than there are other classes.
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. Every pixel is x, or x ± eps clipped.
@@ -62,24 +64,33 @@ def threshold_crossing(
         ValueError: arguments out of range, or a model whose output is not (N, K).
     """
     check_budget(x, y, eps, steps)
-    if candidates < 1:
-        raise ValueError(f"candidates must be at least 1; got {candidates}")
+    if candidates < 1 or targets < 1:
+        raise ValueError(f"candidates and targets must be at least 1; got {candidates} and {targets}")
     if not all(0 < threshold < 1 for threshold in thresholds):
         raise ValueError(f"thresholds must be in (0, 1), in pixel units; got {list(thresholds)}")
     if eps == 0 or len(x) == 0:
         return x
     search = _Search(model, x, y, eps, thresholds, candidates)
     rests, best = may_stop(model, x), Best(x)
-    for start in (search.untouched, search.along_gradient):
+    for rivals in _rivals(model, x, y, targets):
         standing = (best.margins <= 0).nonzero().flatten() if rests else torch.arange(len(x), device=x.device)
-        settings = search.climb(start(), standing, steps, rests)
-        with torch.no_grad():
-            best.offer(found := search.images(settings), margin(model, found, y))
+        if not len(standing):
+            break
+        found = search.climb(rivals, standing, steps, rests)
+        best.offer(found, margin(model, found, y))
     return check_adversarial(best.images, x, eps)
 
 
+def _rivals(model: nn.Module, x: Tensor, y: Tensor, targets: int) -> Tensor:
+    """The classes with the highest logits besides ``y``, highest first: (targets, N)."""
+    with torch.no_grad():
+        logits = logits_of(model, x)
+    others = logits.scatter(1, y.unsqueeze(1), NEVER)
+    return others.topk(min(targets, logits.shape[1] - 1), dim=1).indices.T
+
+
 class _Search:
-    """The settings a batch of N images of P = C·H·W pixels can be in, and the way from one to a better one.
+    """The settings that N images of P = C·H·W pixels can be in, and the way from one to a better one.
 
     Settings are (N, P), each pixel's DOWN, STAY or UP. A move puts one pixel into one setting, and is numbered
     setting · P + pixel.
@@ -98,73 +109,75 @@ class _Search:
         self.possible[:, STAY] = True
         self.candidates = min(candidates, self.values[0].numel())
 
-    def untouched(self) -> Tensor:
-        """The settings of the clean images."""
-        return torch.full_like(self.values[:, STAY], STAY, dtype=torch.int64)
-
-    def along_gradient(self) -> Tensor:
-        """The settings that the gradient at the clean images promises most of: FGSM, where it can cross."""
-        everything = torch.arange(len(self.x), device=self.x.device)
-        gain, settings = self._promises(everything, self.untouched())[1].max(1)
-        return settings.masked_fill(gain <= 0, STAY)
-
-    def images(self, settings: Tensor) -> Tensor:
-        """The images (N, C, H, W) in these settings."""
-        return self.values.gather(1, settings.unsqueeze(1)).view_as(self.x)
-
-    def climb(self, settings: Tensor, active: Tensor, steps: int, rests: bool) -> Tensor:
-        """Settings from which no single move raises the margin, or which ``steps`` steps have come to.
+    def climb(self, rivals: Tensor, active: Tensor, steps: int, rests: bool) -> Tensor:
+        """Images (N, C, H, W) that no single move takes nearer to their rival, or that ``steps`` steps have come to.
 
         Args:
-            settings: the start, (N, P).
-            active: indices of the images to work on.
-            rests: leave images that are wrong by now.
+            rivals: the class that each image is to become, (N,).
+            active: indices of the images to work on; the others stay as they are.
+            rests: leave images in peace that are wrong by now.
         """
-        settings = settings.clone()
+        settings = torch.full_like(self.possible[:, STAY], STAY, dtype=torch.int64)
         tried = torch.zeros_like(self.possible)  # since the image's last move
         for _ in range(steps):
-            margins, gains = self._promises(active, settings[active])
-            gains = gains.masked_fill(tried[active], NEVER).scatter(1, settings[active].unsqueeze(1), NEVER)
+            wrong, reached, gains = self._look(active, settings, rivals)
+            gains = gains.masked_fill(tried[active], NEVER)
             promised, moves = gains.flatten(1).topk(self.candidates)
             going = promised[:, 0] > NEVER
             if rests:
-                going &= margins <= 0
-            active, margins, promised, moves = active[going], margins[going], promised[going], moves[going]
+                going &= ~wrong
+            active, reached, promised, moves = active[going], reached[going], promised[going], moves[going]
             if not len(active):
                 break
-            outcomes = self._try(active, settings[active], moves).masked_fill(promised == NEVER, NEVER)
+            outcomes = self._try(active, settings, rivals, moves).masked_fill(promised == NEVER, NEVER)
             outcome, first = outcomes.max(1)
-            better = outcome > margins
+            better = outcome > reached
             self._make(settings, active[better], moves.gather(1, first.unsqueeze(1))[better])
             tried[active] = tried[active].flatten(1).scatter(1, moves, True).view_as(tried[active])
             tried[active[better]] = False
-        return settings
+        return self._images(torch.arange(len(self.x), device=self.x.device), settings)
 
-    def _promises(self, active: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
-        """The margin (n,) of ``active`` images in their ``settings`` (n, P), and to first order what it would gain by
-        each move (n, 3, P): gradient times change of level, −inf where there is no such move."""
-        values, levels = self.values[active], self.levels[active]
-        images = values.gather(1, settings.unsqueeze(1)).view(-1, *self.x.shape[1:])
-        margins, gradient = margin_and_gradient(self.model, images, self.y[active])
-        gains = gradient.flatten(1).unsqueeze(1) * (levels - levels.gather(1, settings.unsqueeze(1)))
-        return margins, gains.nan_to_num().masked_fill(~self.possible[active], NEVER)
+    def _images(self, active: Tensor, settings: Tensor) -> Tensor:
+        """The ``active`` images in their settings, (n, C, H, W)."""
+        chosen = self.values[active].gather(1, settings[active].unsqueeze(1))
+        return chosen.view(-1, *self.x.shape[1:])
 
-    def _try(self, active: Tensor, settings: Tensor, moves: Tensor) -> Tensor:
-        """The margin (n, k) of ``active`` images after each of their ``moves`` (n, k), made alone."""
+    def _look(self, active: Tensor, settings: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether the ``active`` images are wrong (n,), their loss (n,), and what to first order each move would add to
+        it (n, 3, P): gradient times change of level, −inf where there is no such move."""
+        with torch.enable_grad():
+            images = self._images(active, settings).requires_grad_(True)
+            logits = logits_of(self.model, images)
+            reached = margin_of(logits, self.y[active], rivals[active])
+            gradient = _gradient(reached, images)
+        now = settings[active].unsqueeze(1)
+        levels = self.levels[active]
+        gains = gradient.flatten(1).unsqueeze(1) * (levels - levels.gather(1, now))
+        gains = gains.nan_to_num().masked_fill(~self.possible[active], NEVER).scatter(1, now, NEVER)
+        return margin_of(logits.detach(), self.y[active]) > 0, reached.detach(), gains
+
+    def _try(self, active: Tensor, settings: Tensor, rivals: Tensor, moves: Tensor) -> Tensor:
+        """The loss (n, k) of ``active`` images after each of their ``moves`` (n, k), made alone."""
         k, pixels = moves.shape[1], self.values.shape[2]
-        chunk = max(1, CHUNK.get(active.device.type, 128) // k)
         outcomes = []
-        for part in torch.arange(len(active), device=active.device).split(chunk):
-            values = self.values[active[part]]
-            images = values.gather(1, settings[part].unsqueeze(1)).expand(-1, k, -1).clone()
-            moved = values.flatten(1).gather(1, moves[part])
-            images.scatter_(2, (moves[part] % pixels).unsqueeze(2), moved.unsqueeze(2))
-            labels = self.y[active[part]].repeat_interleave(k)
+        chunk = max(1, CHUNK.get(moves.device.type, 128) // k)
+        for part, tries in zip(active.split(chunk), moves.split(chunk), strict=True):
+            images = self._images(part, settings).flatten(1).unsqueeze(1).repeat(1, k, 1)
+            values = self.values[part].flatten(1).gather(1, tries)
+            images.scatter_(2, (tries % pixels).unsqueeze(2), values.unsqueeze(2))
+            labels, aims = (classes[part].repeat_interleave(k) for classes in (self.y, rivals))
             with torch.no_grad():
-                outcomes.append(margin(self.model, images.view(-1, *self.x.shape[1:]), labels).view(-1, k))
+                logits = logits_of(self.model, images.view(-1, *self.x.shape[1:]))
+            outcomes.append(margin_of(logits, labels, aims).view(-1, k))
         return torch.cat(outcomes)
 
     def _make(self, settings: Tensor, active: Tensor, moves: Tensor) -> None:
         """Write one move of each ``active`` image (n, 1) into ``settings``."""
         pixels = self.values.shape[2]
         settings[active.unsqueeze(1), moves % pixels] = moves // pixels
+
+
+def _gradient(loss: Tensor, images: Tensor) -> Tensor:
+    """The gradient of each image's loss, zero where there is none."""
+    gradient = torch.autograd.grad(loss.sum(), images, allow_unused=True)[0] if loss.requires_grad else None
+    return torch.zeros_like(images) if gradient is None else gradient
