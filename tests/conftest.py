@@ -74,6 +74,7 @@ def fit(real_digits: tuple[Tensor, Tensor]) -> Fit:
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
+                optimizer.zero_grad()
         return network.eval().requires_grad_(False)
 
     return learn
