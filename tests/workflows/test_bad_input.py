@@ -76,6 +76,9 @@ SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
         (("defense=vqvae", "noise=0,0.5,0.6"), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
         (("attack=ifgsm", "attack.steps=5,10"), ["attack.steps", "attack.name"]),
         (("seed=7",), ["classifier-seed7.ckpt", "python -m src.train model=classifier", "seed=7"]),
+        (("attack=transfer",), ["classifier-seed1.ckpt", "python -m src.train model=classifier data=mnist seed=1"]),
+        (("attack=apgd_ce", "attack.attack=APDG"), ["no attack APDG", "APGD"]),
+        (("attack=apgd_ce", "+attack.stesp=5"), ["no option stesp", "steps"]),
     ],
 )
 def test_sweep(refuse, trained, arguments, said):
