@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks.budget import ROUNDING, check_adversarial, check_budget, project
-from src.attacks.margin import Best, margin
+from src.attacks.margin import Best, logits_of, margin
 from src.attacks.verdict import may_stop
 from src.errors import UserError
 
@@ -120,10 +120,7 @@ class _Door(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x)
-        if logits.ndim != 2 or len(logits) != len(x):
-            raise ValueError(f"the model must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
-        return logits.clone()  # Square writes into them, and they may be a view of the images
+        return logits_of(self.model, x).clone()  # Square writes into them, and they may be a view of the images
 
 
 def _attempts(built: Any, x: Tensor, y: Tensor, rests: bool) -> Iterator[Tensor]:

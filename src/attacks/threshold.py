@@ -37,8 +37,9 @@ def threshold_crossing(
     A pixel is moved by the whole of eps, up or down, if that carries it across at least one threshold; else it stays.
     A step ranks all single moves, taking one back included, by what the gradient promises, tries the first
     ``candidates`` of them and makes the one that raises the loss most. If none raises it, the next step tries the next
-    ones: an image is given up only when no single move helps. Ranking pixels by gradient is Papernot et al.'s saliency
-    (arXiv:1511.07528), search over the corners of the ball Moon et al.'s combinatorial attack (arXiv:1905.06635).
+    ones: before its steps are used up an image is given up only if no single move helps. Ranking pixels by gradient is
+    Papernot et al.'s saliency (arXiv:1511.07528), search over the corners of the ball Moon et al.'s combinatorial
+    attack (arXiv:1905.06635).
 
     One search ends at one of many patterns that no single move betters. So it is made several times, each time towards
     one of the classes that the model finds likeliest at ``x`` besides ``y``, and the outcome with the largest margin is
