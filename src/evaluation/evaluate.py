@@ -1,5 +1,6 @@
 """Compute a cell, and the cells it is compared with, unless they are stored."""
 
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +28,8 @@ from src.evaluation.store import CellStore
 from src.evaluation.suite import WorstCase, worst_case
 from src.images import encode_images
 from src.models.checkpoint import weights_fingerprint
+
+log = logging.getLogger(__name__)
 
 #: Larger batches are slower on a CPU, where activations leave the cache; a GPU is idle with small ones.
 BATCH_SIZE = {"cpu": 100, "cuda": 2000}
@@ -70,7 +73,7 @@ class Evaluator:
         clean = self._other(spec, spec.without_attack())
         undefended = self._other(spec, spec.without_defense())
         origin = self._other(spec, spec.without_attack().without_defense())
-        members = {name: self(member) for name, member in spec.members.items()}
+        members = {name: self._member(member) for name, member in spec.members.items()}
         with self.cells.lock(spec.key):
             stored = self.cells.get(spec.key)
             if stored is None:
@@ -104,6 +107,15 @@ class Evaluator:
                 module.eval().attack_purify_classify(test.images[:1], test.labels[:1])
         except Exception as error:
             raise UserError(f"{spec.coordinates} fails on the first image: {' '.join(str(error).split())}") from error
+
+    def _member(self, spec: CellSpec) -> Cell:
+        """A member of a worst case, told of if it had to be computed: a suite takes long, and has no line of its own
+        until its end."""
+        known = self.cells.get(spec.key) is not None
+        cell = self(spec)
+        if not known:
+            log.info("  %s: %.2f%% of %d", spec.coordinates, 100 * cell.accuracy, cell.n)
+        return cell
 
     def _other(self, spec: CellSpec, other: CellSpec) -> Cell | None:
         return None if other.key == spec.key else self(other)

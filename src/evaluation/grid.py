@@ -104,11 +104,12 @@ class Request:
     """What a sweep asked for, written at its start, so that a killed sweep's grid still shows what is missing."""
 
     rows: tuple[tuple[Coordinates, str], ...]  #: coordinates and key of every row
-    pending: int = 0  #: cells, those of probes included, that were not stored when the sweep began
+    pending: int = 0  #: cells, probes and members included, that were not stored when the sweep began
     started: float = 0.0  #: when that was, in seconds since 1970
     compare_published: bool = False  #: whether its report shows the published numbers beside ours
     number: int = 0  #: one more than the sweeps before it, so that no clock decides which is the newest
     probes: tuple[tuple[str, str, str], ...] = ()  #: key of a row, and kind and key of a cell by which it is checked
+    members: tuple[str, ...] = ()  #: keys of the cells of which rows are the worst case
 
     FILE: ClassVar[str] = "grid.json"
 
@@ -130,8 +131,9 @@ class Request:
             stored = json.loads(path.read_text(encoding="utf-8"))
             del stored["schema"]
             keyed = [(row.pop("key"), row) for row in stored.pop("rows")]
+            rows = tuple((Coordinates(**row), key) for key, row in keyed)
             probes = tuple((of, kind, key) for of, kind, key in stored.pop("probes", ()))
-            return cls(rows=tuple((Coordinates(**row), key) for key, row in keyed), probes=probes, **stored)
+            return cls(rows=rows, probes=probes, members=tuple(stored.pop("members", ())), **stored)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{folder} is no sweep: it has no {cls.FILE}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -152,7 +154,7 @@ class Request:
 
     def finished(self, store: CellStore) -> int:
         """How many of the pending cells are stored by now, whichever process computed them."""
-        keys = {key for _, key in self.rows} | {key for *_, key in self.probes}
+        keys = {key for _, key in self.rows} | {key for *_, key in self.probes} | set(self.members)
         return sum(store.path(key).exists() for key in keys) - (len(keys) - self.pending)
 
 

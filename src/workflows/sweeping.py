@@ -105,10 +105,14 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
     """
     evaluator = bench_for(config).evaluator
     store = evaluator.cells
-    probing = probing_from(config)
-    wanted = {job.key: {job.key, *(probe.spec.key for probe in probes(job.spec, probing))} for job in jobs}
-    absent = {key for key in set().union(*wanted.values()) if store.get(key) is None}
-    pending = {job.key: job for job in reversed(jobs) if wanted[job.key] & absent}
+    checked = {job.key: probes(job.spec, probing_from(config)) for job in jobs}
+    members = {
+        job.key: [member.key for member in job.spec.members.values()] for job in jobs if store.get(job.key) is None
+    }
+    needed = {key: {key, *members.get(key, ()), *(probe.spec.key for probe in checked[key])} for key in checked}
+    absent = {key for key in set().union(*needed.values()) if store.get(key) is None}
+    rows = {job.key for job in jobs}
+    pending = {job.key: job for job in reversed(jobs) if needed[job.key] & absent}
     ordered = [job for job in jobs if pending.get(job.key) is job]
     for job in _cover(ordered):
         evaluator.rehearse(job.spec)
@@ -118,16 +122,11 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         started=time.time(),
         compare_published=bool(config.compare_published),
         number=next_number(Path(config.paths.outputs) / "sweeps"),
-        probes=tuple((probe.of, probe.kind, probe.spec.key) for job in jobs for probe in probes(job.spec, probing)),
+        probes=tuple((each.of, each.kind, each.spec.key) for key in checked for each in checked[key]),
+        members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
     ).save(folder)
-    extra = len(absent - {job.key for job in ordered})
-    log.info(
-        "%d rows, %d cells to compute%s -> %s",
-        len(jobs),
-        len(absent) - extra,
-        f" and {extra} to check them by" if extra else "",
-        folder,
-    )
+    others = f" and {len(absent - rows)} that they rest on or are checked by" if absent - rows else ""
+    log.info("%d rows, %d cells to compute%s -> %s", len(jobs), len(absent & rows), others, folder)
     return in_order_of_need(ordered)
 
 
