@@ -16,7 +16,7 @@ from src.evaluation.cell import Cell, CellSpec, Coordinates
 FEW = 0.01
 #: Accuracy that may be left at a budget with which every image can be made grey.
 NEAR_ZERO = 0.05
-#: Share of the images that twice the effort may win.
+#: Share of the images that twice the effort may win, or one image if that is more.
 CONVERGED = 0.02
 #: Probability, by chance alone, at which one attack is not called stronger than another.
 SIGNIFICANCE = 0.01
@@ -147,15 +147,28 @@ def unbroken_at_half(evidence: Evidence) -> Iterator[Finding]:
 
 
 def stronger_attack_lowers(evidence: Evidence) -> Iterator[Finding]:
-    """An attack that has not converged says nothing of where it would have ended."""
-    for cell in evidence.cells:
-        probe = evidence.stronger.get(cell.key)
-        if probe is None:
+    """Attacks that have not converged say nothing of where they would have ended. What counts is what all attacks of
+    one eps leave together, image by image: that one of the weaker ones could do better changes nothing."""
+    for here in evidence.at_each_eps():
+        probed = [(cell, here.stronger[cell.key]) for cell in here.adaptive if cell.key in here.stronger]
+        if not probed:
             continue
-        before = cell.outcomes[: probe.n].count("1")
-        if before - probe.correct > CONVERGED * probe.n:
-            said = f"with twice the steps, restarts and samples {probe.correct} of {probe.n} images are left, "
-            yield Finding("stronger-attack-lowers", cell.coordinates, f"{said}not {before}")
+        n = probed[0][1].n
+        left = _left_by_all(here.adaptive, n)
+        lost = {cell.key: len(left - _left_by_all([probe], n)) for cell, probe in probed}
+        cell, _ = max(probed, key=lambda pair: lost[pair[0].key])
+        if lost[cell.key] > max(1, CONVERGED * n):
+            said = (
+                f"with twice the effort it fools {lost[cell.key]} more of the first {n} images; all attacks of this "
+                f"eps together leave {len(left)} of them"
+            )
+            yield Finding("stronger-attack-lowers", cell.coordinates, said)
+
+
+def _left_by_all(cells: Iterable[Cell], n: int) -> set[int]:
+    """Which of the first ``n`` images no cell's attack made count as wrong."""
+    outcomes = [cell.outcomes[:n] for cell in cells]
+    return {i for i in range(n) if all(each[i] == "1" for each in outcomes)}
 
 
 Check = Callable[[Evidence], Iterator[Finding]]

@@ -166,9 +166,14 @@ def test_an_attack_that_has_not_arrived(judge):
     """Steps too small to use the budget: twice as many go twice as far."""
     found = judge(Honest(), "ifgsm", steps=3, rel_step=0.15)
     assert "stronger-attack-lowers" in names(found)
-    assert "of 40 images are left, not " in next(
+    assert "more of the first 40 images" in next(
         each.message for each in found if each.name == "stronger-attack-lowers"
     )
+
+
+def test_an_attack_that_has_not_arrived_does_not_matter_where_another_has(judge):
+    """FGSM uses all of its budget at once, which is all that a linear classifier needs."""
+    assert "stronger-attack-lowers" not in names(judge(Honest(), "ifgsm", "fgsm", steps=3, rel_step=0.15))
 
 
 def test_probes_can_be_turned_off_and_gray_boxes_have_none(specify):
