@@ -147,7 +147,9 @@ def _cover(jobs: Sequence[Job]) -> Iterator[Job]:
     seen: set[tuple[object, ...]] = set()
     for job in jobs:
         at = job.coordinates
-        parts = {("attack", at.attack, at.threat), ("defense", at.defense, at.noise, at.threat)}
+        parts: set[tuple[object, ...]] = {("defense", at.defense, at.noise, at.threat)}
+        if at.eps:  # at eps 0 no attack is called
+            parts.add(("attack", at.attack, at.threat))
         if parts - seen:
             seen |= parts
             yield job
