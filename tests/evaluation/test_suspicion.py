@@ -77,9 +77,7 @@ def judge(specify, evaluator, tmp_path) -> Judge:
         name, _, threat = wish.partition(" ")
         knows = threat != "gray_box"
         base = specify(eps=EPS)
-        efforts = {"attack": {"steps": 10}} if name == "ifgsm" else {}
-        if "steps" in arguments:
-            efforts["attack"]["steps"] = int(arguments["steps"])
+        efforts = {"attack": {"steps": int(arguments.get("steps", 10))}} if name == "ifgsm" else {}
         return replace(
             base,
             coordinates=replace(base.coordinates, attack=name, defense="odd", threat="adaptive" if knows else threat),
