@@ -34,8 +34,8 @@ reproduce: setup ## The report's budget and protocol: its Tables 10-12 and Figur
 	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise || exit; done
 	@$(RUN) src.sweep -m +experiment=report
 
-test: setup ## Run the tests
-	@$(RUN) pytest -m "not slow"
+test: setup ## Run the tests, on up to four cores
+	@OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
