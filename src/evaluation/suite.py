@@ -20,7 +20,9 @@ class WorstCase:
 def worst_case(members: Mapping[str, Cell]) -> WorstCase:
     """Take for each image the worst of the cells ``members``, which must be of the same images in the same order.
 
-    By construction its accuracy is at most that of every member.
+    By construction its accuracy is at most that of every member. Of a defense that answers at random each member has
+    seen answers of its own, and one wrong answer is enough: the worst case then falls with every member, a little even
+    by chance.
 
     Raises:
         ValueError: there are no members, or they are not of equally many images.
