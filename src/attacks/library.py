@@ -24,7 +24,9 @@ from src.errors import UserError
 INSTALL = "pip install --editable '.[attacks]' --constraint constraints.txt"
 
 
-def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, attack: str, **options: Any) -> Tensor:
+def from_torchattacks(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, attack: str, steps: int | None = None, **options: Any
+) -> Tensor:
     """The attack ``torchattacks.<attack>(model, eps=eps, **options)`` on ``x``.
 
     ``seed`` and ``n_classes``, where the attack has them, need not be given: the one is drawn from torch's stream, so
@@ -39,6 +41,9 @@ def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, att
         model, x, y, eps: as in :mod:`src.attacks.gradient`. The mode of the model and its parameters' ``requires_grad``
             and ``grad`` are left as they are.
         attack: name of a class of torchattacks that is bounded in L∞, such as "APGD", "Square" or "AutoAttack".
+        steps: its steps; of an ensemble those of each part. torchattacks' AutoAttack cannot be told, and takes 10 where
+            its authors take 100 (arXiv:2003.01690, section 5): a much weaker attack under the same name. None: the
+            library's own.
         options: its other arguments, under the names they have there.
 
     Returns:
@@ -54,6 +59,8 @@ def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, att
         return x
     make = _find(attack)
     parameters = inspect.signature(make).parameters
+    if steps is not None and "steps" in parameters:
+        options["steps"] = steps
     _check_options(attack, parameters, options)
     with _private_randomness() as seed, _frozen(model), torch.enable_grad():
         door = _Door(model, x.device)
@@ -62,6 +69,8 @@ def from_torchattacks(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, att
         known = {name: value for name, value in found.items() if name in parameters}
         built = make(door, eps=eps, **(known | options))
         _check_classes(attack, built, classes)
+        if steps is not None:
+            _set_steps(attack, built, steps)
         best = Best(x)
         for attempt in _attempts(built, x, y, rests=may_stop(model, x)):
             x_adv = _without_rounding(attempt.detach().to(x), x, eps)
@@ -98,6 +107,15 @@ def _check_classes(attack: str, built: Any, classes: int) -> None:
         needed = 4 if hasattr(part, "dlr_loss_targeted") else 3 if getattr(part, "loss", None) == "dlr" else 2
         if classes < needed:
             raise UserError(f"torchattacks.{attack} needs {needed} classes for its loss; the model has {classes}")
+
+
+def _set_steps(attack: str, built: Any, steps: int) -> None:
+    """Give ``built``, or each part of it that takes steps, so many."""
+    walking = [part for part in _parts(built) if hasattr(part, "steps")]
+    if not walking:
+        raise UserError(f"torchattacks.{attack} takes no steps")
+    for part in walking:
+        part.steps = steps
 
 
 def _parts(built: Any) -> list[Any]:

@@ -226,6 +226,17 @@ def test_standard_autoattack(knows_digits, real_digits, promising):
     assert single.sum() > 16 and (whole >= single).all()
 
 
+def test_every_part_of_an_ensemble_takes_the_steps_asked_for(knows_digits, real_digits, asked):
+    """torchattacks' own AutoAttack takes a tenth of its authors' steps, and cannot be told to take more."""
+    x, y = (part[:4] for part in real_digits)
+    few, many = asked(knows_digits), asked(knows_digits)
+    attacked("AutoAttack", few, x, y, eps=0.05)
+    attacked("AutoAttack", many, x, y, eps=0.05, steps=30)
+    assert many.asked > 2 * few.asked
+    with pytest.raises(UserError, match="takes no steps"):
+        from_torchattacks(knows_digits, x, y, eps=0.05, attack="FGSM", steps=5)
+
+
 def test_torchattacks_is_not_installed(small_net, images, labels, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(UserError, match=r"pip install --editable '\.\[attacks\]' --constraint constraints\.txt"):
