@@ -434,6 +434,14 @@ def _curves(facet: Facet) -> Iterator[_Curve]:
                 yield _Curve(attack, label, points)
 
 
+def line_metrics(facet: Facet) -> dict[str, list[str]]:
+    """Under which names :func:`log_grid` logs the lines of a part of a grid, by attack; each over ``eps``."""
+    names: dict[str, list[str]] = {}
+    for curve in _curves(facet):
+        names.setdefault(curve.attack, []).append(curve.metric)
+    return names
+
+
 def _table(grid: Grid) -> Any:
     """``grid.csv`` as a W&B table: what is missing is None."""
     import wandb
@@ -473,7 +481,12 @@ def images_of(figures: list[Path]) -> dict[str, Any]:
     import wandb
 
     found = [Path(figure) for figure in figures if Path(figure).is_file()]
-    return {f"figures/{identifier(figure.stem)}": wandb.Image(str(figure)) for figure in found}
+    return {figure_key(figure.name): wandb.Image(str(figure)) for figure in found}
+
+
+def figure_key(name: str) -> str:
+    """Under which name a figure is logged: ``figures/accuracy_ifgsm`` for ``accuracy-ifgsm.png``."""
+    return f"figures/{identifier(Path(name).stem)}"
 
 
 def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float]:
