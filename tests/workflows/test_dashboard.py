@@ -2,6 +2,7 @@
 and read back from disk."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from src.workflows.dashboard import publish
 from tests.conftest import REPO
 from tests.reporting import reporting_factories as make
 from tests.wandb_reading import LoggedRun, Processes, read_runs
+from tests.workflows.conftest import Command
 from tests.workspace_reading import panels, read_workspace
 
 DATA = {"name": "mnist", "fingerprint": "f00d"}
@@ -264,3 +266,19 @@ def test_wandb_mode_offline_is_obeyed_although_there_is_a_key(
     publish(config_of(tmp_path))
     assert server.sent == []
     assert "unset WANDB_MODE" in caplog.text
+
+
+@pytest.mark.slow
+def test_no_panel_is_empty_after_the_real_commands(
+    swept: tuple[Path, str], run_command: Command, tmp_path: Path
+) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(swept[0], outputs)
+    quick = ("model.epochs=1", "overwrite=true", "trainer.log_every_n_steps=1", "+experiment=demo")
+    narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+    run_command("src.train", "model=classifier", *quick, outputs=outputs)
+    run_command("src.train", "model=vqvae", "noise=0.5", *quick, *narrow, outputs=outputs)
+    said = dashboard(outputs)
+    assert said.returncode == 0, said.stderr
+    runs, found = read_runs(outputs), panels(read_workspace(outputs / "dashboard" / "workspace.json"))
+    assert {panel.title: panel.unmet(runs) for panel in found if panel.unmet(runs)} == {}
