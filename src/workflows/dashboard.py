@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from src.errors import UserError
-from src.evaluation import CellStore, Request
+from src.evaluation import CellStore, Grid, Request
 from src.evaluation.grid import latest_sweep
 from src.files import write_text
 from src.reporting.certified import load_certified, of_grid
@@ -64,12 +64,14 @@ def _tell_how(path: Path, settings: WandbSettings, has_key: bool) -> None:
 
 
 def _logged(outputs: Path, sweep: str) -> Logged:
-    folder = latest_sweep(outputs / "sweeps") if sweep == "latest" else Path(sweep)
+    """What the runs of a sweep, or without any sweep those of all certifications, have logged."""
+    certified = load_certified(outputs / "certified")
+    folder = latest_sweep(outputs / "sweeps") if sweep == "latest" else Path(str(sweep))
     if folder is None:
         log.warning("no sweep under %s, so there is no panel of accuracy against eps; sweep, then repeat this", outputs)
-        return Logged(certified=bool(load_certified(outputs / "certified")))
+        return logged(Grid(()), certified)
     grid = Request.load(folder).grid(CellStore(outputs / "cells"))
-    return logged(grid, of_grid(load_certified(outputs / "certified"), grid))
+    return logged(grid, of_grid(certified, grid))
 
 
 def _built(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
