@@ -7,7 +7,6 @@ RUN := $(VENV)/bin/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NOISES := 0 0.25 0.5 0.75
 SETUP := $(VENV)/.setup-done
-PEERS := $(VENV)/.bench-done
 
 .PHONY: help setup demo reproduce test test-slow bench bench-gpu lint format clean
 
@@ -40,15 +39,11 @@ test: setup ## Run the tests, on up to four cores
 test-slow: setup ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
 
-bench: $(PEERS) ## Time our code beside its peers -> outputs/bench/bench.md: some forty minutes (ARGS="attacks kmeans")
+bench: setup ## Time our code beside its peers -> outputs/bench/bench.md: some forty minutes (ARGS="attacks kmeans")
 	@$(RUN) tests.benchmarks $(ARGS)
 
 bench-gpu: setup ## Time the whole report on one GPU -> outputs/bench/gpu.md
 	@$(RUN) tests.benchmarks.gpu $(ARGS)
-
-$(PEERS): $(SETUP)
-	@$(RUN) pip install --quiet --editable '.[dev,bench]' --constraint constraints.txt
-	@touch $@
 
 lint: setup ## Check style and types
 	@$(RUN) ruff check .
