@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from filelock import FileLock
 
+from src.errors import in_a_line
 from src.evaluation.cell import Cell, CellSpec, Coordinates, content_key
 from src.evaluation.grid import COLUMNS, Grid
 from src.images import decode_images
@@ -220,7 +221,7 @@ def log_run(
                 fill(run)
         return True
     except Exception as error:
-        log.warning("not logged to W&B: %s (%s)", subject, _in_a_line(error))
+        log.warning("not logged to W&B: %s (%s)", subject, in_a_line(error))
         return False
 
 
@@ -265,7 +266,7 @@ def _started(run_id: str, plan: RunPlan, settings: WandbSettings) -> "Run":
         except Exception as error:
             _unreachable.add(place)
             advice = f"logging offline, upload with: wandb sync {wandb_folder(settings)}"
-            log.warning("W&B is not reached (%s); %s", _in_a_line(error), advice)
+            log.warning("W&B is not reached (%s); %s", in_a_line(error), advice)
         run_id += "-offline"  # the attempt still holds the other id
     return _init(run_id, plan, settings, "offline")
 
@@ -331,10 +332,6 @@ def environment_kept(**temporary: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = old
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def wandb_folder(settings: WandbSettings) -> Path:

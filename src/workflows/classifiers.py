@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.errors import UserError
+from src.errors import UserError, in_a_line
 from src.models.checkpoint import weights_fingerprint
 
 
@@ -76,7 +76,7 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
         try:
             module = found() if callable(found) and not isinstance(found, nn.Module) else found
         except Exception as error:
-            raise UserError(f"classifier={name} failed when called without arguments: {_in_a_line(error)}") from error
+            raise UserError(f"classifier={name} failed when called without arguments: {in_a_line(error)}") from error
         if not isinstance(module, nn.Module):
             raise UserError(f"classifier={name} gives {type(module).__name__}, not an nn.Module x -> logits")
         module = module.cpu().eval().requires_grad_(False)
@@ -91,7 +91,7 @@ def _imported(name: str) -> Any:
         module = importlib.import_module(path)
     except Exception as error:
         raise UserError(
-            f"classifier={name}: cannot import {path} from the current folder or PYTHONPATH: {_in_a_line(error)}"
+            f"classifier={name}: cannot import {path} from the current folder or PYTHONPATH: {in_a_line(error)}"
         ) from error
     try:
         return attrgetter(attribute)(module)
@@ -116,7 +116,7 @@ def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_class
         with torch.no_grad():
             logits = module(images)
     except Exception as error:
-        raise UserError(f"classifier={name} fails on images {tuple(images.shape)}: {_in_a_line(error)}") from error
+        raise UserError(f"classifier={name} fails on images {tuple(images.shape)}: {in_a_line(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(
@@ -124,7 +124,3 @@ def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_class
         )
     if (images != 0.5).any():
         raise UserError(f"classifier={name} changes its input in place; let it work on a copy")
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

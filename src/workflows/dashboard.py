@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from src.errors import UserError
+from src.errors import UserError, in_a_line
 from src.evaluation import CellStore, Grid, Request
 from src.evaluation.grid import latest_sweep
 from src.files import write_text
@@ -90,7 +90,7 @@ def _own_entity() -> str:
     try:
         entity = wandb.Api().default_entity
     except Exception as error:
-        raise UserError(f"W&B does not say whose key this is: {_in_a_line(error)}") from error
+        raise UserError(f"W&B does not say whose key this is: {in_a_line(error)}") from error
     if not entity:
         raise UserError("W&B does not say whose key this is; name the user or team: logger.entity=…")
     return str(entity)
@@ -103,10 +103,6 @@ def _save(built: "Workspace", path: Path, settings: WandbSettings) -> None:
         log.info("workspace: %s", built.url)
     except Exception as error:
         raise UserError(
-            f"W&B did not take the workspace, which is in {path}: {_in_a_line(error)}; "
+            f"W&B did not take the workspace, which is in {path}: {in_a_line(error)}; "
             f"if {built.entity}/{built.project} has no runs yet: wandb sync {wandb_folder(settings)}/offline-run-*"
         ) from error
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
