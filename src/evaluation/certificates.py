@@ -60,12 +60,16 @@ class CertifiedImage:
             ValueError: a column is missing or no number, or columns contradict each other.
         """
         try:
-            read = cls(**{field.name: field.type(row[field.name]) for field in fields(cls)})  # type: ignore[operator]
+            index, label, predicted, count, n, n0 = (
+                int(row[name]) for name in ("index", "label", "predicted", "count", "n", "n0")
+            )
+            read = cls(index, label, predicted, float(row["radius"]), count, n, n0, float(row["seconds"]))
             stated = int(row["correct"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a row: {error!r}") from error
         abstained = read.predicted == ABSTAIN
-        if stated != read.correct or abstained != (read.radius == 0) or not 0 <= read.count <= read.n:
+        possible = 0 <= read.radius < float("inf") and 0 <= read.count <= read.n  # false for NaN as well
+        if stated != read.correct or abstained != (read.radius == 0) or not possible:
             raise ValueError("its columns contradict each other")
         return read
 

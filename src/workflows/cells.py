@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from src.data import ImageDataModule
 from src.errors import UserError
-from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Evaluator, Protocol, TestSet
+from src.evaluation import CellSpec, CellStore, Coordinates, Evaluator, Protocol, TestSet
 from src.evaluation.adversary import AdversarialStore
 from src.evaluation.cell import NOTHING, SCHEMA
 from src.models import Classifier
@@ -187,11 +187,6 @@ def _efforts(said: dict[str, Any], arguments: dict[str, Any]) -> dict[str, int]:
 def nothing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
     """The attack of a cell that has none of its own."""
     raise AssertionError("a worst case is taken from its members")
-
-
-def compute_cell(config: DictConfig, bench: Bench) -> Cell:
-    """The cell a job asks for, from the store or computed."""
-    return bench.evaluator(cell_spec(config, bench))
 
 
 def bench_for(config: DictConfig) -> Bench:
