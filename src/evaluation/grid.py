@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from src.errors import UserError
 from src.evaluation.cell import SCHEMA, Cell, Coordinates
 from src.evaluation.store import CellStore
-from src.evaluation.suspicion import Finding, evidence_of, findings
+from src.evaluation.suspicion import Suspicions, evidence_of, findings
 from src.files import write_text
 
 log = logging.getLogger(__name__)
@@ -143,14 +143,20 @@ class Request:
         """The grid as far as it is computed."""
         return Grid(tuple(GridRow(where, key, store.get(key)) for where, key in self.rows))
 
-    def findings(self, store: CellStore) -> list[Finding]:
-        """Reasons not to believe the cells that are computed."""
+    def suspicions(self, store: CellStore) -> Suspicions:
+        """Reasons not to believe the cells that are computed, and on how many probes of how many that rests."""
         probed: dict[str, dict[str, Cell]] = {}
         for of, kind, key in self.probes:
             if (probe := store.get(key)) is not None:
                 probed.setdefault(of, {})[kind] = probe
         cells = [cell for _, key in self.rows if (cell := store.get(key)) is not None]
-        return [each for evidence in evidence_of(cells, probed, store.get) for each in findings(evidence)]
+        groups = evidence_of(cells, probed, store.get)
+        return Suspicions(
+            findings=tuple(finding for evidence in groups for finding in findings(evidence)),
+            judged=sum(len(evidence.adaptive) for evidence in groups),
+            probed=sum(map(len, probed.values())),
+            asked=len(self.probes),
+        )
 
     def finished(self, store: CellStore) -> int:
         """How many of the pending cells are stored by now, whichever process computed them."""

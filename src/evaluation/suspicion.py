@@ -43,6 +43,16 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Suspicions:
+    """What the checks of a grid came to."""
+
+    findings: tuple[Finding, ...] = ()
+    judged: int = 0  #: cells whose attacker knew the defense; without any there is nothing to check
+    probed: int = 0  #: probes that are computed
+    asked: int = 0  #: probes that were asked for
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of one defense: its attacked cells, and what became of those that were probed."""
 

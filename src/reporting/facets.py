@@ -7,15 +7,43 @@ from typing import Any
 
 from src.evaluation.cell import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
-from src.reporting.labels import slug
+from src.reporting.labels import column_label, images_counted, slug
 from src.reporting.rates import Rate
 
 Column = tuple[str, float | None]  #: (defense, noise)
 DIMENSIONS = ("data", "threat", "protocol", "seed")
 
 
+class GridPart:
+    """What can be read off the rows of a part of a grid, whatever tells it from the other parts."""
+
+    grid: Grid
+
+    @property
+    def attacks(self) -> list[str]:
+        return self.grid.values("attack")
+
+    @property
+    def columns(self) -> list[Column]:
+        return self.grid.columns()
+
+    def budgets(self, attack: str) -> list[float]:
+        """The eps values asked for with this attack, ascending, in pixel units."""
+        return sorted(self.grid.where(attack=attack).values("eps"))
+
+    @property
+    def column_labels(self) -> tuple[str, ...]:
+        """``vqvae 0.5``, for each column."""
+        return tuple(column_label(*column) for column in self.columns)
+
+    def attack_title(self, attack: str) -> str:
+        """``pgd, 10,000 images``."""
+        counted = images_counted(self.grid.where(attack=attack))
+        return f"{attack}, {counted} images" if counted else attack
+
+
 @dataclass(frozen=True)
-class Facet:
+class Facet(GridPart):
     """The rows of one data set, threat, protocol and seed, no two of them at the same place."""
 
     data: str
@@ -32,18 +60,6 @@ class Facet:
         """``mnist · gray_box · default protocol · seed 0``."""
         parts = (self.data, self.threat, f"{self.protocol} protocol", f"seed {self.seed}", self.settings)
         return " · ".join(filter(None, parts))
-
-    @property
-    def attacks(self) -> list[str]:
-        return self.grid.values("attack")
-
-    @property
-    def columns(self) -> list[Column]:
-        return self.grid.columns()
-
-    def budgets(self, attack: str) -> list[float]:
-        """The eps values asked for with this attack, ascending, in pixel units."""
-        return sorted(self.grid.where(attack=attack).values("eps"))
 
     def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
         """The cell at a place; None if it is missing or was not asked for."""

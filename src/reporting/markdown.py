@@ -4,11 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.evaluation.suspicion import Finding
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
+from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, Suspicions, suspicion_sentences
 from src.reporting.tables import Entry, Table
 
 
@@ -16,16 +15,15 @@ def to_markdown(
     chapters: Sequence[Part],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
-    suspicions: Sequence[Finding] = (),
+    suspicions: Suspicions = NOTHING_CHECKED,
     certified: Sequence[CertifiedPart] = (),
 ) -> str:
     """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
     lines = ["# Accuracy grid", ""]
     if not chapters:
         lines += [*all_sentences([]), ""]
-    if suspicions:
-        lines += [f"## {TITLE}", "", EXPLAINED, ""]
-        lines += [*(f"- {escape(sentence)}" for sentence in suspicion_sentences(suspicions)), ""]
+    if said := suspicion_sentences(suspicions):
+        lines += [f"## {TITLE}", "", EXPLAINED, "", *(f"- {escape(sentence)}" for sentence in said), ""]
     for chapter in chapters:
         lines += [f"## {escape(chapter.title)}", ""]
         lines += [line for sentence in chapter.sentences for line in (escape(sentence), "")]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from src.reporting.labels import MISSING, column_label, images_counted, number, percent, plus_minus, points
+from src.reporting.labels import MISSING, number, percent, plus_minus, points
 from src.reporting.rates import leaders
 from src.reporting.replicates import Average, AverageTradeOffs, Replicates
 from src.reporting.tables import Entry, Table, paid_and_won
@@ -27,9 +27,8 @@ def _mean_table(over: Replicates, attack: str) -> Table:
     for eps in over.budgets(attack):
         averages = [over.accuracy(attack, eps, column) for column in over.columns]
         rows.append((number(eps), tuple(map(_accuracy, averages, _leaders(averages)))))
-    counted = images_counted(over.grid.where(attack=attack))
-    title = ", ".join(filter(None, [attack, f"{counted} images" if counted else "", f"{len(over.facets)} seeds"]))
-    return Table(title, "eps", tuple(column_label(*column) for column in over.columns), tuple(rows))
+    title = f"{over.attack_title(attack)}, {len(over.facets)} seeds"
+    return Table(title, "eps", over.column_labels, tuple(rows))
 
 
 def mean_tradeoff_table(found: AverageTradeOffs) -> Table | None:

@@ -9,14 +9,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.evaluation.grid import Grid
-from src.evaluation.suspicion import Finding
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.colours import HEAT, heat
 from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.facets import DIMENSIONS
 from src.reporting.figures import Drawing
 from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
+from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, Suspicions, suspicion_sentences
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -27,7 +26,7 @@ def to_html(
     comparisons: Sequence[Comparison],
     drawings: Sequence[Drawing],
     figures: Mapping[str, Path],
-    suspicions: Sequence[Finding] = (),
+    suspicions: Suspicions = NOTHING_CHECKED,
     certified: Sequence[CertifiedPart] = (),
 ) -> str:
     """The page. Everything that comes from the grid is escaped; figures are embedded.
@@ -35,7 +34,7 @@ def to_html(
     Args:
         drawings: what the figures are, in the order in which they are shown.
         figures: their files by name; a drawing without a file is left out.
-        suspicions: reasons not to believe the grid.
+        suspicions: what the checks of the grid came to.
         certified: the certificates of each data set, if there are any.
     """
     pictures: dict[str, list[dict[str, str]]] = {}
@@ -58,6 +57,7 @@ def to_html(
         certified_legend=CERTIFIED_LEGEND,
         pictures=pictures,
         suspicions=suspicion_sentences(suspicions),
+        findings=len(suspicions.findings),
         suspicions_title=TITLE,
         suspicions_explained=EXPLAINED,
         comparison_legend=COMPARISON_LEGEND,

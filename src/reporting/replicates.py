@@ -8,7 +8,7 @@ from statistics import fmean
 
 from src.evaluation.grid import Grid
 from src.evaluation.statistics import mean_and_deviation
-from src.reporting.facets import Column, Facet
+from src.reporting.facets import Column, Facet, GridPart
 from src.reporting.labels import UNDEFENDED, column_label, slug
 from src.reporting.rates import Rate
 from src.reporting.tradeoff import TradeOff, TradeOffs, trade_offs
@@ -54,7 +54,7 @@ def average_rate(rates: Sequence[Rate | None]) -> Average | None:
 
 
 @dataclass(frozen=True)
-class Replicates:
+class Replicates(GridPart):
     """Facets that differ in their seed alone, two or more."""
 
     facets: tuple[Facet, ...]
@@ -70,25 +70,13 @@ class Replicates:
         return " · ".join(filter(None, (one.data, one.threat, f"{one.protocol} protocol", mean, one.settings)))
 
     @cached_property
-    def grid(self) -> Grid:
+    def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
         """The rows of all seeds."""
         return Grid(tuple(row for facet in self.facets for row in facet.grid))
 
     @property
     def threat(self) -> str:
         return self.facets[0].threat
-
-    @property
-    def attacks(self) -> list[str]:
-        return self.grid.values("attack")
-
-    @property
-    def columns(self) -> list[Column]:
-        return self.grid.columns()
-
-    def budgets(self, attack: str) -> list[float]:
-        """The eps values asked for with this attack, ascending, in pixel units."""
-        return sorted(self.grid.where(attack=attack).values("eps"))
 
     def accuracy(self, attack: str, eps: float, column: Column) -> Average | None:
         """The accuracy at a place over the seeds; None if it is computed for none of them."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.evaluation.grid import Grid
-from src.evaluation.suspicion import Finding
 from src.files import write_text
 from src.reporting.certified import CertifiedSet, certified_parts
 from src.reporting.document import all_sentences, chapters, comparisons
@@ -14,7 +13,7 @@ from src.reporting.figures import plan, plan_certified
 from src.reporting.gallery import render, save
 from src.reporting.markdown import certified_to_markdown, to_markdown
 from src.reporting.page import to_html
-from src.reporting.suspicions import suspicions_to_json
+from src.reporting.suspicions import NOTHING_CHECKED, Suspicions, suspicions_to_json
 
 if TYPE_CHECKING:
     from src.models.record import TrainingRecord
@@ -25,9 +24,7 @@ class Report:
     """What was written."""
 
     folder: Path
-    paths: tuple[
-        Path, ...
-    ]  #: every file: ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json``, then the figures
+    paths: tuple[Path, ...]  #: every file: ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json``, figures
     sentences: tuple[str, ...]  #: the grid in words, the headline first
 
 
@@ -36,7 +33,7 @@ def write_report(
     records: "list[TrainingRecord]",
     folder: Path,
     compare_published: bool = False,
-    suspicions: Sequence[Finding] = (),
+    suspicions: Suspicions = NOTHING_CHECKED,
     certified: Sequence[CertifiedSet] = (),
 ) -> Report:
     """Write ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json`` and ``figures/*.png``. Nothing is computed but
@@ -49,7 +46,7 @@ def write_report(
         records: training runs whose losses and reconstructions are shown.
         folder: usually ``outputs/report``; made if need be.
         compare_published: put the report's own numbers beside ours.
-        suspicions: reasons not to believe the grid.
+        suspicions: what the checks of the grid came to.
         certified: certificates on the grid's data sets; without any, nothing is said of them.
 
     Raises:

@@ -1,11 +1,11 @@
 """Reasons not to believe the grid, in words."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from src.evaluation.suspicion import Finding
+from src.evaluation.suspicion import CHECKS, Suspicions
 
+NOTHING_CHECKED = Suspicions()
 TITLE = "Reasons for suspicion"
 EXPLAINED = (
     "Signs that an attack may have failed for another reason than the defense's strength, so that the defense is "
@@ -13,11 +13,23 @@ EXPLAINED = (
 )
 
 
-def suspicion_sentences(findings: Sequence[Finding]) -> list[str]:
-    """A sentence a finding: ``zero-gradient (pgd eps 0.3 · vqvae 0.5 · adaptive): the loss gradient is …``."""
-    return [f"{each.name} ({each.where}): {each.message}." for each in findings]
+def suspicion_sentences(found: Suspicions) -> list[str]:
+    """What was checked, and a sentence a finding: ``zero-gradient (pgd eps 0.3 · vqvae 0.5 · adaptive): the loss
+    gradient is …``. Nothing at all of a grid whose attackers know no defense: there is nothing to check in it."""
+    if not found.judged:
+        return []
+    return [_checked(found), *(f"{each.name} ({each.where}): {each.message}." for each in found.findings)]
 
 
-def suspicions_to_json(findings: Sequence[Finding]) -> str:
+def _checked(found: Suspicions) -> str:
+    """How much was checked. A grid without findings must not look like one without checks."""
+    outcome = f"{len(found.findings)} found" if found.findings else "None found"
+    runs = f"{found.probed} extra runs of attacks" if found.asked else "no extra run of an attack"
+    without = "" if found.asked else ", without which two of them cannot be made"
+    missing = f" ({found.asked - found.probed} more are missing)" if found.probed < found.asked else ""
+    return f"{outcome} by {len(CHECKS)} checks of {found.judged} cells, with {runs}{missing}{without}."
+
+
+def suspicions_to_json(found: Suspicions) -> str:
     """``findings.json``: a list of objects with "name", "where" (the cell's coordinates) and "message"."""
-    return json.dumps([asdict(each) for each in findings], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([asdict(each) for each in found.findings], indent=1, ensure_ascii=False) + "\n"

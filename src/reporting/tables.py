@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from src.reporting.facets import Facet
-from src.reporting.labels import MISSING, column_label, half_width, images_counted, number, percent, points
+from src.reporting.labels import MISSING, half_width, number, percent, points
 from src.reporting.rates import Rate, leaders
 from src.reporting.tradeoff import TradeOffs
 
@@ -44,9 +44,7 @@ def _accuracy_table(facet: Facet, attack: str) -> Table:
     for eps in facet.budgets(attack):
         rates = [facet.rate(attack, eps, column) for column in facet.columns]
         rows.append((number(eps), tuple(map(rate_entry, rates, leaders(rates)))))
-    counted = images_counted(facet.grid.where(attack=attack))
-    title = f"{attack}, {counted} images" if counted else attack
-    return Table(title, "eps", tuple(column_label(*column) for column in facet.columns), tuple(rows))
+    return Table(facet.attack_title(attack), "eps", facet.column_labels, tuple(rows))
 
 
 def rate_entry(rate: Rate | None, strong: bool = False) -> Entry:

@@ -9,13 +9,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from src.evaluation.grid import Grid
-from src.evaluation.suspicion import Finding
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedSet, certified_parts
 from src.reporting.colours import heat
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.labels import MISSING
 from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
+from src.reporting.suspicions import EXPLAINED, TITLE, Suspicions, suspicion_sentences
 from src.reporting.tables import Entry, Table
 
 #: Rich's padding and border of a column.
@@ -41,13 +40,13 @@ def print_grid(grid: Grid, console: Console) -> None:
     _say(console, all_sentences(parts))
 
 
-def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Print the reasons not to believe the grid, if there are any."""
-    if findings:
+def print_suspicions(found: Suspicions, console: Console) -> None:
+    """Print the reasons not to believe the grid, or that none was found; nothing if there was nothing to check."""
+    if said := suspicion_sentences(found):
         console.print()
-        _say(console, [TITLE], style="bold yellow")
+        _say(console, [TITLE], style="bold yellow" if found.findings else "bold")
         _say(console, [EXPLAINED], style="dim")
-        _say(console, suspicion_sentences(findings))
+        _say(console, said)
 
 
 def print_comparison(grid: Grid, console: Console) -> None:

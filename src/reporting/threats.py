@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from src.evaluation.grid import Grid
-from src.reporting.facets import Column, Facet
-from src.reporting.labels import column_label, images_counted, listed, number, percent, slug
+from src.reporting.facets import Facet, GridPart
+from src.reporting.labels import listed, number, percent, slug
 from src.reporting.rates import Rate, leaders
 from src.reporting.tables import LEGEND, Table, rate_entry
 from src.reporting.tradeoff import TradeOffs, trade_offs
@@ -17,7 +17,7 @@ SPELLED_OUT = 8
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class SideBySide(GridPart):
     """Facets that differ in their threat alone, two or more; ready to be drawn."""
 
     facets: tuple[Facet, ...]
@@ -38,21 +38,9 @@ class SideBySide:
         return [facet.threat for facet in self.facets]
 
     @cached_property
-    def grid(self) -> Grid:
+    def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
         """The rows of all threats."""
         return Grid(tuple(row for facet in self.facets for row in facet.grid))
-
-    @property
-    def attacks(self) -> list[str]:
-        return self.grid.values("attack")
-
-    @property
-    def columns(self) -> list[Column]:
-        return self.grid.columns()
-
-    def budgets(self, attack: str) -> list[float]:
-        """The eps values asked for with this attack, ascending, in pixel units."""
-        return sorted(self.grid.where(attack=attack).values("eps"))
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
@@ -66,9 +54,12 @@ class SideBySide:
                 rates = [facet.rate(attack, eps, column) for column in self.columns]
                 label = f"{number(eps)} {facet.threat}" if eps else number(eps)
                 rows.append((label, tuple(map(rate_entry, rates, leaders(rates)))))
-        counted = images_counted(self.grid.where(attack=attack))
-        title = f"{attack}, {counted} images" if counted else attack
-        return Table(title, "eps, threat", tuple(column_label(*column) for column in self.columns), tuple(rows))
+        return Table(
+            self.attack_title(attack),
+            "eps, threat",
+            self.column_labels,
+            tuple(rows),
+        )
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:

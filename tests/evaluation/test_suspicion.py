@@ -104,7 +104,7 @@ def judge(specify, evaluator, tmp_path) -> Judge:
             rows=tuple((each.coordinates, each.key) for each in specs),
             probes=tuple((probe.of, probe.kind, probe.spec.key) for probe in checked),
         ).save(tmp_path)
-        return Request.load(tmp_path).findings(evaluator.cells)
+        return list(Request.load(tmp_path).suspicions(evaluator.cells).findings)
 
     return judge
 

@@ -99,6 +99,15 @@ class Fragile(nn.Module):
         return x
 
 
+class FailsOnThree(nn.Module):
+    """The identity, but not for three images at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 3:
+            raise RuntimeError("three")
+        return x
+
+
 def random_signs(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
     """Noise of ± eps."""
     return (x + eps * torch.randn_like(x).sign()).clamp(0, 1)

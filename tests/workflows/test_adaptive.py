@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.workflows.conftest import cells, copy_of, read_grid
+from tests.workflows.conftest import USERS_OWN, cells, copy_of, read_grid
 
 #: Members of conf/attack/worst.yaml that are kept; the others take too long for a test.
 KEPT = ("ifgsm", "pgd")
@@ -60,13 +60,24 @@ def test_what_the_attacker_saw_is_stored_and_the_attack_was_tried_harder(swept):
     assert {(60, 0.3, 5.0), (20, 0.3, 10.0), (20, 0.5, 5.0)} <= steps
 
 
-def test_findings_are_in_the_report_and_on_the_screen(swept):
+def test_what_was_checked_and_found_is_in_the_report_and_on_the_screen(swept):
     outputs, _, said = swept
     found = json.loads((outputs / "report" / "findings.json").read_text())
-    page, table = ((outputs / "report" / name).read_text() for name in ("index.html", "grid.md"))
-    for each in found:
-        assert each["name"] in said and each["name"] in page and each["name"] in table
-    assert ("Reasons for suspicion" in page) == bool(found)
+    outcome = (
+        f"{len(found) or 'None'} found by 7 checks of 4 cells, with 8 extra runs of attacks."  # 2 attacks, 2 probes
+    )
+    for text in (said, *((outputs / "report" / name).read_text() for name in ("index.html", "grid.md"))):
+        assert "Reasons for suspicion" in text and outcome in text
+        assert all(each["name"] in text for each in found)
+
+
+def test_a_check_that_fails_costs_a_check_and_not_the_cell(trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    arguments = ("attack=ifgsm", "eps=0.3", "threat=adaptive", "defense=fails_on_three", "limit=4", "checks.images=3")
+    done = run_command("src.sweep", "-m", *arguments, USERS_OWN, "logger=none", outputs=outputs)
+    assert [row["n"] for row in read_grid(outputs)] == ["4"]
+    assert done.stdout.count("is not checked") == 2 and "RuntimeError: three" in done.stdout
+    assert "0 extra runs of attacks (2 more are missing)" in done.stdout
 
 
 def test_a_sweep_that_is_computed_computes_nothing_again(swept, run_command):

@@ -8,7 +8,7 @@ from torch import nn
 
 from src.evaluation import CellSpec, Coordinates, Protocol
 from src.evaluation.cell import NO_DEFENSE, NOTHING
-from src.workflows.sweeping import Job, in_order_of_need
+from src.workflows.planning import Job, in_order_of_need
 
 
 def make_job(attack: str, eps: float, defense: str, knows_defense: bool = False) -> Job:

@@ -25,7 +25,7 @@ class GridSweeper(BasicSweeper):
     """Expands the cartesian product of the command line and ``hydra.sweeper.params`` into a grid of cells."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from src.workflows import sweeping
+        from src.workflows import planning, sweeping
         from src.workflows.composing import SweepComposer
         from src.workflows.quiet import quiet_libraries
 
@@ -37,8 +37,8 @@ class GridSweeper(BasicSweeper):
         quiet_libraries()
         batch_size = self._batch_size()
         folder = Path(self.config.hydra.sweep.dir)
-        jobs = sweeping.plan_jobs(self._points(arguments), self._compose, self.config)
-        pending = sweeping.begin(jobs, self.config, folder)
+        jobs = planning.plan_jobs(self._points(arguments), self._compose, self.config)
+        pending = planning.begin(jobs, self.config, folder)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         try:
             return self._launch([list(job.overrides) for job in pending], batch_size)

@@ -1,0 +1,41 @@
+"""A grid without findings must not look like one without checks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.evaluation.suspicion import Finding, Suspicions
+from src.reporting.report import write_report
+from src.reporting.suspicions import suspicion_sentences, suspicions_to_json
+from tests.reporting import reporting_factories as make
+
+FOUND = Finding("zero-gradient", make.coordinates("pgd", 0.3, threat="adaptive"), "it is zero <everywhere>")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Suspicions(judged=4, probed=6, asked=6), "None found by 7 checks of 4 cells, with 6 extra runs of attacks."),
+        (Suspicions(judged=4, probed=5, asked=6), "(1 more are missing)"),
+        (Suspicions(judged=4), "without which two of them cannot be made"),
+        (Suspicions((FOUND,), judged=4, probed=6, asked=6), "1 found by 7 checks"),
+    ],
+)
+def test_what_was_checked_is_said(found, said):
+    assert said in suspicion_sentences(found)[0]
+
+
+def test_where_no_attacker_knows_a_defense_there_is_nothing_to_check():
+    assert suspicion_sentences(Suspicions()) == []
+
+
+def test_every_form_of_the_report_has_them_escaped(tmp_path: Path):
+    grid = make.make_grid(attacks=("pgd",), budgets=(0.3,), threat="adaptive")
+    write_report(grid, [], tmp_path, suspicions=Suspicions((FOUND,), judged=7))
+    page, markdown = ((tmp_path / name).read_text() for name in ("index.html", "grid.md"))
+    assert "Reasons for suspicion (1)" in page and "&lt;everywhere&gt;" in page
+    assert "- zero-gradient" in markdown and "&lt;everywhere&gt;" in markdown
+    (stored,) = json.loads((tmp_path / "findings.json").read_text())
+    assert (stored["name"], stored["where"]["threat"]) == ("zero-gradient", "adaptive")
+    assert json.loads(suspicions_to_json(Suspicions())) == []
