@@ -1,8 +1,10 @@
 """What tests of several rooms share."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +13,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from src.data import ImageDataModule
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -84,3 +89,21 @@ def fit(real_digits: tuple[Tensor, Tensor]) -> Fit:
 def knows_digits(fit: Fit) -> nn.Module:
     """A small classifier that is right on all the real digits, and easily attacked."""
     return fit(lambda x: x)
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """A real headless Chromium, which reaches nothing outside this machine; one a test process.
+
+    Where there is none the test is skipped, unless REQUIRE_BROWSER is set, as .ci/run does.
+    """
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if executable is None:
+        message = "no Chromium on PATH; on Debian: apt-get install chromium"
+        pytest.fail(message) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(message)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=executable, args=[*arguments, "--no-first-run"])
+        yield found
+        found.close()
