@@ -188,6 +188,7 @@ class Cell:
     identity: dict[str, Any]
     examples: dict[str, Any] = field(default_factory=dict)  #: see :mod:`src.images`
     environment: dict[str, str] = field(default_factory=dict)
+    per_class: list[list[int]] = field(default_factory=list)  #: (correct, images) of each class; empty if not known
     #: what the attacker was and saw: "family", "knows_defense", and see :mod:`src.evaluation.diagnosis`
     attacker: dict[str, Any] = field(default_factory=dict)
     #: by name, the cells of which this is the worst case: "key", "correct", and "alone", images that only it fooled
@@ -247,6 +248,7 @@ class Cell:
                 and cell.n == len(cell.outcomes) == len(cell.predictions) > 0
                 and set(cell.outcomes) <= {"0", "1"}
                 and cell.correct == stored["correct"]
+                and (not cell.per_class or [*map(sum, zip(*cell.per_class, strict=True))] == [cell.correct, cell.n])
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a cell: {error!r}") from error

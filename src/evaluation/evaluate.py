@@ -149,6 +149,7 @@ class Evaluator:
             identity=dict(spec.identity),
             examples=_examples(module, undefended),
             environment=_environment(module.ran_on),
+            per_class=_per_class(outcomes, test),
             attacker=attacker,
             members=worst.members if worst else {},
             **{name: metrics[f"test/{name}"].item() for name in MEANS},
@@ -216,6 +217,14 @@ def _outcomes(spec: CellSpec, right: Tensor, origin: Cell | None) -> str:
     return "".join("1" if each else "0" for each in right.tolist())
 
 
+def _per_class(outcomes: str, test: TestSet) -> list[list[int]]:
+    """(images counted as correct, images) of each class."""
+    images = torch.bincount(test.labels, minlength=test.num_classes)
+    right = torch.tensor([outcome == "1" for outcome in outcomes])
+    correct = torch.bincount(test.labels[right], minlength=test.num_classes)
+    return torch.stack([correct, images], dim=1).tolist()
+
+
 @contextmanager
 def _evaluating() -> Iterator[None]:
     """Full precision, and a random stream of its own."""
@@ -263,6 +272,7 @@ def _examples(module: PurificationEvaluation, undefended: Cell | None) -> dict[s
     return images | {
         "labels": seen["labels"].tolist(),
         "predictions": predictions,
+        "confidences": [round(confidence, 4) for confidence in seen["confidences"].tolist()],
         "undefended_predictions": predictions if undefended is None else undefended.predictions[: len(predictions)],
     }
 

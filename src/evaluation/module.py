@@ -114,6 +114,7 @@ class PurificationEvaluation(LightningModule):
                 "purified": x_hat,
                 "labels": y,
                 "predictions": logits.argmax(1),
+                "confidences": logits.softmax(1).amax(1),
             }
             self.examples = {name: tensor[:EXAMPLES].detach().cpu() for name, tensor in shown.items()}
         self._predictions.append(logits.argmax(1).cpu())

@@ -29,6 +29,7 @@ def make_cell(identity: dict | None = None, outcomes: str = "1101") -> Cell:
         reconstruction_mse=0.01,
         stages={"attack": 1.0, "purify": 0.5, "classify": 0.25},
         identity=identity,
+        per_class=[[outcomes.count("1"), len(outcomes)], [0, 0]],
     )
 
 
@@ -60,6 +61,7 @@ def test_every_number_of_the_file_follows_from_its_outcomes(store):
         lambda text: text.replace('"1101"', '"1111"'),
         lambda text: text.replace('"eps": 0.3}', '"eps": 0.4}'),
         lambda text: text.replace('"schema": 1', '"schema": 99'),
+        lambda text: json.dumps(json.loads(text) | {"per_class": [[2, 4], [0, 0]]}),
     ],
 )
 def test_a_damaged_cell_is_named_and_counts_as_missing(store, tmp_path, caplog, damage):
