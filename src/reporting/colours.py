@@ -1,5 +1,6 @@
 """Colours, the same in figures, page and terminal; readable by the colour-blind and in grey."""
 
+from colorsys import hls_to_rgb, rgb_to_hls
 from dataclasses import dataclass
 
 from src.reporting.facets import Column
@@ -49,6 +50,12 @@ def shades(values: list[float], family: int = 0) -> dict[float, str]:
     ramp = RAMPS[family % len(RAMPS)]
     last = max(len(ordered) - 1, 1)
     return {value: blend(ramp, i / last if len(ordered) > 1 else 0.5) for i, value in enumerate(ordered)}
+
+
+def on_dark(colour: str) -> str:
+    """The same hue for a dark page: what is dark on white is light there, so that the order of shades stays."""
+    hue, lightness, saturation = rgb_to_hls(*(channel / 255 for channel in _rgb(colour)))
+    return "#" + "".join(f"{round(255 * c):02x}" for c in hls_to_rgb(hue, 0.95 - 0.5 * lightness, saturation))
 
 
 def column_styles(columns: list[Column]) -> dict[Column, Style]:

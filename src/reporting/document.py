@@ -34,6 +34,11 @@ class Chapter:
         """What tells it from the other chapters; empty if it is the only one."""
         return self.facet.name
 
+    @property
+    def attacks(self) -> list[str]:
+        """Those of the tables, in their order."""
+        return self.facet.attacks
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -52,6 +57,11 @@ class Summary:
     @property
     def name(self) -> str:
         return self.replicates.name
+
+    @property
+    def attacks(self) -> list[str]:
+        """Those of the tables, in their order."""
+        return self.replicates.attacks
 
 
 @dataclass(frozen=True)

@@ -2,71 +2,109 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.evaluation.grid import Grid
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.colours import HEAT, heat
-from src.reporting.document import Comparison, Part, all_sentences
+from src.reporting.costs import cost_table
+from src.reporting.document import Chapter, Comparison, Part, all_sentences
 from src.reporting.facets import DIMENSIONS
-from src.reporting.figures import Drawing
+from src.reporting.page_data import page_data, place
+from src.reporting.pixels import Pixels, pack
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, Suspicions, suspicion_sentences
+
+if TYPE_CHECKING:
+    from src.models.record import TrainingRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def to_html(
     grid: Grid,
-    chapters: Sequence[Part],
+    parts: Sequence[Part],
     comparisons: Sequence[Comparison],
-    drawings: Sequence[Drawing],
-    figures: Mapping[str, Path],
+    records: "Sequence[TrainingRecord]" = (),
     suspicions: Suspicions = NOTHING_CHECKED,
     certified: Sequence[CertifiedPart] = (),
+    downloads: dict[str, str] | None = None,
 ) -> str:
-    """The page. Everything that comes from the grid is escaped; figures are embedded.
+    """The page. Everything that comes from the grid is escaped.
 
     Args:
-        drawings: what the figures are, in the order in which they are shown.
-        figures: their files by name; a drawing without a file is left out.
+        records: training runs whose losses and reconstructions are shown.
         suspicions: what the checks of the grid came to.
         certified: the certificates of each data set, if there are any.
+        downloads: texts that can be saved from the page, by file name.
     """
-    pictures: dict[str, list[dict[str, str]]] = {}
-    for drawing in drawings:
-        if drawing.name in figures:
-            data = base64.b64encode(figures[drawing.name].read_bytes()).decode()
-            picture = {"caption": drawing.caption, "name": drawing.name, "source": f"data:image/png;base64,{data}"}
-            pictures.setdefault(drawing.topic, []).append(picture)
-    sentences = all_sentences(chapters)
+    pixels = Pixels()
+    data = page_data(grid, parts, certified, records, pixels)
+    shown = [part for each in data["parts"] for part in each["cells"]]
+    costs = {i: cost_table(part.facet) for i, part in enumerate(parts) if isinstance(part, Chapter)}
+    return _environment().get_template("page.html").render(
+        headline=all_sentences(parts)[0],
+        parts=parts,
+        switches=_switches(parts),
+        legends=dict.fromkeys(part.legend for part in parts),
+        tradeoffs=any(part.tradeoff for part in parts),
+        pictured=any(cell["shown"] for cell in shown),
+        classed=any(cell["classes"] for cell in shown),
+        training=bool(data["training"]["losses"] or data["training"]["reconstructions"]),
+        reconstructed=bool(data["training"]["reconstructions"]),
+        costs=[(i, table) for i, table in costs.items() if table],
+        comparisons=comparisons,
+        comparison_legend=COMPARISON_LEGEND,
+        certified=certified,
+        certified_legend=CERTIFIED_LEGEND,
+        suspicions=suspicion_sentences(suspicions),
+        findings=len(suspicions.findings),
+        suspicions_title=TITLE,
+        suspicions_explained=EXPLAINED,
+        ramp_colours=", ".join(HEAT),
+        heat=heat,
+        facts=_facts(grid),
+        settings=_settings(grid),
+        versions=_versions(grid),
+        downloads={name: _link(text) for name, text in (downloads or {}).items()},
+        data=data,
+        pixels=pixels.packed(),
+        library=_charts_library(),
+    )  # fmt: skip
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["unbroken"] = lambda text: str(text).replace(" %", "\N{NO-BREAK SPACE}%")
-    return environment.get_template("page.html").render(
-        headline=sentences[0],
-        chapters=chapters,
-        comparisons=comparisons,
-        certified=certified,
-        certified_legend=CERTIFIED_LEGEND,
-        pictures=pictures,
-        suspicions=suspicion_sentences(suspicions),
-        findings=len(suspicions.findings),
-        suspicions_title=TITLE,
-        suspicions_explained=EXPLAINED,
-        comparison_legend=COMPARISON_LEGEND,
-        ramp=", ".join(HEAT),
-        heat=heat,
-        facts=_facts(grid),
-        settings=_settings(grid),
-        versions=_versions(grid),
-    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
+    return environment
+
+
+@cache  # bundling takes two seconds
+def _charts_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed, packed."""
+    import vl_convert
+
+    return pack(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
+
+
+def _switches(parts: Sequence[Part]) -> dict[str, list[str]]:
+    """For each dimension in which parts can differ, its values; and the attacks."""
+    places = [place(part) for part in parts]
+    found = {name: list(dict.fromkeys(where[name] for where in places)) for name in (*DIMENSIONS, "settings") if places}
+    return found | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.attacks))}
+
+
+def _link(text: str) -> str:
+    return f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 
 def _facts(grid: Grid) -> dict[str, str]:

@@ -58,14 +58,14 @@ def write_report(
     drawings = [*plan(parts, records), *plan_certified(proven)]
     figures = render(drawings, folder / "figures")
     texts = {
-        folder / "grid.csv": grid.to_csv(),
-        folder / "grid.md": to_markdown(parts, beside, figures, suspicions, proven),
-        folder / "index.html": to_html(grid, parts, beside, drawings, figures, suspicions, proven),
-        folder / "findings.json": suspicions_to_json(suspicions),
+        "grid.csv": grid.to_csv(),
+        "grid.md": to_markdown(parts, beside, figures, suspicions, proven),
+        "findings.json": suspicions_to_json(suspicions),
     }
-    for path, text in texts.items():
-        write_text(path, text)
-    return Report(folder, (*texts, *figures.values()), tuple(all_sentences(parts)))
+    texts["index.html"] = to_html(grid, parts, beside, records, suspicions, proven, texts)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return Report(folder, (*(folder / name for name in texts), *figures.values()), tuple(all_sentences(parts)))
 
 
 def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:

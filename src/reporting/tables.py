@@ -1,6 +1,7 @@
 """The one model of a table; Markdown, the page and the terminal each draw it."""
 
 from dataclasses import dataclass
+from math import isnan
 
 from src.reporting.facets import Facet
 from src.reporting.labels import MISSING, half_width, number, percent, points
@@ -52,6 +53,11 @@ def rate_entry(rate: Rate | None, strong: bool = False) -> Entry:
     if rate is None:
         return Entry()
     return Entry(percent(rate.fraction), half_width(rate.low, rate.high), rate.fraction, strong)
+
+
+def rate_text(rate: Rate) -> str:
+    """What :func:`rate_entry` shows, on one line; a rate without an error bar has none: ``83.2 ±0.7``."""
+    return percent(rate.fraction) if isnan(rate.low) else f"{percent(rate.fraction)} {half_width(rate.low, rate.high)}"
 
 
 def tradeoff_table(found: TradeOffs) -> Table | None:

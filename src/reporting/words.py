@@ -140,6 +140,29 @@ def _by_floor(found: TradeOffs) -> str:
     return f"If the clean accuracy must be at least {'; at least '.join(clauses)}.{above}"
 
 
+def floor_steps(found: TradeOffs) -> list[tuple[float, str]]:
+    """What to take for each floor on clean accuracy: (floor, words), the highest floor (a fraction) first; the words
+    hold down to the next floor. Above the first no column is left."""
+    noises = [item for item in found.items if not item.defended or item.trained]
+    floors = {floor for among in (noises, found.items) for floor, _ in found.frontier(among)}
+    said = []
+    for floor in sorted(floors, reverse=True):
+        best = found.best_for_floor(floor)
+        noise = found.best_for_floor(floor, noises) if found.trained else None
+        words = [f"Of the noises: {_taken(noise, found)}."] if noise else []
+        words += [f"Of all columns: {_taken(best, found)}."] if best else []
+        said.append((floor, " ".join(words)))
+    return said
+
+
+def _taken(choice: Choice, found: TradeOffs) -> str:
+    """``vqvae 0.25, 97.4 % clean and 59.2 % at eps 0.3``."""
+    item = choice.item
+    name = item.label if item.defended else "no defense"
+    numbers = f"{_p(item.clean)} clean and {_p(item.attacked)} at eps {number(found.eps or 0)}"
+    return ", ".join(filter(None, [name, numbers, _alike(choice)]))
+
+
 def _round_floor(floor: float, choice: Choice, found: TradeOffs, among: list[TradeOff]) -> str:
     """The roundest percentage below a floor that leads to the same choice."""
     for digits in (0, 1, 2):

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from src.evaluation.cell import Cell, Coordinates, content_key
+from src.evaluation.certificates import Certification, CertifiedImage
 from src.evaluation.grid import Grid, GridRow
+from src.evaluation.smoothing import ABSTAIN
 from src.images import encode_images
 from src.models.record import TrainingRecord
+from src.reporting.certified import CertifiedSet
 
 #: (defense, noise) and (accuracy at eps 0, accuracy at eps 0.3 under fgsm), fractions.
 COLUMNS: dict[tuple[str, float | None], tuple[float, float]] = {
@@ -63,6 +66,7 @@ def cell(
         identity=facts,
         examples=examples or {},
         environment={"torch": "2.14.1", "device": "cpu"},
+        per_class=[[len(range(k, correct, 10)), len(range(k, n, 10))] for k in range(10)],
     )
 
 
@@ -146,7 +150,12 @@ def draw_examples(eps: float, noise: float, column: int) -> dict[str, Any]:
     predictions = [(y + 3) % 10 if i % 10 < wrong else y for i, y in enumerate(labels)]
     images = {"original": _DIGITS, "attacked": attacked, "purified": blur if column else attacked}
     encoded = {name: encode_images(torch.from_numpy(value)) for name, value in images.items()}
-    return encoded | {"labels": labels, "predictions": predictions, "undefended_predictions": [3] * 10}
+    return encoded | {
+        "labels": labels,
+        "predictions": predictions,
+        "confidences": [0.9] * 10,
+        "undefended_predictions": [3] * 10,
+    }
 
 
 def make_records(noises: Sequence[float] = (0.0, 0.25, 0.5, 0.75), images: bool = True) -> list[TrainingRecord]:
@@ -176,3 +185,33 @@ def make_record(model: str, noise: float | None, images: bool, seed: int = 0) ->
         epochs=[{"epoch": i, "step": 400.0 * (i + 1), "val/loss": start * 0.12 + 0.1 / (i + 1)} for i in range(6)],
         examples=pictures,
     )
+
+
+#: The data set of made-up certificates.
+DATA = {"name": "mnist", "fingerprint": "f00d"}
+
+
+def certification(sigma: float = 0.5, denoiser: str | None = "vqvae", **others: Any) -> Certification:
+    """Of made-up networks, through a denoiser or without one."""
+    usual: dict[str, Any] = {"data": "mnist", "n0": 100, "n": 100_000, "alpha": 0.001, "seed": 0} | others
+    noise = sigma if denoiser else None
+    identity = {
+        "data": DATA | {"name": usual["data"]},
+        "classifier": "c" * 64,
+        "denoiser": {"checkpoint": "d" * 64} if denoiser else None,
+        "sigma": sigma,
+    }
+    return Certification(
+        denoiser=denoiser, noise=noise, sigma=sigma, identity=identity | {"settings": [denoiser, usual]}, **usual
+    )
+
+
+def certified(*radii: float, wrong: int = 0, abstained: int = 0, **settings: Any) -> CertifiedSet:
+    """Correct images with these radii, then wrong ones of radius 0.9, then abstentions."""
+    asked = certification(**settings)
+    rows = [(1, radius) for radius in radii] + [(2, 0.9)] * wrong + [(ABSTAIN, 0.0)] * abstained
+    images = [
+        CertifiedImage(10 * i, 1, predicted, radius, 60_000, asked.n, asked.n0, 1.0)
+        for i, (predicted, radius) in enumerate(rows)
+    ]
+    return CertifiedSet(asked, tuple(images))

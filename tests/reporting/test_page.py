@@ -1,0 +1,289 @@
+"""The page as a reader has it: opened from disk in a real browser."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import reporting_factories as make
+
+from src.evaluation.grid import Grid
+from src.images import decode_images
+from src.reporting.certified import certified_parts
+from src.reporting.document import chapters
+from src.reporting.page import to_html
+from src.reporting.tradeoff import trade_offs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SMALL = {
+    column: make.COLUMNS[column] for column in [("none", None), ("binarize", None), ("vqvae", 0.25), ("vqvae", 0.5)]
+}
+Open = Callable[..., "Page"]
+
+
+@pytest.fixture
+def opened(browser: "Browser", tmp_path: Path) -> Iterator[Open]:
+    """``opened(grid, width=1280)``: the page of a grid, whose script has ended. Nothing may have gone wrong in it."""
+    contexts, wrong = [], []
+
+    def open_page(grid: Grid, width: int = 1280, records: Any = (), certified: Any = (), **settings: Any) -> "Page":
+        parts, files = chapters(grid), {"grid.csv": grid.to_csv()}
+        written = to_html(grid, parts, [], records, certified=certified_parts(certified), downloads=files)
+        (tmp_path / "index.html").write_text(written, encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.on("request", lambda sent: wrong.append(sent.url) if sent.url[:5] not in ("file:", "data:") else None)
+        page.goto((tmp_path / "index.html").as_uri())
+        if settings.get("java_script_enabled", True):
+            page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def chart_rows(page: "Page", name: str) -> list[dict[str, Any]]:
+    """What a chart is drawn from, once it is drawn."""
+    page.wait_for_function("name => charts.get(name)?.view", arg=name)
+    page.wait_for_selector(f'[data-chart="{name}"] svg')
+    return page.evaluate("name => charts.get(name).view.getState({data: n => n === 'source_0'}).data.source_0", name)
+
+
+def visible_table(page: "Page", section: str) -> list[list[str]]:
+    rows = page.locator(f"#{section} .scroll table:visible").first.locator("tr")
+    return [[entry.inner_text().replace("\n", " ") for entry in row.locator("th, td").all()] for row in rows.all()]
+
+
+def choose(page: "Page", value: str) -> None:
+    page.locator(f'.switches input[value="{value}"]').check(force=True)
+
+
+def label(row: dict[str, str]) -> str:
+    return f"{row['defense']} {row['noise']}".strip()
+
+
+def crossed() -> Grid:
+    """Two threats, two protocols, two seeds; one combination of them is not asked for."""
+    rows = []
+    for threat, protocol, seed in [("gray_box", "default", 0), ("adaptive", "default", 0), ("gray_box", "default", 1),
+                                   ("adaptive", "default", 1), ("gray_box", "report", 0)]:  # fmt: skip
+        lower = 0.3 * (threat == "adaptive") + 0.05 * (protocol == "report") + 0.01 * seed
+        columns = {column: (clean, max(worst - lower, 0)) for column, (clean, worst) in SMALL.items()}
+        attacks = ("fgsm", "pgd") if threat == "adaptive" else ("fgsm",)
+        rows += make.make_grid(attacks, (0.0, 0.3), columns, threat=threat, protocol=protocol, seed=seed).rows
+    return Grid(tuple(rows))
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_every_section_opens_within_the_page(opened: Open, width: int) -> None:
+    page = opened(make.make_grid(images=True), width, make.make_records())
+    for chart in ("accuracy", "tradeoff", "training"):
+        assert chart_rows(page, chart)
+        box = page.locator(f'[data-chart="{chart}"] svg').first.bounding_box()
+        assert box and box["width"] > 150 and box["x"] + box["width"] <= width
+    for section in ("grid", "tradeoff", "images", "classes", "training", "cost", "settings"):
+        assert page.locator(f"#{section}").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_number_of_charts_and_tables_is_that_of_the_csv(opened: Open) -> None:
+    grid = make.without(make.make_grid(), attack="ifgsm", eps=0.2, defense="kmeans")
+    page = opened(grid)
+    rows = list(csv.DictReader(io.StringIO(grid.to_csv())))
+    for attack in make.ATTACKS:
+        choose(page, attack)
+        asked = [row for row in rows if row["attack"] == attack]
+        computed = {(label(row), float(row["eps"])): row for row in asked if row["accuracy"]}
+        drawn = {(point["label"], point["eps"]): point for point in chart_rows(page, "accuracy")}
+        assert drawn.keys() == computed.keys()
+        for place, point in drawn.items():
+            for ours, theirs in (("accuracy", "accuracy"), ("low", "ci_low"), ("high", "ci_high")):
+                assert point[ours] == pytest.approx(float(computed[place][theirs]), rel=1e-5)
+        head, *body = visible_table(page, "grid")
+        shown = {
+            (name, float(eps)): entry for eps, *entries in body for name, entry in zip(head[1:], entries, strict=True)
+        }
+        assert shown.keys() == {(label(row), float(row["eps"])) for row in asked}
+        for place, entry in shown.items():
+            accuracy = computed[place]["accuracy"] if place in computed else ""
+            assert entry.split()[0] == (f"{100 * float(accuracy):.1f}" if accuracy else "—")
+
+
+def test_switches_lead_to_every_part_of_the_grid(opened: Open) -> None:
+    page = opened(crossed())
+    assert not page.locator('.switches input[name="data"]').count()  # there is one data set
+    choose(page, "0")
+    for threat, protocol, lost in (
+        ("gray_box", "default", 0.0),
+        ("adaptive", "default", 0.3),
+        ("gray_box", "report", 0.05),
+    ):
+        choose(page, protocol)
+        choose(page, threat)
+        points = {(p["label"], p["eps"]): p["accuracy"] for p in chart_rows(page, "accuracy")}
+        assert points["binarize", 0.3] == pytest.approx(0.821 - lost, abs=1e-3)
+        assert page.locator("#grid [data-part]:visible").count() == 1
+        expected = f"mnist · {threat} · {protocol} protocol · seed 0"
+        assert page.locator("#grid [data-part]:visible h3").first.inner_text() == expected
+    choose(page, "adaptive")  # not asked for with the report's protocol: the nearest part is shown
+    assert page.locator('.switches input[value="default"]').is_checked()
+    choose(page, "pgd")
+    assert visible_table(page, "grid")[2][1:] == ["0.0 ±0.02", "51.8 ±1.0", "5.2 ±0.4", "11.4 ±0.6"]
+    choose(page, "1")
+    assert page.locator('.switches input[value="pgd"]').is_checked()
+    choose(page, "gray_box and adaptive")
+    choose(page, "fgsm")
+    drawn = {(row["threat"], row["dash"]) for row in chart_rows(page, "accuracy") if row["label"] == "binarize"}
+    assert drawn == {("gray_box", "solid"), ("adaptive", "dashed")}
+
+
+def test_the_floor_names_the_column_to_take(opened: Open) -> None:
+    grid = make.make_grid()
+    page, found = opened(grid), trade_offs(grid)
+    noises = [item for item in found.items if not item.defended or item.trained]
+    slider = page.locator("input[name=floor]")
+    for floor in (0.93, 0.97, 0.98, 0.983):
+        slider.evaluate("(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", floor)
+        said = page.locator("[data-chosen] p").inner_text()
+        best, noise = found.best_for_floor(floor), found.best_for_floor(floor, noises)
+        assert best and noise
+        assert f"Of the noises: {noise.item.label}," in said and f"Of all columns: {best.item.label}," in said
+    slider.evaluate("slider => { slider.value = 0.999; slider.dispatchEvent(new Event('input')); }")
+    slider.focus()
+    page.keyboard.press("End")
+    assert "No column" in page.locator("[data-chosen] p").inner_text()
+
+
+def pixels_of(page: "Page", row: int, column: int) -> np.ndarray:
+    """The red of a picture in the image browser, (H, W)."""
+    script = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0)"
+    canvas = page.locator(".browser tbody tr").nth(row).locator("canvas").nth(column)
+    return np.array(canvas.evaluate(script)).reshape(28, 28)
+
+
+def test_the_browser_shows_the_stored_images_step_by_step(opened: Open) -> None:
+    grid = make.make_grid(attacks=("fgsm",), budgets=(0.0, 0.1, 0.3), columns=SMALL, images=True)
+    page = opened(grid)
+    eps = page.locator("input[name=eps]")
+    assert page.locator("input[name=eps] + output").inner_text() == "0.3"
+    page.locator(".thumbs button").nth(3).click()
+    for budget, key in ((0.3, None), (0.1, "ArrowLeft"), (0.0, "ArrowLeft")):
+        if key:
+            eps.focus()
+            page.keyboard.press(key)
+        rows = grid.where(eps=budget).rows
+        assert page.locator(".browser tbody tr").count() == len(rows)
+        for i, row in enumerate(rows):
+            assert row.cell
+            shown = row.cell.examples
+            for column, stage in ((0, "original"), (1, "attacked"), (3, "purified")):
+                stored = np.round(255 * decode_images(shown[stage])[3, 0])
+                assert np.array_equal(pixels_of(page, i, column), stored), (budget, stage)
+            said = page.locator(".browser tbody tr").nth(i).locator(".outcome").inner_text()
+            right = shown["predictions"][3] == shown["labels"][3]
+            assert said.split() == ["✓" if right else "✗", str(shown["predictions"][3]), "at", "90.0", "%"]
+
+
+def test_classes_add_up_to_the_cell(opened: Open) -> None:
+    page = opened(make.make_grid(attacks=("fgsm",), budgets=(0.3,), columns=SMALL))
+    rows = page.locator(".classes tbody tr").all()
+    assert [row.locator("th").inner_text() for row in rows] == ["none", "binarize", "vqvae 0.25", "vqvae 0.5"]
+    for row, (_, accuracy) in zip(rows, SMALL.values(), strict=True):
+        counts = [
+            list(map(int, re.findall(r"\d+", str(entry.get_attribute("title"))))) for entry in row.locator("td").all()
+        ]
+        assert [sum(each) for each in zip(*counts, strict=True)] == [round(10_000 * accuracy), 10_000]
+
+
+def test_a_defense_can_be_taken_out_of_charts_and_images(opened: Open) -> None:
+    page = opened(make.make_grid(columns=SMALL, images=True))
+    chip = page.get_by_role("button", name="binarize")
+    chip.focus()
+    page.keyboard.press("Space")
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert {row["label"] for row in chart_rows(page, "accuracy")} == {"none", "vqvae 0.25", "vqvae 0.5"}
+    assert page.locator(".browser tbody tr").count() == 3
+
+
+def test_names_cannot_smuggle_markup_or_script(opened: Open) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    columns = {("none", None): (0.9, 0.1), (evil, 0.5): (0.9, 0.3)}
+    page = opened(make.make_grid((evil, "fgsm"), (0.0, 0.3), columns, images=True), records=[
+        make.make_record("vqvae", 0.5, images=True), make.make_record(evil, 0.5, images=True)])  # fmt: skip
+    assert page.locator("img").count() == 0
+    choose(page, "fgsm")
+    assert {row["label"] for row in chart_rows(page, "accuracy")} == {"none", f"{evil} 0.5"}
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Grid(()),
+        make.without(make.make_grid()),
+        make.make_grid(attacks=("fgsm",), budgets=(0.0,)),
+        make.make_grid(attacks=("fgsm",), budgets=(0.3,), columns={("vqvae", 0.5): (0.9, 0.4)}),
+        make.make_replicates(attacks=("fgsm",), budgets=(0.0, 0.3)),
+    ],
+    ids=["no rows", "no cells", "clean only", "one cell", "three seeds"],
+)
+def test_what_there_is_is_shown(opened: Open, grid: Grid) -> None:
+    page = opened(grid)
+    assert page.locator("h1").inner_text()
+    assert page.locator("svg").count() == 0 or chart_rows(page, "accuracy")
+
+
+def test_a_hundred_noises_and_six_hundred_cells_fit(opened: Open, tmp_path: Path) -> None:
+    columns: dict[tuple[str, float | None], tuple[float, float]] = {("none", None): (0.98, 0.01)}
+    columns |= {("vqvae", i / 99): (0.98 - i / 2000, 0.2 + i / 500) for i in range(100)}
+    page = opened(make.make_grid(("fgsm", "pgd"), (0.1, 0.2, 0.3), columns, images=True))
+    assert (tmp_path / "index.html").stat().st_size < 5_000_000
+    assert page.locator(".chips.controls button").count() == 101
+    assert len({row["label"] for row in chart_rows(page, "accuracy")}) == 12
+    assert len(visible_table(page, "grid")[0]) == 102
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_certified_curves_hold_back_to_the_radius_before(opened: Open) -> None:
+    found = make.certified(0.1, 0.2, 0.4, 0.4, wrong=1), make.certified(0.2, wrong=1, denoiser=None)
+    page = opened(make.make_grid(columns=SMALL), certified=found)
+    rows = [row for row in chart_rows(page, "certified-0") if row["label"] == "σ 0.5 · vqvae 0.5"]
+    assert {(row["radius"], row["accuracy"]) for row in rows} == {(0.0, 0.8), (0.1, 0.8), (0.2, 0.6), (0.4, 0.4)}
+    named = page.locator('[data-legend="certified-0"] li').all_inner_texts()
+    assert named == ["σ 0.5 · vqvae 0.5", "σ 0.5 · none", "σ 0.5 · published"]
+
+
+def test_without_script_every_number_stays(opened: Open) -> None:
+    page = opened(make.make_grid(), java_script_enabled=False)
+    assert page.locator("#grid table:visible").count() == 3
+    assert page.locator(".switches:visible, .chips:visible, [data-chart]:visible").count() == 0
+    assert "need JavaScript" in page.locator("noscript").inner_text()
+
+
+def test_the_dark_page_has_light_lines(opened: Open) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = opened(make.make_grid(columns=SMALL), color_scheme=scheme)
+        colours[scheme] = {row["label"]: row["colour"] for row in chart_rows(page, "accuracy")}
+    assert colours["light"]["none"] == "#222222"
+    for name, colour in colours["dark"].items():
+        assert int(colour[1:3], 16) + int(colour[3:5], 16) + int(colour[5:], 16) > 330, name
+
+
+def test_the_table_can_be_saved_from_the_page(opened: Open) -> None:
+    grid = make.make_grid(columns=SMALL)
+    page = opened(grid)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="grid.csv").click()
+    assert Path(download.value.path()).read_text() == grid.to_csv()
