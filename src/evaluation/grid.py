@@ -155,7 +155,7 @@ class Request:
             findings=tuple(finding for evidence in groups for finding in findings(evidence)),
             judged=sum(len(evidence.adaptive) for evidence in groups),
             probed=sum(map(len, probed.values())),
-            asked=len(self.probes),
+            asked=len({(of, kind) for of, kind, _ in self.probes}),  # a member of a worst case may be a row too
         )
 
     def finished(self, store: CellStore) -> int:

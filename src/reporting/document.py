@@ -109,6 +109,12 @@ def comparisons(grid: Grid) -> list[Comparison]:
     return found
 
 
+def headline(parts: Sequence[Part]) -> str:
+    """The one sentence on top. Threats side by side name themselves."""
+    beside = parts and isinstance(parts[0], SideBySide)
+    return parts[0].sentences[0] if beside else all_sentences(parts)[0]
+
+
 def all_sentences(parts: Sequence[Part]) -> list[str]:
     """The words of all chapters; with several, each sentence begins with what it is about."""
     if not parts:

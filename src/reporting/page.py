@@ -13,7 +13,7 @@ from src.evaluation.grid import Grid
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.colours import HEAT, heat
 from src.reporting.costs import cost_table
-from src.reporting.document import Chapter, Comparison, Part, all_sentences
+from src.reporting.document import Chapter, Comparison, Part, headline
 from src.reporting.facets import DIMENSIONS
 from src.reporting.page_data import page_data, place
 from src.reporting.pixels import Pixels, pack
@@ -48,7 +48,7 @@ def to_html(
     shown = [part for each in data["parts"] for part in each["cells"]]
     costs = {i: cost_table(part.facet) for i, part in enumerate(parts) if isinstance(part, Chapter)}
     return _environment().get_template("page.html").render(
-        headline=all_sentences(parts)[0],
+        headline=headline(parts),
         parts=parts,
         switches=_switches(parts),
         legends=dict.fromkeys(part.legend for part in parts),

@@ -50,6 +50,7 @@ def page_data(
     return {
         "columns": _columns(columns),
         "visible": VISIBLE,
+        "attack": next((row.coordinates.attack for row in grid if row.cell and row.cell.members), None),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
         "parts": [_part(part, numbered, pixels) | {"chapter": _chapter_of(part, parts)} for part in parts],
         "certified": [_certified(part) for part in certified],

@@ -54,12 +54,7 @@ class SideBySide(GridPart):
                 rates = [facet.rate(attack, eps, column) for column in self.columns]
                 label = f"{number(eps)} {facet.threat}" if eps else number(eps)
                 rows.append((label, tuple(map(rate_entry, rates, leaders(rates)))))
-        return Table(
-            self.attack_title(attack),
-            "eps, threat",
-            self.column_labels,
-            tuple(rows),
-        )
+        return Table(self.attack_title(attack), "eps, threat", self.column_labels, tuple(rows))
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -90,7 +85,7 @@ def _falls(first: TradeOffs, last: TradeOffs) -> Sequence[str]:
 
 def _moves(before: Rate, now: Rate) -> str:
     if now.overlaps(before):
-        return f"stays at {percent(now.fraction)} % (from {percent(before.fraction)}, within the error bars)"
+        return f"goes from {percent(before.fraction)} to {percent(now.fraction)} % (within the error bars)"
     verb = "falls" if now.fraction < before.fraction else "rises"
     return f"{verb} from {percent(before.fraction)} to {percent(now.fraction)} %"
 

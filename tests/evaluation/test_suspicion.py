@@ -102,9 +102,11 @@ def judge(specify, evaluator, tmp_path) -> Judge:
             evaluator(each)
         Request(
             rows=tuple((each.coordinates, each.key) for each in specs),
-            probes=tuple((probe.of, probe.kind, probe.spec.key) for probe in checked),
+            probes=tuple((probe.of, probe.kind, probe.spec.key) for probe in 2 * checked),  # a row and a member
         ).save(tmp_path)
-        return list(Request.load(tmp_path).suspicions(evaluator.cells).findings)
+        found = Request.load(tmp_path).suspicions(evaluator.cells)
+        assert found.probed == found.asked == len(checked)
+        return list(found.findings)
 
     return judge
 

@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const one = (selector, inside = document) => inside.querySelector(selector);
-const state = { part: 0, attack: null, eps: null, image: 0, floor: 0, shown: new Set() };
+const state = { part: 0, attack: data.attack, eps: null, image: 0, floor: 0, shown: new Set() };
 const charts = new Map();
 let pixels = null;
 
