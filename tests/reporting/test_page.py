@@ -287,3 +287,14 @@ def test_the_table_can_be_saved_from_the_page(opened: Open) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="grid.csv").click()
     assert Path(download.value.path()).read_text() == grid.to_csv()
+
+
+def test_paper_shows_what_was_chosen_and_not_what_was_not(opened: Open) -> None:
+    page = opened(make.make_grid(columns=SMALL, images=True))
+    choose(page, "ifgsm")
+    page.get_by_role("button", name="vqvae 0.25").click()
+    page.emulate_media(media="print")
+    assert page.locator(".switches .option:visible").all_inner_texts() == ["ifgsm"]
+    assert page.locator(".chips.controls button:visible").all_inner_texts() == ["none", "binarize", "vqvae 0.5"]
+    assert page.locator("nav:visible, input[type=range]:visible").count() == 0
+    assert page.locator(".browser tbody tr:visible").count() == 3
