@@ -6,17 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from src.reporting.certified import CertifiedSet, table_radii
 from src.reporting.labels import number
-from src.reporting.wandb_runs import (
-    RunPlan,
-    WandbSettings,
-    environment_kept,
-    identifier,
-    images_of,
-    log_run,
-    wandb_folder,
-)
+from src.reporting.wandb_names import identifier, images_of
+from src.reporting.wandb_session import RunPlan, environment_kept, log_run
+from src.reporting.wandb_settings import WandbSettings, wandb_folder
 
-if TYPE_CHECKING:  # see wandb_runs
+if TYPE_CHECKING:  # see wandb_session
     from wandb import Run
 
 

@@ -13,7 +13,9 @@ from src.reporting.certified import CertifiedSet, certified_parts
 from src.reporting.document import chapters
 from src.reporting.facets import Facet, facets
 from src.reporting.figures import plan, plan_certified
-from src.reporting.wandb_runs import WandbSettings, figure_key, line_metrics
+from src.reporting.wandb_grid import line_metrics
+from src.reporting.wandb_names import figure_key
+from src.reporting.wandb_settings import WandbSettings
 
 if TYPE_CHECKING:  # they import wandb, and are an extra
     from wandb_workspaces.reports.v2 import LinePlot, MediaBrowser

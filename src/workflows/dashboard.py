@@ -12,7 +12,7 @@ from src.evaluation import CellStore, Grid, Request
 from src.evaluation.grid import latest_sweep
 from src.files import write_text
 from src.reporting.certified import load_certified, of_grid
-from src.reporting.wandb_runs import WandbSettings, key_configured, resolve_mode, wandb_folder
+from src.reporting.wandb_settings import WandbSettings, key_configured, resolve_mode, wandb_folder
 from src.reporting.workspace import Logged, logged, to_json, workspace
 from src.workflows.configured import build
 

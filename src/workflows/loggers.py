@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
-from src.reporting.wandb_runs import WandbSettings, resolve_mode
+from src.reporting.wandb_settings import WandbSettings, resolve_mode
 
 
 def wandb_settings(

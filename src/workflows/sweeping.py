@@ -21,7 +21,9 @@ from src.models.record import TrainingRecord
 from src.reporting.certified import CertifiedSet, load_certified, of_grid
 from src.reporting.report import Report, write_report
 from src.reporting.terminal import print_certified, print_comparison, print_grid, print_suspicions
-from src.reporting.wandb_runs import WandbSettings, log_cell, log_failure, log_grid
+from src.reporting.wandb_cells import log_cell, log_failure
+from src.reporting.wandb_grid import log_grid
+from src.reporting.wandb_settings import WandbSettings
 from src.workflows.cells import Bench, bench_for, cell_spec
 from src.workflows.configured import build
 from src.workflows.planning import probing_from

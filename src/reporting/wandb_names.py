@@ -1,0 +1,21 @@
+"""Weights & Biases: under which names things are logged. It takes dots for nesting, and its queries know no blanks."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+
+def identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+def figure_key(name: str) -> str:
+    """Under which name a figure is logged: ``figures/accuracy_ifgsm`` for ``accuracy-ifgsm.png``."""
+    return f"figures/{identifier(Path(name).stem)}"
+
+
+def images_of(figures: list[Path]) -> dict[str, Any]:
+    import wandb
+
+    found = [Path(figure) for figure in figures if Path(figure).is_file()]
+    return {figure_key(figure.name): wandb.Image(str(figure)) for figure in found}

@@ -1,0 +1,224 @@
+"""Writes W&B runs, each function in a process of its own, and says how it went; and what they are compared with."""
+
+import csv
+import io
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.evaluation.cell import Cell, CellSpec, Coordinates, Protocol, content_key
+from src.evaluation.grid import Grid, GridRow
+from src.images import encode_images
+from src.reporting.wandb_cells import log_cell, log_failure
+from src.reporting.wandb_grid import log_grid
+from src.reporting.wandb_settings import WandbSettings
+from tests.wandb_reading import Ended, LoggedRun
+
+WEIGHTS = "c0ffee" + 58 * "0"
+CLASSIFIER = "c0ffee00"
+EXAMPLES = encode_images(torch.rand(10, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+
+
+def cell_at(where: Coordinates, correct: int, n: int = 60, steps: float = 10.0) -> Cell:
+    """A cell with ``correct`` of ``n`` images right, as if computed."""
+    attack = {"_target_": f"src.attacks.{where.attack}", "steps": steps} if where.eps else {"_target_": None}
+    identity = {
+        "data": {"name": where.data, "n": float(n)},
+        "classifier": WEIGHTS,
+        "attack": attack,
+        "eps": where.eps,
+        "defense": [{"_target_": "src.defenses.KMeansCompression", "k": 20.0}],
+        "noise": where.noise,
+        "name": where.defense,
+        "seed": float(where.seed),
+    }
+    return Cell(
+        key=content_key(identity),
+        coordinates=where,
+        n=n,
+        outcomes="1" * correct + "0" * (n - correct),
+        predictions=[0] * n,
+        clean_accuracy=0.95,
+        undefended_accuracy=1 / 3,
+        perturbation_l2=where.eps * 23.1,
+        perturbation_linf=where.eps,
+        reconstruction_mse=0.0123,
+        stages={"attack": 1.5, "purify": 0.1, "classify": 0.2},
+        identity=identity,
+        examples=dict.fromkeys(("original", "attacked", "purified"), EXAMPLES)
+        | {"labels": [7] * 10, "predictions": [2] * 10},
+        environment={"torch": "2.14.1"},
+    )
+
+
+def small_grid() -> Grid:
+    """2 attacks × 3 eps × 3 columns; one cell missing; at eps 0 both attacks show the same cells."""
+    rows = []
+    for attack in ("fgsm", "ifgsm"):
+        for eps in (0.0, 0.1, 0.3):
+            for i, (defense, noise) in enumerate((("none", None), ("vqvae", 0.0), ("vqvae", 0.25))):
+                where = Coordinates("mnist", attack, eps, "gray_box", defense, noise, "default", 0)
+                shown = where if eps else replace(where, attack="fgsm")
+                cell = cell_at(shown, 57 - i - int(100 * eps) - (7 if attack == "ifgsm" and eps else 0))
+                is_missing = (attack, eps, noise) == ("ifgsm", 0.3, 0.25)
+                rows.append(GridRow(where, cell.key, None if is_missing else cell))
+    return Grid(tuple(rows))
+
+
+def settings_for(outputs: str, **changes: Any) -> WandbSettings:
+    return WandbSettings(Path(outputs), **changes)
+
+
+def spec_of(cell: Cell) -> CellSpec:
+    """A cell's specification; nothing of it can be loaded."""
+
+    def load() -> Any:
+        raise AssertionError("nobody should compute this")
+
+    return CellSpec(cell.coordinates, cell.identity, Protocol(), False, load, load, load, load, load)
+
+
+def write_sweep(outputs: str, figure: str) -> dict[str, Any]:
+    """Log a grid and its cells twice, and say how it went."""
+    grid, settings, before = small_grid(), settings_for(outputs), dict(os.environ)
+    figures = [Path(figure), Path(figure).with_name("absent.png")]
+    logged, seconds = [], []
+    for _ in range(2):
+        for row in grid:
+            begin = time.perf_counter()
+            if row.cell:
+                logged.append(log_cell(row.cell, row.coordinates, settings))
+                seconds.append(time.perf_counter() - begin)
+    grids = [log_grid(grid, figures, settings) for _ in range(2)]
+    other_project = log_cell(grid.rows[0].cell, grid.rows[0].coordinates, settings_for(outputs, project="other"))
+    import wandb
+
+    return {
+        "logged": logged,
+        "grids": grids,
+        "other_project": other_project,
+        "seconds": seconds,
+        "run": wandb.run is None,
+        "environment": dict(os.environ) == before,
+    }
+
+
+def write_named(outputs: str) -> list[bool]:
+    """Log to a place that is spelled out, as a configuration gives it: the folder as text, tags as a list."""
+    settings = WandbSettings(
+        outputs,  # type: ignore[arg-type]
+        project="p",
+        entity="e",
+        group="g",
+        tags=["a", "b"],  # type: ignore[arg-type]
+        notes="why",
+    )
+    cell = cell_at(Coordinates("mnist", "pgd", 0.1, "adaptive", "kmeans", None, "report", 2), 30)
+    unknown = replace(cell, identity={}, examples={}, environment={})
+    return [
+        log_cell(cell, cell.coordinates, settings),
+        log_cell(unknown, replace(unknown.coordinates, seed=3), settings),
+        log_grid(Grid((GridRow(cell.coordinates, cell.key, None),)), [], settings),
+        log_grid(Grid(()), [], settings),
+    ]
+
+
+def write_failures(outputs: str) -> list[bool]:
+    """A job that crashed, cells that cannot be logged, a folder that cannot be written; then the cells as they are."""
+    cell = small_grid().rows[-2].cell
+    assert cell
+    settings, elsewhere = settings_for(outputs), settings_for(f"{outputs}/file")
+    Path(outputs).mkdir()
+    Path(outputs, "file").write_text("in the way")
+    broken = replace(cell, examples={"original": {"shape": [1], "uint8": "?"}})
+    crash = partial(log_failure, spec_of(cell), RuntimeError("out of memory"), settings)
+    return [
+        crash(),
+        crash(),
+        log_cell(broken, broken.coordinates, settings),
+        log_cell(cell, cell.coordinates, elsewhere),
+        log_grid(small_grid(), [], elsewhere),
+        log_cell(cell, cell.coordinates, replace(settings, mode="nonsense")),
+        log_cell(cell, cell.coordinates, settings),
+    ]
+
+
+def write_cells(outputs: str, count: int) -> list[bool]:
+    """Log the first cells of the grid."""
+    rows = [row for row in small_grid() if row.cell][:count]
+    return [log_cell(row.cell, row.coordinates, settings_for(outputs)) for row in rows if row.cell]
+
+
+def write_at_once(outputs: str) -> list[list[bool]]:
+    """Log the same cells from two processes at a time."""
+    import wandb
+
+    results = [Path(f"{outputs}.{i}") for i in range(2)]
+    children = []
+    for result in results:
+        children.append(os.fork())
+        if not children[-1]:
+            try:
+                result.write_text(json.dumps(write_cells(outputs, 6)))
+                wandb.teardown()
+            finally:
+                os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    return [json.loads(result.read_text()) for result in results]
+
+
+def write_beside_a_run(outputs: str) -> dict[str, Any]:
+    """Log a cell and a grid while the caller has a run of its own open."""
+    import wandb
+
+    with wandb.init(dir=outputs, project="mine", mode="offline", settings=wandb.Settings(silent=True)) as mine:
+        row = small_grid().rows[0]
+        assert row.cell
+        log_cell(row.cell, row.coordinates, settings_for(outputs))
+        log_grid(small_grid(), [], settings_for(outputs))
+        untouched = wandb.run is mine
+        mine.log({"loss": 1.0})
+    return {"untouched": untouched}
+
+
+def write_and_die(outputs: str) -> None:
+    """Be killed in the middle of writing a run."""
+    import src.reporting.wandb_cells as module
+
+    def die(cell: Cell) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    module._numbers = die
+    write_cells(outputs, 1)
+
+
+def csv_rows(grid: Grid) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(grid.to_csv())))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What :func:`write_sweep` left behind."""
+
+    outputs: Path
+    ended: Ended
+    runs: list[LoggedRun]
+
+    @property
+    def cells(self) -> list[LoggedRun]:
+        places = ("cell", "defense-vqvae")
+        return [run for run in self.runs if (run.start["job_type"], run.start["project"]) == places]
+
+    @property
+    def grid(self) -> LoggedRun:
+        (run,) = (run for run in self.runs if run.start["job_type"] == "grid")
+        return run
