@@ -1,6 +1,10 @@
-"""Weights & Biases: a run for every cell."""
+"""Weights & Biases: a run for every cell.
 
-from collections.abc import Iterator, Mapping
+The weights that a cell was computed with are named in its config by their fingerprint, and not used as artifacts: for
+the hundreds of cells of a sweep the grid's run does that once.
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +12,7 @@ import numpy as np
 
 from src.evaluation.cell import Cell, CellSpec, Coordinates
 from src.images import decode_images
+from src.nested import leaves
 from src.reporting.wandb_session import RunPlan, log_run
 from src.reporting.wandb_settings import WandbSettings
 
@@ -91,17 +96,7 @@ def _name(coordinates: Coordinates) -> str:
 def _config(coordinates: Coordinates, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Flat, so that every part can be filtered by: coordinates by their names, the rest of the identity by its
     path, such as ``attack/steps``."""
-    return {name: value for name, value in _flat(identity) if value is not None} | asdict(coordinates)
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings and lists by their paths."""
-    inner = dict(enumerate(value)) if isinstance(value, list) else value
-    if isinstance(inner, Mapping):
-        for key, each in inner.items():
-            yield from _flat(each, f"{name}/{key}" if name else str(key))
-    else:
-        yield name, value
+    return {name: value for name, value in leaves(identity) if value is not None} | asdict(coordinates)
 
 
 def _numbers(cell: Cell) -> dict[str, float]:

@@ -6,30 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 from src.reporting.certified import CertifiedSet, table_radii
 from src.reporting.labels import number
+from src.reporting.wandb_artifacts import Weights, use_weights
 from src.reporting.wandb_names import identifier, images_of
-from src.reporting.wandb_session import RunPlan, environment_kept, log_run
-from src.reporting.wandb_settings import WandbSettings, wandb_folder
+from src.reporting.wandb_session import RunPlan, log_run
+from src.reporting.wandb_settings import WandbSettings
 
 if TYPE_CHECKING:  # see wandb_session
     from wandb import Run
 
 
-def log_certified(certified: CertifiedSet, figures: Sequence[Path], settings: WandbSettings) -> bool:
+def log_certified(
+    certified: CertifiedSet, figures: Sequence[Path], settings: WandbSettings, weights: Sequence[Weights] = ()
+) -> bool:
     """Log certificates as one run: what they were computed with as config, certified accuracies and the average
-    radius as metrics and summary, the curve as a table with its chart, the figures.
+    radius as metrics and summary, the curve as a table with its chart, the figures; and that it used these weights.
 
     Args:
         certified: the certificates of one smoothed classifier.
         figures: image files; those that do not exist are left out.
         settings: where to.
+        weights: what was certified, as far as it is there.
 
     Returns:
         Whether a run was written: False if these very certificates are already logged, or if W&B failed.
     """
 
     def fill(run: "Run") -> None:
-        with environment_kept(WANDB_DATA_DIR=str(wandb_folder(settings))):
-            run.log(_numbers(certified) | _curve(certified) | images_of(list(figures)))
+        run.log(_numbers(certified) | _curve(certified) | images_of(list(figures)))
+        use_weights(run, weights)
 
     def planned() -> RunPlan:
         asked = certified.certification

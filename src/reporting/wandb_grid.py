@@ -1,25 +1,34 @@
 """Weights & Biases: one run that holds the whole grid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.evaluation.cell import Coordinates
 from src.evaluation.grid import COLUMNS, Grid
+from src.nested import leaves
 from src.reporting.facets import Facet, facets
 from src.reporting.labels import column_label
+from src.reporting.wandb_artifacts import Weights, log_files, use_weights
 from src.reporting.wandb_cells import group_of
 from src.reporting.wandb_names import identifier, images_of
-from src.reporting.wandb_session import RunPlan, environment_kept, log_run
-from src.reporting.wandb_settings import WandbSettings, wandb_folder
+from src.reporting.wandb_session import RunPlan, log_run
+from src.reporting.wandb_settings import WandbSettings
 
 if TYPE_CHECKING:  # see wandb_session
     from wandb import Run
 
 
-def log_grid(grid: Grid, figures: list[Path], settings: WandbSettings) -> bool:
-    """Log a grid as one run: its table, its accuracy-vs-eps lines, and the figures.
+def log_grid(
+    grid: Grid,
+    figures: list[Path],
+    settings: WandbSettings,
+    files: Mapping[str, Path] | None = None,
+    weights: Sequence[Weights] = (),
+) -> bool:
+    """Log a grid as one run: its table, its accuracy-vs-eps lines, the figures; its report as an artifact, and that it
+    used these weights.
 
     The lines are there twice: as one W&B chart an attack under ``curves/``, and as metrics ``<attack>/<defense>``
     over ``eps``, which native panels draw.
@@ -28,6 +37,9 @@ def log_grid(grid: Grid, figures: list[Path], settings: WandbSettings) -> bool:
         grid: the rows, computed or missing.
         figures: image files; those that do not exist are left out.
         settings: where to.
+        files: of the report, by their names within its artifact, whose type is ``grid``.
+        weights: what the cells were computed with, as far as it is there. An own classifier has no file; like all
+            weights it is named in the config by its fingerprint.
 
     Returns:
         Whether a run was written: False if this very grid is already logged, or if W&B failed.
@@ -35,29 +47,39 @@ def log_grid(grid: Grid, figures: list[Path], settings: WandbSettings) -> bool:
 
     def fill(run: "Run") -> None:
         curves = [curve for facet in facets(grid) for curve in _curves(facet)] if len(grid) else []
-        with environment_kept(WANDB_DATA_DIR=str(wandb_folder(settings))):
-            run.log({"grid": _table(grid)} | _charts(curves))
+        run.log({"grid": _table(grid)} | _charts(curves))
         _log_lines(run, curves)
         if pictures := images_of(figures):
             run.log(pictures)
         run.summary.update(_summary(grid, curves))
+        use_weights(run, weights)
+        log_files(run, "-".join(filter(None, ["grid", _group(grid)])), "grid", files or {})
 
     def planned() -> RunPlan:
-        first = next((row for row in grid if row.cell), next(iter(grid), None))
         return RunPlan(
             content={"grid": grid.to_csv()},
             name=f"grid of {len(grid)} cells",
             job_type="grid",
-            group=group_of(first.coordinates, first.cell.identity if first.cell else {}) if first else None,
+            group=_group(grid),
             config=_shared_config(grid),
         )
 
     return log_run("the grid", planned, fill, settings)
 
 
+def _group(grid: Grid) -> str | None:
+    """The group of the grid's cells; of the first, where there are several."""
+    first = next((row for row in grid if row.cell), next(iter(grid), None))
+    return group_of(first.coordinates, first.cell.identity if first.cell else {}) if first else None
+
+
 def _shared_config(grid: Grid) -> dict[str, Any]:
-    """Each coordinate's value, or the list of its values where they differ."""
+    """Each coordinate's value and the classifier's fingerprint, or the list of values where they differ."""
     values = {name: grid.values(name) for name in Coordinates.__dataclass_fields__} if len(grid) else {}
+    for row in grid:
+        for name, value in leaves({"classifier": row.cell.identity.get("classifier")} if row.cell else {}):
+            known = values.setdefault(name, [])
+            known += [value] if value not in known else []
     return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
 
 

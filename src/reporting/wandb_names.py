@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+#: What Lightning's logger counts training steps under.
+STEP = "trainer/global_step"
+
 
 def identifier(name: str) -> str:
     return re.sub(r"\W", "_", name, flags=re.ASCII)

@@ -41,6 +41,7 @@ class RunPlan:
     group: str | None
     config: dict[str, Any]
     exit_code: int = 0  #: what the run is finished with; W&B shows any other as failed
+    watched: bool = False  #: keep what is printed and what machine it runs on: for runs that take their time
 
 
 def log_run(
@@ -63,8 +64,21 @@ def log_run(
                 fill(run)
         return True
     except Exception as error:
-        log.warning("not logged to W&B: %s (%s)", subject, in_a_line(error))
+        _warn(subject, error)
         return False
+
+
+@contextmanager
+def harmless(subject: str) -> Iterator[None]:
+    """W&B's failures in here end here: they cost a line of warning."""
+    try:
+        yield
+    except Exception as error:
+        _warn(subject, error)
+
+
+def _warn(subject: str, error: Exception) -> None:
+    log.warning("not logged to W&B: %s (%s)", subject, in_a_line(error))
 
 
 @contextmanager
@@ -80,8 +94,8 @@ def _alone(path: Path) -> Iterator[None]:
 @contextmanager
 def _run(run_id: str, plan: RunPlan, settings: WandbSettings) -> Iterator["Run"]:
     """A run that is finished in any case: one left open would swallow what is logged next."""
-    with environment_kept():
-        run = _started(run_id, plan, settings)
+    with environment_kept(settings):
+        run = start(run_id, plan, settings)
         folder = None if run.disabled else Path(run.dir).parent
         exit_code = 1
         try:
@@ -93,8 +107,9 @@ def _run(run_id: str, plan: RunPlan, settings: WandbSettings) -> Iterator["Run"]
             (folder / COMPLETE).touch()
 
 
-def _started(run_id: str, plan: RunPlan, settings: WandbSettings) -> "Run":
-    """Start a run; one that cannot start online starts offline, to be uploaded later."""
+def start(run_id: str, plan: RunPlan, settings: WandbSettings) -> "Run":
+    """Start a run; one that cannot start online starts offline, to be uploaded later. To be called, and the run
+    finished, under :func:`environment_kept`."""
     mode = resolve_mode(settings.mode)
     place = (settings.entity, settings.project)
     if mode != "online":
@@ -122,7 +137,7 @@ def _require_key() -> None:
 
 
 def _init(run_id: str, plan: RunPlan, settings: WandbSettings, mode: str | None) -> "Run":
-    """``wandb.init`` without console capture, git, code and system metrics, and without touching ``wandb.run``."""
+    """``wandb.init`` without git, code and system metrics, and without touching ``wandb.run``."""
     import wandb
 
     patience = {name: value for name, value in PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
@@ -132,7 +147,7 @@ def _init(run_id: str, plan: RunPlan, settings: WandbSettings, mode: str | None)
         group=settings.group or os.environ.get("WANDB_RUN_GROUP") or plan.group,
         tags=list(settings.tags) or None,
         notes=settings.notes,
-        job_type=plan.job_type,
+        job_type=settings.job_type or os.environ.get("WANDB_JOB_TYPE") or plan.job_type,
         id=run_id,
         name=plan.name,
         config=plan.config,
@@ -142,30 +157,29 @@ def _init(run_id: str, plan: RunPlan, settings: WandbSettings, mode: str | None)
             use_dot_wandb=False,
             reinit="create_new",
             silent=True,
-            console="off",
+            console="auto" if plan.watched else "off",
             disable_git=True,
             disable_code=True,
             save_code=False,
-            x_save_requirements=False,
-            x_disable_meta=True,
+            x_save_requirements=plan.watched,
+            x_disable_meta=not plan.watched,
             x_disable_stats=True,
-            x_disable_machine_info=True,
+            x_disable_machine_info=not plan.watched,
             **patience,  # type: ignore[arg-type]
         ),
     )
 
 
 @contextmanager
-def environment_kept(**temporary: str) -> Iterator[None]:
-    """Set variables that the user has not set, and leave the environment as it was.
+def environment_kept(settings: WandbSettings) -> Iterator[None]:
+    """Leave the environment as it was, and have everything of W&B's lie below ``settings.folder`` meanwhile.
 
     W&B leaves the socket of its service behind in ``WANDB_SERVICE``, where a job submitted to another machine would
-    inherit it. And it keeps the files of tables below ``WANDB_DATA_DIR`` until they are uploaded: unless told
-    otherwise in the user's home, which may not outlive a container.
+    inherit it. And it keeps the files of tables and artifacts below ``WANDB_DATA_DIR`` until they are uploaded: unless
+    told otherwise in the user's home, which may not outlive a container.
     """
-    before = {name: os.environ.get(name) for name in ("WANDB_SERVICE", *temporary)}
-    for name, value in temporary.items():
-        os.environ.setdefault(name, value)
+    before = {name: os.environ.get(name) for name in ("WANDB_SERVICE", "WANDB_DATA_DIR")}
+    os.environ.setdefault("WANDB_DATA_DIR", str(wandb_folder(settings)))
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ class WandbSettings:
     group: str | None = None  #: None: ``WANDB_RUN_GROUP``, or named after data, protocol and classifier
     tags: tuple[str, ...] = ()
     notes: str | None = None
+    job_type: str | None = None  #: None: ``WANDB_JOB_TYPE``, or by what a run holds: train, cell, grid, certify
     mode: str | None = None  #: "online", "offline" or "disabled"; None: see :func:`resolve_mode`
 
 

@@ -14,7 +14,7 @@ from src.reporting.document import chapters
 from src.reporting.facets import Facet, facets
 from src.reporting.figures import plan, plan_certified
 from src.reporting.wandb_grid import line_metrics
-from src.reporting.wandb_names import figure_key
+from src.reporting.wandb_names import STEP, figure_key
 from src.reporting.wandb_settings import WandbSettings
 
 if TYPE_CHECKING:  # they import wandb, and are an extra
@@ -29,8 +29,6 @@ GRADIENT = {0: "#fde725", 50: "#21918c", 100: "#440154"}
 COORDINATES = ("attack", "eps", "threat", "defense", "noise")
 #: What a cell's time goes to, see :attr:`src.evaluation.cell.Cell.stages`.
 STAGES = ("attack", "purify", "classify")
-#: What Lightning's logger counts training steps under.
-STEP = "trainer/global_step"
 
 
 @dataclass(frozen=True)

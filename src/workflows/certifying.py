@@ -30,6 +30,7 @@ from src.reporting.terminal import print_certified
 from src.reporting.wandb_certified import log_certified
 from src.workflows.cells import Bench, bench_for, classifier_of, identified, numbers_as_floats
 from src.workflows.configured import build, number, plain, seed_of
+from src.workflows.lineage import weights_behind
 from src.workflows.sweeping import refresh
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
     log.info("report, beside others: %s", page)
     if config.logger.cells:
         figures = [path for path in paths if path.stem.startswith("certified") and path.suffix == ".png"]
-        log_certified(mine, figures, build(config.logger.cells))
+        weights = weights_behind([mine.certification.identity], Path(config.paths.checkpoints))
+        log_certified(mine, figures, build(config.logger.cells), weights)
 
 
 def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:

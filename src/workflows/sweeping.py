@@ -26,6 +26,7 @@ from src.reporting.wandb_grid import log_grid
 from src.reporting.wandb_settings import WandbSettings
 from src.workflows.cells import Bench, bench_for, cell_spec
 from src.workflows.configured import build
+from src.workflows.lineage import weights_behind
 from src.workflows.planning import probing_from
 
 log = logging.getLogger(__name__)
@@ -110,8 +111,7 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
         print_comparison(grid, console)
     print_certified(made.certified, console)
     if config.logger.cells:
-        figures = [path for path in made.written.paths if path.suffix == ".png"]
-        _log_to_wandb(grid, figures, build(config.logger.cells))
+        _log_to_wandb(grid, made.written, Path(config.paths.checkpoints), build(config.logger.cells))
     log.info("report: %s", outputs / "report" / "index.html")
     return grid
 
@@ -166,12 +166,15 @@ def collect(config: DictConfig, folder: Path) -> None:
     )
 
 
-def _log_to_wandb(grid: Grid, figures: list[Path], settings: WandbSettings) -> None:
-    """Log the rows that have no run yet, and the grid as a whole."""
+def _log_to_wandb(grid: Grid, written: Report, checkpoints: Path, settings: WandbSettings) -> None:
+    """Log the rows that have no run yet, and the grid as a whole with its report and the weights behind it."""
     for row in grid:
         if row.cell is not None:
             log_cell(row.cell, row.coordinates, settings)
-    log_grid(grid, figures, settings)
+    figures = [path for path in written.paths if path.suffix == ".png"]
+    files = {path.relative_to(written.folder).as_posix(): path for path in written.paths}
+    weights = weights_behind([row.cell.identity for row in grid if row.cell], checkpoints)
+    log_grid(grid, figures, settings, files, weights)
 
 
 def _training_records(checkpoints: Path, grid: Grid) -> list[TrainingRecord]:

@@ -44,8 +44,9 @@ def test_place_and_names_come_from_the_settings(processes: Processes, tmp_path: 
     assert (ended.result, ended.stderr) == ([True, True, True, True], "")
     runs = read_runs(tmp_path / "out")
     for run in runs:
-        told = {name: run.start[name] for name in ("project", "entity", "run_group", "tags", "notes")}
-        assert told == {"project": "p", "entity": "e", "run_group": "g", "tags": ["a", "b"], "notes": "why"}
+        told = {name: run.start[name] for name in ("project", "entity", "run_group", "job_type", "tags", "notes")}
+        asked = {"project": "p", "entity": "e", "run_group": "g", "job_type": "j"}
+        assert told == asked | {"tags": ["a", "b"], "notes": "why"}
     assert runs[0].start["display_name"] == "pgd eps 0.1 · kmeans · adaptive seed 2"
     assert runs[0].config["noise"] is None
     assert [run.summary.get("missing") for run in runs[2:]] == [1, 0]

@@ -16,9 +16,12 @@ import torch
 from src.evaluation.cell import Cell, CellSpec, Coordinates, Protocol, content_key
 from src.evaluation.grid import Grid, GridRow
 from src.images import encode_images
+from src.models.record import TrainingRecord
+from src.reporting.wandb_artifacts import Weights
 from src.reporting.wandb_cells import log_cell, log_failure
 from src.reporting.wandb_grid import log_grid
 from src.reporting.wandb_settings import WandbSettings
+from src.reporting.wandb_training import training_run
 from tests.wandb_reading import Ended, LoggedRun
 
 WEIGHTS = "c0ffee" + 58 * "0"
@@ -119,6 +122,7 @@ def write_named(outputs: str) -> list[bool]:
         group="g",
         tags=["a", "b"],  # type: ignore[arg-type]
         notes="why",
+        job_type="j",
     )
     cell = cell_at(Coordinates("mnist", "pgd", 0.1, "adaptive", "kmeans", None, "report", 2), 30)
     unknown = replace(cell, identity={}, examples={}, environment={})
@@ -187,6 +191,29 @@ def write_beside_a_run(outputs: str) -> dict[str, Any]:
         untouched = wandb.run is mine
         mine.log({"loss": 1.0})
     return {"untouched": untouched}
+
+
+def write_artifacts(outputs: str) -> dict[str, Any]:
+    """A training that puts out weights, and a grid that uses them, others that are gone, and puts out its report."""
+    settings, folder = settings_for(outputs), Path(outputs, "files")
+    folder.mkdir(parents=True)
+    checkpoint, page = folder / "some.ckpt", folder / "index.html"
+    checkpoint.write_bytes(b"weights")
+    page.write_text("a page")
+    trained = Weights(checkpoint, record_of("vqvae", noise=0.5, seed=1))
+    gone = Weights(folder / "gone.ckpt", record_of("classifier", noise=None, seed=0))
+    with training_run("a training", "mnist", {}, settings) as logger:
+        assert logger
+        logger.log_trained(trained.checkpoint, trained.record)
+    checkpoint.chmod(0o444)
+    files = {"index.html": page, "figures/none.png": folder / "none.png"}
+    grids = [log_grid(small_grid(), [], settings, files, [gone, trained]) for _ in range(2)]
+    return {"grids": grids, "left": sorted(path.name for path in folder.iterdir())}
+
+
+def record_of(model: str, noise: float | None, seed: int) -> TrainingRecord:
+    epochs = [{"epoch": epoch, "step": 10.0 * epoch, "val/loss": 1 / epoch} for epoch in (1, 2)]
+    return TrainingRecord(model, "mnist", noise, seed, WEIGHTS, seconds=7.5, losses=[(20, 0.5)], epochs=epochs)
 
 
 def write_and_die(outputs: str) -> None:

@@ -108,6 +108,8 @@ def test_wandb_has_a_run_a_certification(certified):
     curve = run.table("certified/curve_table")
     assert [point["accuracy"] for point in curve] == sorted((p["accuracy"] for p in curve), reverse=True)
     assert run.exit_code == 0
+    used = {name: {each["name"] for each in runs[name].of("artifact") if each["type"] == "model"} for name in runs}
+    assert used == {"none": {"mnist-classifier"}, "vqvae": {"mnist-classifier", "mnist-vqvae-noise0.5"}}
 
 
 def test_killed_and_started_again_the_file_is_that_of_an_uninterrupted_run(certified, start, tmp_path):

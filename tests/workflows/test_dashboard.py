@@ -51,7 +51,8 @@ def certificates() -> CertifiedSet:
 def config_of(outputs: Path | str, **changes: Any) -> DictConfig:
     """What ``conf/dashboard.yaml`` and ``conf/report.yaml`` come to."""
     cells = {"_target_": "src.workflows.loggers.wandb_settings", "folder": str(outputs), "project": "defense-vqvae"}
-    usual = {"name": "a grid", "sweep": "latest", "logger": {"cells": cells}, "paths": {"outputs": str(outputs)}}
+    paths = {"outputs": str(outputs), "checkpoints": f"{outputs}/checkpoints"}
+    usual = {"name": "a grid", "sweep": "latest", "logger": {"cells": cells}, "paths": paths}
     return OmegaConf.create(usual | changes)
 
 
@@ -86,30 +87,29 @@ def write_runs(outputs: str) -> None:
 
 def train_briefly(settings: Any) -> None:
     import torch
-    import wandb
     from lightning import Trainer
     from torch.utils.data import DataLoader, TensorDataset
 
     from src.models import VQVAE, Classifier
+    from src.reporting.wandb_training import training_run
     from src.workflows.callbacks import Illustrate
-    from src.workflows.loggers import wandb_logger
 
     torch.manual_seed(0)
     images, labels = torch.rand(8, 1, 28, 28), torch.randint(0, 10, (8,))
     batches = DataLoader(TensorDataset(images, labels), batch_size=4)
     for module in (Classifier(hidden=8), VQVAE(noise=0.5, hidden=8, residual_hidden=4, codes=16, dimension=4)):
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=2,
-            log_every_n_steps=1,
-            logger=wandb_logger(settings),
-            callbacks=[Illustrate(images[:2])],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, batches, batches)
-        wandb.finish()
+        with training_run(type(module).__name__, "mnist", {}, settings) as logger:
+            trainer = Trainer(
+                accelerator="cpu",
+                max_epochs=2,
+                log_every_n_steps=1,
+                logger=logger,
+                callbacks=[Illustrate(images[:2])],
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(module, batches, batches)
 
 
 # What follows reads what it wrote.

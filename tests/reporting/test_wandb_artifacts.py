@@ -1,0 +1,80 @@
+"""Artifacts, read back from the runs that put them out and use them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.reporting.wandb_artifacts import Weights, artifact_name
+from tests.reporting.wandb_writing import CLASSIFIER, WEIGHTS, record_of
+from tests.wandb_reading import Ended, LoggedRun, Processes, read_runs
+
+
+@pytest.fixture(scope="module")
+def written(processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    ended = processes.run("write_artifacts", folder / "out", home=folder / "home")
+    assert ended.code == 0, ended.stderr
+    return folder, ended
+
+
+@pytest.fixture(scope="module")
+def runs(written: tuple[Path, Ended]) -> tuple[LoggedRun, LoggedRun]:
+    """The training and the grid."""
+    training, grid = read_runs(written[0] / "out")
+    return training, grid
+
+
+def artifacts(run: LoggedRun, kind: str) -> list[dict[str, Any]]:
+    return [each for each in run.of("artifact") if each["type"] == kind]
+
+
+def test_a_grid_uses_the_very_version_that_the_training_put_out(runs: tuple[LoggedRun, LoggedRun]) -> None:
+    (made,), (used,) = (artifacts(run, "model") for run in runs)
+    assert made["name"] == used["name"] == "mnist-vqvae-noise0.5-seed1"
+    assert made["digest"] == used["digest"]
+    assert set(made["aliases"]) == set(used["aliases"]) == {CLASSIFIER, "latest"}
+    assert (made.get("use_after_commit", False), used["use_after_commit"]) == (False, True)
+    for each in (made, used):
+        metadata = json.loads(each["metadata"])
+        assert (metadata["weights"], metadata["epoch"], metadata["val/loss"]) == (WEIGHTS, 2, 0.5)
+
+
+def test_a_grid_puts_out_its_report(runs: tuple[LoggedRun, LoggedRun]) -> None:
+    (report,) = artifacts(runs[1], "grid")
+    assert report["name"] == f"grid-mnist-default-{CLASSIFIER}"
+    (entry,) = report["manifest"]["contents"]
+    assert entry["path"] == "index.html"
+    assert Path(entry["local_path"]).read_text() == "a page"
+    assert runs[1].config["classifier"] == WEIGHTS
+
+
+def test_what_is_uploaded_later_is_copied_below_the_outputs(
+    written: tuple[Path, Ended], runs: tuple[LoggedRun, LoggedRun]
+) -> None:
+    """After the upload W&B deletes what it uploaded: it must not be the checkpoint itself."""
+    entries = [entry for run in runs for each in run.of("artifact") for entry in each["manifest"]["contents"]]
+    staging = written[0] / "out" / "wandb" / "artifacts" / "staging"
+    assert {Path(entry["local_path"]).parent for entry in entries} == {staging}
+    assert len([entry for entry in entries if entry["path"] == "weights.ckpt"]) == 2
+    assert [path.read_bytes() for path in staging.iterdir()].count(b"weights") == 2
+    assert not list((written[0] / "home").glob(".local/**/*"))
+
+
+def test_weights_that_are_gone_cost_a_line_and_not_the_run(
+    written: tuple[Path, Ended], runs: tuple[LoggedRun, LoggedRun]
+) -> None:
+    ended = written[1]
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("not logged to W&B: the use of the weights ")
+    assert "gone.ckpt" in line
+    assert ended.result["grids"] == [True, False]
+    assert ended.result["left"] == ["index.html", "some.ckpt"]
+    assert [run.exit_code for run in runs] == [0, 0]
+
+
+def test_names_are_those_of_checkpoints_and_such_that_wandb_takes() -> None:
+    assert Weights(Path("x"), record_of("classifier", None, 0)).name == "mnist-classifier"
+    assert Weights(Path("x"), record_of("vqvae", 0.0, 0)).name == "mnist-vqvae-noise0"
+    assert artifact_name("grid-my data/β") == "grid-my-data-"
