@@ -19,7 +19,7 @@ from src.models.checkpoint import Provenance, stamp
 
 log = logging.getLogger(__name__)
 
-#: Steps between two recorded losses.
+#: Steps between two recorded losses, in epochs that have as many.
 EVERY = 20
 
 #: Between the seeds of two processes of one run: odd, so no two are equal, and far from any multiple of another seed.
@@ -101,7 +101,7 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % EVERY == 0:
+        if trainer.global_step % min(EVERY, trainer.num_training_batches) == 0:
             self.losses.append([trainer.global_step, float(outputs["loss"])])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -112,6 +112,14 @@ class Recorder(Callback):
         self.epochs.append({"epoch": epoch, "step": trainer.global_step} | metrics)
         shown = " · ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if "val/" in name)
         log.info("epoch %d/%d · %s · %.0f s in all", epoch, trainer.max_epochs, shown, self.seconds)
+
+
+class LogEveryEpoch(Callback):
+    """Has the losses of training steps logged once an epoch at least, however short epochs are."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        batches = trainer.num_training_batches
+        trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, batches))  # type: ignore[attr-defined]
 
 
 class Illustrate(Callback):
@@ -131,7 +139,7 @@ class Illustrate(Callback):
             for logger in loggers:
                 for name, images in shown.items():
                     rows = [image.movedim(0, -1).squeeze(-1).clamp(0, 1).numpy() for image in images]
-                    logger.log_image(key=f"examples/{name}", images=rows)
+                    logger.log_image(key=f"examples/{name}", images=rows, step=trainer.global_step)
 
 
 @torch.no_grad()

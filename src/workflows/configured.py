@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from src.data import ImageDataModule
 from src.errors import UserError
 from src.models.record import TrainingRecord
+from src.nested import leaves
+from src.workflows.loggers import Training, opened
 from src.workflows.training import TrainingPlan, train
 
 
@@ -102,7 +105,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         make_module=lambda: build(model.module),
         data=data_from_config(config.data),
         make_trainer=partial(_make_trainer, build(config.trainer)),
-        make_loggers=lambda: _loggers(config),
+        open_loggers=lambda: _loggers(config, plan),
         show_progress=sys.stdout.isatty(),
     )
 
@@ -125,13 +128,31 @@ def _processes(config: DictConfig) -> dict[str, Any]:
     return {} if shape == {"devices": 1, "num_nodes": 1} else shape
 
 
-def _loggers(config: DictConfig) -> list[Logger]:
-    """The training logger, told of the configuration; none if there is none."""
-    if not config.logger.training:
-        return []
-    logger: Logger = build(config.logger.training)
-    logger.log_hyperparams(plain(config))
-    return [logger]
+def _loggers(config: DictConfig, plan: TrainingPlan) -> AbstractContextManager[list[Logger]]:
+    """The training's logger, told what is trained; none if there is none."""
+    made = build(config.logger.training) if config.logger.training else None
+    noise = "" if plan.noise is None else f" noise {plan.noise:g}"
+    name = f"{plan.model}{noise} seed {plan.seed}"
+    return opened(made, Training(name, plan.checkpoint.stem, config.data.name, _asked(config, plan)))
+
+
+def _asked(config: DictConfig, plan: TrainingPlan) -> dict[str, Any]:
+    """What was asked for as flat names with plain values: by what one filters runs first, then the rest by its path."""
+    module, data, trainer = plain(config.model.module), plain(config.data), plain(config.trainer)
+    first = {
+        "model": plan.model,
+        "data": data["name"],
+        "noise": plan.noise,
+        "seed": plan.seed,
+        "budget": config.budget,
+        "epochs": plan.epochs,
+        "lr": module.get("lr"),
+        "batch_size": data["batch_size"],
+        "checkpoint": str(plan.checkpoint),
+    }
+    split = {name: data.get(name) for name in ("val_size", "split_seed")}
+    rest = leaves({"module": module, "data": split, "trainer": trainer})
+    return first | {name: value for name, value in rest if not name.endswith("_partial_")}
 
 
 def _command(config: DictConfig) -> str:

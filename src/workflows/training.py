@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from src.workflows.callbacks import (
     TERMINATED,
     EpochSeeds,
     Illustrate,
+    LogEveryEpoch,
     Recorder,
     Stamp,
     StopTogether,
@@ -59,7 +61,7 @@ def train(
     make_module: Callable[[], LightningModule],
     data: ImageDataModule,
     make_trainer: Callable[..., Trainer],
-    make_loggers: Callable[[], list[Logger]] = list,
+    open_loggers: Callable[[], AbstractContextManager[list[Logger]]] = lambda: nullcontext([]),
     show_progress: bool = False,
 ) -> TrainingRecord | None:
     """Train one model on the training images of ``data``, validated after every epoch.
@@ -74,7 +76,8 @@ def train(
     Args:
         make_module: builds the module; called after seeding.
         make_trainer: ``Trainer`` with all but ``callbacks``, ``logger`` and ``enable_progress_bar`` given.
-        make_loggers: builds Lightning loggers; not called if there is nothing to train.
+        open_loggers: Lightning loggers, open as long as this training runs; not called if there is nothing to train.
+            One with a method ``log_trained(checkpoint, record)`` is told what came of it.
         show_progress: draw a progress bar.
 
     Raises:
@@ -98,24 +101,28 @@ def train(
     resumed = _state_to_resume(plan, provenance)
     images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
     callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
-    callbacks.append(StopTogether())
-    trainer = _build(make_trainer, callbacks, make_loggers(), show_progress)
-    seed_everything(plan.seed, verbose=False)
-    module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in, on CPUs and GPUs
-    log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
-    _fit(trainer, module, data, resumed, plan)
-    return _publish(plan, module, recorder, images) if trainer.is_global_zero else None
+    callbacks += [StopTogether(), LogEveryEpoch()]
+    trainer = _build(make_trainer, callbacks, show_progress)
+    with open_loggers() if trainer.is_global_zero else nullcontext([]) as trainer.loggers:
+        seed_everything(plan.seed, verbose=False)
+        module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in
+        log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
+        _fit(trainer, module, data, resumed, plan)
+        if not trainer.is_global_zero:
+            return None
+        record = _publish(plan, module, recorder, images)
+        for told in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
+            told.log_trained(plan.checkpoint, record)
+        return record
 
 
-def _build(
-    make_trainer: Callable[..., Trainer], callbacks: list[Callback], loggers: list[Logger], show_progress: bool
-) -> Trainer:
+def _build(make_trainer: Callable[..., Trainer], callbacks: list[Callback], show_progress: bool) -> Trainer:
     # Filling memory before use, which deterministic mode adds, guards against bugs we do not have, at a price.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     bar: list[Callback] = [RichProgressBar(leave=False)] if show_progress else []
     try:
         return make_trainer(
-            callbacks=bar + callbacks, logger=loggers, enable_progress_bar=show_progress, enable_model_summary=False
+            callbacks=bar + callbacks, logger=False, enable_progress_bar=show_progress, enable_model_summary=False
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
@@ -160,6 +167,7 @@ def _fit(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True if resumed else None)
     except BaseException as error:
         if plan.state.exists():

@@ -16,6 +16,15 @@ class Watched(VQVAE):
         torch.save(self.quantizer.state_dict(), f"{self.trainer.checkpoint_callback.dirpath}/rank{self.global_rank}.pt")
 
 
+class Crashing(VQVAE):
+    """Fails in the middle of an epoch, as a bug would, or as Ctrl-C where its noise is 0.25."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if batch_idx == 2:
+            raise KeyboardInterrupt if self.noise == 0.25 else ZeroDivisionError("a bug")
+        return super().training_step(batch, batch_idx)
+
+
 class Blur(nn.Module):
     """Mean of each pixel's 3×3 neighbourhood."""
 
