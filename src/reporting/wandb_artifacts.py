@@ -1,8 +1,8 @@
 """Weights & Biases: files as artifacts.
 
 A training puts out its weights, a grid or a certification uses them and puts out its report: W&B's lineage graph
-leads from one to the other. Files are copied below ``WANDB_DATA_DIR`` and lie there until ``wandb sync`` has uploaded
-them; they have to be copies, because after an offline run it deletes what it has uploaded.
+leads from one to the other. Files are copied below ``WANDB_DATA_DIR``, from where ``wandb sync`` uploads them: the
+originals may be overwritten before that, and some versions of W&B delete what they have uploaded.
 """
 
 import re
@@ -55,7 +55,7 @@ def use_weights(run: "Run", used: Sequence[Weights]) -> None:
 
     They are found again by their content: equal files under one name are one version of an artifact, and that of the
     training, if it is logged to the same project. ``Run.use_artifact`` refuses to do this offline, though what it
-    does with an artifact that was made here works there as well: log it, and say that it is used.
+    does with an artifact that was made here works there as well: log it as nobody's output, and say that it is used.
     """
     for weights in used:
         with harmless(f"the use of the weights {weights.checkpoint}"):

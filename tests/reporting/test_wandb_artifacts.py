@@ -1,6 +1,9 @@
 """Artifacts, read back from the runs that put them out and use them."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from src.reporting.wandb_artifacts import Weights, artifact_name
 from tests.reporting.wandb_writing import CLASSIFIER, WEIGHTS, record_of
 from tests.wandb_reading import Ended, LoggedRun, Processes, read_runs
+from tests.wandb_server import serving
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def test_a_grid_puts_out_its_report(runs: tuple[LoggedRun, LoggedRun]) -> None:
 def test_what_is_uploaded_later_is_copied_below_the_outputs(
     written: tuple[Path, Ended], runs: tuple[LoggedRun, LoggedRun]
 ) -> None:
-    """After the upload W&B deletes what it uploaded: it must not be the checkpoint itself."""
+    """A checkpoint may be overwritten before that, and some versions of W&B delete what they have uploaded."""
     entries = [entry for run in runs for each in run.of("artifact") for entry in each["manifest"]["contents"]]
     staging = written[0] / "out" / "wandb" / "artifacts" / "staging"
     assert {Path(entry["local_path"]).parent for entry in entries} == {staging}
@@ -72,6 +76,24 @@ def test_weights_that_are_gone_cost_a_line_and_not_the_run(
     assert ended.result["grids"] == [True, False]
     assert ended.result["left"] == ["index.html", "some.ckpt"]
     assert [run.exit_code for run in runs] == [0, 0]
+
+
+def test_a_sync_uploads_the_weights_and_tells_that_the_grid_uses_them(
+    written: tuple[Path, Ended], runs: tuple[LoggedRun, LoggedRun], tmp_path: Path
+) -> None:
+    training, grid = (run.start["run_id"] for run in runs)
+    with serving() as server:
+        keyed = {"WANDB_API_KEY": 40 * "a", "WANDB_BASE_URL": server.address, "HOME": str(tmp_path)}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | keyed
+        command = [str(Path(sys.executable).with_name("wandb")), "sync", *(str(run.folder) for run in runs)]
+        subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    made = [each["input"] for each in server.told("CreateArtifact") if each["input"]["artifactTypeName"] == "model"]
+    assert {each["runName"] for each in made} == {training, None}  # who uses weights has not made them
+    assert len({(each["artifactCollectionName"], each["digest"]) for each in made}) == 1
+    (used,) = (each["input"] for each in server.told("UseArtifact"))
+    assert (used["runName"], used["artifactID"]) == (grid, made[0]["digest"])
+    assert server.uploads["weights.ckpt"] == b"weights"
+    assert server.uploads["index.html"] == b"a page"
 
 
 def test_names_are_those_of_checkpoints_and_such_that_wandb_takes() -> None:
