@@ -231,3 +231,10 @@ def test_a_logger_of_the_users_own_is_told_what_was_asked_for(tmp_path: Path) ->
         assert own.experiment.hparams == {"seed": 3}
     with opened(None, Training("a", "a", "mnist", {})) as loggers:
         assert loggers == []
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "csv", "none"])
+def test_cells_are_logged_to_nothing_but_wandb(logger: str) -> None:
+    register_resolvers()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        assert compose("sweep", overrides=[f"logger={logger}", "hydra/sweeper=basic"]).logger.cells is None
