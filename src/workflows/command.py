@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
+from src.workflows.helping import register_help
 from src.workflows.memory import keep_freed_memory
 
 #: Absolute, because a relative path means something else from a console script than from ``python -m``.
@@ -44,6 +45,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("plain", plain_number, replace=True)
     OmegaConf.register_new_resolver("replicate", replicate_suffix, replace=True)
     OmegaConf.register_new_resolver("other_seed", other_seed, replace=True)
+    register_help()
 
 
 def plain_number(value: object) -> str:

@@ -11,17 +11,22 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import src.certify
+import src.dashboard
+import src.prepare
 import src.report
 import src.sweep
 import src.train
 from src.workflows.command import TRACEBACK, run
 
 COMMANDS = {
+    "prepare": src.prepare.main,
     "train": src.train.main,
     "sweep": src.sweep.main,
     "report": src.report.main,
     "certify": src.certify.main,
+    "dashboard": src.dashboard.main,
 }
+WITHOUT_DATA = ("report", "dashboard")
 
 Refuse = Callable[..., str]
 
@@ -31,8 +36,9 @@ def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
     """``refuse("sweep", "-m", "eps=2")``: run a command that must fail; returns its one line."""
 
     def call(command: str, *arguments: str, outputs: Path = trained, root: Path = slice_root) -> str:
-        data = [] if command == "report" else [f"data.root={root}", "data.source=null", "data.val_size=100"]
-        monkeypatch.setattr(sys, "argv", [command, *arguments, *data, f"paths.outputs={outputs}", "logger=none"])
+        data = [f"data.root={root}", "data.source=null", "data.val_size=100"] if command not in WITHOUT_DATA else []
+        logger = ["logger=none"] if command != "prepare" else []
+        monkeypatch.setattr(sys, "argv", [command, *arguments, *data, f"paths.outputs={outputs}", *logger])
         for name in ("HYDRA_FULL_ERROR", TRACEBACK):  # set, so that the variables are gone again after the test
             monkeypatch.setenv(name, "0")
         GlobalHydra.instance().clear()
@@ -142,7 +148,6 @@ def test_two_classifiers_in_one_grid(refuse):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), ["model", "classifier", "vqvae"]),
         (("model=nonsense",), ["nonsense", "classifier", "vqvae"]),
         (("model=vqvae", "noise=-0.1"), ["noise=-0.1"]),
         (("model=vqvae", "noise=nan"), ["noise=nan"]),
@@ -244,6 +249,23 @@ def test_cells_that_cannot_be_written(refuse, copied):
 def test_outputs_that_cannot_be_written(refuse, copied):
     (copied / "sweeps").write_text("in the way")
     assert "cannot write" in refuse("sweep", *SWEEP, outputs=copied)
+
+
+@pytest.mark.parametrize("multirun", [(), ("-m",)])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_outputs_that_cannot_be_made(refuse, tmp_path, command, multirun):
+    (tmp_path / "file").write_text("in the way")
+    for outputs, reason in ((Path("/proc/nothing"), "No such file"), (tmp_path / "file" / "outputs", "Not a dir")):
+        message = refuse(command, *multirun, outputs=outputs)
+        assert all(each in message for each in (str(outputs), reason, "paths.outputs")), message
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("multirun", [(), ("-m",), ("-m", "noise=0,0.5")])
+def test_training_without_a_model(refuse, tmp_path, multirun):
+    message = refuse("train", *multirun, outputs=tmp_path)
+    assert all(each in message for each in ("model=", "classifier", "vqvae")), message
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_report_on_nothing(refuse, tmp_path):

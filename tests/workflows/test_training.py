@@ -167,3 +167,14 @@ def test_sigterm_leaves_the_last_whole_epoch_and_says_how_to_go_on(slice_root, t
     assert "Traceback" not in said
     assert read_checkpoint(state, "")[1].epochs >= 1
     assert not (state.parent / "classifier.ckpt").exists()
+
+
+def test_one_command_trains_several_models(run_command, trained, tmp_path):
+    arguments = ("-m", "model=vqvae,classifier", "model.epochs=1", "noise=0.5", "logger=none", "+experiment=demo")
+    run_command("src.train", *arguments, outputs=tmp_path)
+    folder = Path("checkpoints", "mnist")
+    assert read_checkpoint(tmp_path / folder / "vqvae-noise0.5.ckpt", "")[1].noise == 0.5
+    again, alone = (read_checkpoint(outputs / folder / "classifier.ckpt", "")[1] for outputs in (tmp_path, trained))
+    assert again.weights == alone.weights
+    (run,) = (tmp_path / "train").iterdir()
+    assert {path.name for path in run.iterdir()} == {"0_vqvae", "1_classifier", "multirun.yaml"}
