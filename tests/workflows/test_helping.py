@@ -1,0 +1,132 @@
+"""``--help`` says what there is, and nothing in it, nor in the README, is out of date."""
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from src.workflows.command import CONFIG_PATH, PLUGINS, TRACEBACK, register_resolvers, run
+from src.workflows.helping import WIDTH, comments
+from tests.conftest import REPO
+
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
+
+CONF = Path(CONFIG_PATH)
+COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard")
+COMMAND = re.compile(r"\.?\s*python -m src\.(\w+)(.*?)(?: {2,}.*| # .*|`.*)?$", re.MULTILINE)
+
+
+@pytest.fixture
+def show(monkeypatch, capsys):
+    """``show("sweep", "eps=0.1")``: what ``python -m src.sweep --help eps=0.1`` prints."""
+
+    def call(command: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [command, "--help", *arguments])
+        for name in ("HYDRA_FULL_ERROR", TRACEBACK):  # set, so that the variables are gone again after the test
+            monkeypatch.setenv(name, "0")
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as exit_:
+            run(importlib.import_module(f"src.{command}").main)
+        assert not exit_.value.code
+        return capsys.readouterr().out
+
+    yield call
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def compose(monkeypatch):
+    """``compose("sweep", "-m eps=0,0.1", jobs=2)``: the configurations of that many of its jobs. Together they have
+    every value that is swept, if there are jobs enough, but not every combination of them."""
+    register_resolvers()
+    monkeypatch.syspath_prepend(PLUGINS)
+    loader = ConfigLoaderImpl(create_config_search_path(CONFIG_PATH))
+
+    def call(command: str, arguments: str, jobs: int) -> list[DictConfig]:
+        given = shlex.split(arguments)
+        multirun = "-m" in given
+        overrides = [each for each in given if each != "-m"]
+        master = loader.load_configuration(command, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
+        if not multirun:
+            return [master]
+        OmegaConf.set_readonly(master.hydra, False)
+        swept = [f"{name}={value}" for name, value in (master.hydra.sweeper.get("params") or {}).items()]
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(swept + overrides)
+        chosen = {each.get_key_element(): BasicSweeper.split_arguments([each], None)[0] for each in parsed}
+        points = [[each[i % len(each)][0] for each in chosen.values()] for i in range(max(map(len, chosen.values())))]
+        return [loader.load_sweep_config(master, point) for point in points[:jobs]]
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_is_readable_and_complete(show, command):
+    said = show(command)
+    lines = said.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert len(lines) < 70, "a wall"
+    assert "_target_" not in said
+    assert "$" not in said
+    assert lines[0] and lines[1] and not lines[2], "two lines say what the command does"
+    assert len([line for line in lines if line.startswith(f"  python -m src.{command}")]) == 3
+
+    defaults = OmegaConf.load(CONF / f"{command}.yaml").defaults
+    chosen = {name: option for each in defaults if not isinstance(each, str) for name, option in each.items()}
+    listed = said.partition("Groups")[2].partition("Values")[0]
+    for group, option in chosen.items():
+        if group.startswith("override"):
+            continue
+        (row,) = re.findall(rf"^  {group}={option} (.*(?:\n {{4,}}.*)*)", listed, re.MULTILINE)
+        others = {path.stem for path in (CONF / group).glob("*.yaml")} - {option}
+        assert set(re.findall(r"\w+", row)) == {"or", *others}
+    assert listed.count("=") == 1 + sum(not group.startswith("override") for group in chosen)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_values_have_the_comments_of_the_yaml(show, command):
+    shown = " ".join(show(command).split())
+    written = comments((CONF / f"{command}.yaml").read_text())
+    found = {
+        name: comment for name, comment in written.items() if comment and not name.startswith(("hydra", "default"))
+    }
+    assert len(found) >= {"prepare": 0, "report": 2, "dashboard": 2}.get(command, 4)
+    for name, comment in found.items():
+        assert re.search(rf" '?{re.escape(name)}(=[^ ]+)?[^=]* {re.escape(comment)}", shown), name
+
+
+def test_values_are_what_they_would_be(show):
+    said = show("certify", "noise=0.25", "alpha=0.01")
+    assert re.search(r"^  noise=0\.25 +which VQ-VAE", said, re.MULTILINE)
+    assert re.search(r"^  sigma=0\.25 ", said, re.MULTILINE)
+    assert re.search(r"^  alpha=0\.01 ", said, re.MULTILINE)
+    assert re.search(r"^  denoise=true ", said, re.MULTILINE)
+    assert re.search(r"^  skip=null ", said, re.MULTILINE)
+    assert re.search(r"^  classifier=my:own +another", show("sweep", "classifier=my:own"), re.MULTILINE)
+
+
+def test_options_of_the_users_are_listed(show):
+    said = show("sweep", f"hydra.searchpath=[file://{REPO}/tests/workflows/conf]", "defense=blur")
+    assert re.search(r"^  defense=blur +or binarize, .*none, .*vqvae", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_examples_can_be_composed(show, compose, command):
+    for name, arguments in COMMAND.findall(show(command).partition("Groups")[0]):
+        assert compose(name, arguments, jobs=4), arguments
+
+
+def test_so_can_the_readmes(compose):
+    found = COMMAND.findall((REPO / "README.md").read_text())
+    assert len(found) > 20
+    for name, arguments in found:
+        assert "…" in arguments or compose(name, arguments, jobs=1), (name, arguments)
