@@ -1,6 +1,8 @@
 """The grid in a terminal or a pipe."""
 
 import io
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -19,6 +21,10 @@ from src.reporting.tables import Entry, Table
 
 #: Rich's padding and border of a column.
 BETWEEN = 3
+
+#: Spaces between a number and what it is a number of: "eps 0.3", "97 %", "± 0.2".
+WITHIN = re.compile(r"(?<=\w) (?=[\d%±])|(?<=±) ")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def print_grid(grid: Grid, console: Console) -> None:
@@ -73,13 +79,22 @@ def print_certified(sets: Sequence[CertifiedSet], console: Console) -> None:
 
 
 def _say(console: Console, sentences: Iterable[str], style: str = "") -> None:
+    """Print each sentence on lines of its own; in a terminal they end between words, never within "eps 0.3"."""
     for sentence in sentences:
-        console.print(Text(sentence, style=style), soft_wrap=not console.is_terminal)
+        said = wrapped(sentence, console.width) if console.is_terminal else sentence
+        console.print(Text(said, style=style), soft_wrap=True)
+
+
+def wrapped(sentence: str, width: int) -> str:
+    """``sentence`` in lines of at most ``width`` characters, but for a longer word; numbers keep what they are of."""
+    glued = WITHIN.sub(NO_BREAK, sentence)  # which textwrap knows for what it is, and Rich does not
+    lines = textwrap.wrap(glued, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(NO_BREAK, " ")
 
 
 def _print_table(console: Console, table: Table, before: str = "") -> None:
     console.print()
-    console.print(Text(before + table.title, style="bold"), soft_wrap=True)
+    _say(console, [before + table.title], style="bold")
     if console.is_terminal:
         for i, columns in enumerate(_fitting(table, console.width)):
             console.print(*[""] * bool(i), _drawn(table, columns), sep="\n")
@@ -97,8 +112,9 @@ def _drawn(table: Table, columns: Iterable[int]) -> RichTable:
     drawn.add_column(Text(table.corner), no_wrap=True)
     for i in columns:
         drawn.add_column(Text(table.columns[i]), justify="right", no_wrap=True)
+    notes = _notes(table)
     for label, entries in table.rows:
-        drawn.add_row(Text(label), *(_entry(entries[i]) for i in columns))
+        drawn.add_row(Text(label), *(_entry(entries[i], notes[i]) for i in columns))
     return drawn
 
 
@@ -118,21 +134,30 @@ def _fitting(table: Table, width: int | None) -> list[list[int]]:
 
 def _widths(table: Table) -> list[int]:
     """Characters of each column, row labels first."""
+    notes = _notes(table)
     lines: Sequence[Sequence[str]] = [
         [table.corner, *table.columns],
-        *([label, *(_entry(entry).plain for entry in entries)] for label, entries in table.rows),
+        *(
+            [label, *(_entry(*each).plain for each in zip(entries, notes, strict=True))]
+            for label, entries in table.rows
+        ),
     ]
     return [max(Text(line[i]).cell_len for line in lines) for i in range(len(lines[0]))]
 
 
-def _entry(entry: Entry) -> Text:
-    """Percent on its heat, the error bar dim beside it."""
+def _notes(table: Table) -> list[int]:
+    """Characters of the longest error bar of each column: padded to them, the numbers stand below one another."""
+    return [max((len(entries[i].note) for _, entries in table.rows), default=0) for i in range(len(table.columns))]
+
+
+def _entry(entry: Entry, note: int) -> Text:
+    """Percent on its heat, and the error bar beside it in ``note`` characters: dim, but not on heat, which would leave
+    too little contrast."""
     if entry.text == MISSING and not entry.note:
         return Text(MISSING, style="dim")
     background, ink = heat(entry.heat) if entry.heat is not None else (None, None)
     base = f"{ink} on {background}" if background else ""
     text = Text(f"{entry.text}", style=f"bold {base}".strip() if entry.strong else base)
     if entry.note:
-        text.append(" ")
-        text.append(entry.note, style="dim" if not background else f"dim {base}")
+        text.append(f" {entry.note:>{note}}", style=f"not bold {base or 'dim'}")
     return text

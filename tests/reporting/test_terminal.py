@@ -2,7 +2,9 @@
 
 import io
 import re
+from itertools import pairwise
 
+import pytest
 import reporting_factories as make
 from rich.console import Console
 
@@ -20,6 +22,10 @@ def shown(grid: Grid, width: int) -> str:
     text = io.StringIO()
     print_grid(grid, Console(file=text, force_terminal=True, color_system="truecolor", width=width))
     return text.getvalue()
+
+
+def without_colour(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def test_a_pipe_gets_whole_lines_without_colour() -> None:
@@ -62,12 +68,48 @@ def test_the_words_come_last_whole(grid: Grid) -> None:
 def test_a_terminal_gets_heat_and_lines_that_fit(grid: Grid) -> None:
     text = shown(grid, width=60)
     assert re.search(r"\x1b\[[0-9;]*48;2;", text)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    assert max(map(len, plain.splitlines())) <= 60 + len("Points paid on clean images and won under the worst")
-    tables = [line for line in plain.splitlines() if "±" in line or line.startswith(("eps", "defense"))]
-    assert max(map(len, tables)) <= 60
+    plain = without_colour(text)
+    assert max(map(len, plain.splitlines())) <= 60
     assert plain.count("vqvae 0.75") >= len(make.ATTACKS)
     assert "…" not in plain
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_lines_end_between_words_and_never_within_a_number(grid: Grid, width: int) -> None:
+    lines = without_colour(shown(grid, width)).splitlines()
+    assert max(map(len, lines)) <= width
+    pairs = [(before, after) for before, after in pairwise(lines) if before and after]
+    assert not [pair for pair in pairs if re.search(r"[a-z±]$", pair[0]) and re.match(r"[\d%±]", pair[1])]
+    sentences = piped(grid).splitlines()[-4:]
+    assert all(len(sentence) > width for sentence in sentences[:2])
+    assert " ".join(" ".join(lines).split()).endswith(" ".join(" ".join(sentences).split()))
+
+
+def test_the_heat_follows_the_accuracy() -> None:
+    columns = {(f"d{i}", None): (0.9, i / 10) for i in range(11)}
+    row = next(
+        line
+        for line in shown(make.make_grid(("fgsm",), (0.3,), columns=columns), 300).splitlines()
+        if line.startswith("0.3")
+    )
+    cells = re.findall(r"48;2;(\d+);(\d+);(\d+)m *([\d.]+)\x1b", row)
+    assert [float(each[3]) for each in cells] == [10 * i for i in range(11)]
+    brightness = [sum(map(int, each[:3])) for each in cells]
+    assert brightness == sorted(set(brightness), reverse=True)
+
+
+def test_no_colour_where_none_is_wanted(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = shown(grid, width=100)
+    assert "\x1b[1m" in text, "bold says what is best, with or without colour"
+    assert not re.search(r"\x1b\[[0-9;]*[34]8;", text)
+
+
+def test_numbers_stand_below_one_another() -> None:
+    lines = without_colour(shown(make.make_grid(n=50), width=120)).splitlines()
+    rows = [line for line in lines[lines.index("fgsm, 50 images") :] if "±" in line][:5]
+    assert len({len(mark) for row in rows for mark in re.findall(r"±\S+", row)}) > 1
+    assert len({tuple(match.start() for match in re.finditer(r"\.\d +±", row)) for row in rows}) == 1
 
 
 def test_markup_in_names_is_text() -> None:
