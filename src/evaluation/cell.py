@@ -83,6 +83,9 @@ class CellSpec:
     efforts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: the cells of which this one is the worst case, image by image; empty for an attack of its own
     members: Mapping[str, "CellSpec"] = field(default_factory=dict)
+    #: identity of another threat under which the same images are attacked to the same end where there is no defense;
+    #: None: there is none, or the attack may tell the two apart
+    bare_threat: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -92,19 +95,29 @@ class CellSpec:
     @property
     def adversarial_key(self) -> str:
         """Content hash of what the attacked images depend on: all defenses share them unless the threat knows."""
-        parts = dict(self.identity)
+        parts = self._seen_by_the_attacker
         del parts["protocol"]
-        if not self.knows_defense:
-            del parts["defense"], parts["noise"]
         return content_key(parts)
 
     @property
     def gradient_key(self) -> str | None:
         """Content hash of what the loss gradient at the clean images depends on: every attack and eps share it. None
         if they must not: an attacker who knows the defense sees its randomness, too."""
-        if self.knows_defense:
+        parts = self._seen_by_the_attacker
+        if "defense" in parts:
             return None
-        return content_key({name: self.identity[name] for name in ("schema", "data", "classifier", "threat")})
+        return content_key({name: parts[name] for name in ("schema", "data", "classifier", "threat")})
+
+    @property
+    def _seen_by_the_attacker(self) -> dict[str, Any]:
+        """The identity, less the defense if the attacker does not know it or there is none to know."""
+        parts = dict(self.identity)
+        if self.knows_defense and self.bare_threat is not None and parts["defense"] == NO_DEFENSE:
+            parts["threat"] = self.bare_threat
+        elif self.knows_defense:
+            return parts
+        del parts["defense"], parts["noise"]
+        return parts
 
     def without_attack(self) -> "CellSpec":
         """The same defense on clean images."""

@@ -25,7 +25,7 @@ from src.workflows.configured import build, data_from_config, number, plain, see
 log = logging.getLogger(__name__)
 
 #: Keys of an attack's YAML that say something of it; the others are what it is called with.
-SAID_OF_AN_ATTACK = {"name", "family", "stronger", "members"}
+SAID_OF_AN_ATTACK = {"name", "family", "stronger", "members", "only_logits"}
 
 
 @dataclass
@@ -151,6 +151,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         attack=nothing,
         threat=build(config.threat.view),
         efforts={"threat": _efforts(threat, threat["view"])},
+        bare_threat=numbers_as_floats(threat["bare"]["view"]) if "bare" in threat else None,
     )
     return _attacked_by(plain(config.attack), spec, data, bench)
 
@@ -170,6 +171,7 @@ def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, 
             coordinates=coordinates,
             attack=build(arguments),
             family=attack.get("family", ""),
+            bare_threat=spec.bare_threat if attack.get("only_logits") else None,
             efforts=dict(spec.efforts) | {"attack": _efforts(attack, arguments)},
         )
     identity = numbers_as_floats(identity) if coordinates.eps else NOTHING

@@ -10,6 +10,7 @@ from safetensors.torch import load, load_file, save_file
 
 from src.attacks import fgsm, ifgsm, mifgsm, pgd
 from src.attacks.gradient import KnowsGradient, input_gradient
+from src.defended import adaptive
 from src.evaluation import CellStore, Evaluator
 from src.evaluation.adversary import SAMPLED, AdversarialStore
 
@@ -136,6 +137,72 @@ def test_a_damaged_gradient_is_named_and_made_again(folders, attacked, counted, 
     assert folders()(attacked(fgsm, 0.3)).predictions == expected
     assert file.name in caplog.text
     assert torch.equal(load_file(file)["gradient"], gradient)
+
+
+@pytest.fixture
+def knowing(attacked):
+    """``knowing(attack, eps=…, …)``: the same cell where the attacker would know a defense, if there were one."""
+
+    def make(attack, eps, bare=True, **arguments):
+        spec = attacked(attack, eps, **arguments)
+        return replace(
+            spec,
+            identity=dict(spec.identity) | {"threat": {"_target_": "adaptive"}},
+            coordinates=replace(spec.coordinates, threat="adaptive"),
+            knows_defense=True,
+            threat=partial(adaptive, eot_samples=20),
+            bare_threat=spec.identity["threat"] if bare else None,
+        )
+
+    return make
+
+
+LOOKED_AT = 1  # the batch that every cell of an attacker who knows the defense is diagnosed by
+
+
+@pytest.mark.parametrize("knowing_first", [False, True])
+def test_without_a_defense_there_is_nothing_to_know(folders, attacked, knowing, counted, knowing_first):
+    for make in (knowing, attacked) if knowing_first else (attacked, knowing):
+        folders()(make(fgsm, 0.2))  # each in a process of its own
+        folders()(make(ifgsm, 0.3, steps=5))
+    sampled = 1  # the gradient at a few images, by which the second attack trusts the stored one
+    assert counted.gradients == BATCHES + 4 * BATCHES + sampled + 2 * LOOKED_AT
+
+
+@pytest.mark.parametrize(("attack", "arguments"), [(fgsm, {}), (ifgsm, {"steps": 4}), (mifgsm, {"steps": 4})])
+def test_sharing_between_threats_changes_nothing_in_a_cell(
+    folders, attacked, knowing, counted, tmp_path, attack, arguments
+):
+    def outcome(spec):
+        stored = folders()(spec).to_json()
+        return {name: value for name, value in stored.items() if name not in ("stages", "seconds")}
+
+    alone = outcome(knowing(attack, 0.2, bare=False, **arguments))
+    before = counted.gradients
+    for folder in ("cells", "adversarial"):
+        for file in (tmp_path / folder).iterdir():
+            file.unlink()
+    folders()(attacked(attack, 0.2, **arguments))
+    assert outcome(knowing(attack, 0.2, **arguments)) == alone
+    assert counted.gradients == 2 * before, "what the one threat costs the other need not pay"
+
+
+def test_what_is_shared_has_no_part_in_what_a_cell_is(attacked, knowing):
+    shared, alone = knowing(fgsm, 0.2), knowing(fgsm, 0.2, bare=False)
+    assert shared.key == alone.key != attacked(fgsm, 0.2).key
+    assert shared.adversarial_key == attacked(fgsm, 0.2).adversarial_key != alone.adversarial_key
+    assert shared.gradient_key == attacked(fgsm, 0.2).gradient_key
+    assert alone.gradient_key is None
+
+
+def test_a_defense_that_is_known_is_not_left_out(knowing):
+    spec = knowing(fgsm, 0.2)
+    defended = replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "binarize"}})
+    assert defended.adversarial_key == replace(defended, bare_threat=None).adversarial_key != spec.adversarial_key
+    assert defended.gradient_key is None
+    assert defended.without_defense().adversarial_key == spec.adversarial_key
+    stronger = replace(defended, efforts={"threat": {"eot_samples": 20}}).strengthened()
+    assert stronger.without_defense().adversarial_key == spec.adversarial_key
 
 
 def test_a_model_knows_its_gradient_at_one_point_only(digits, classifier):
