@@ -20,7 +20,7 @@ from src.evaluation.cell import NOTHING, SCHEMA
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
-from src.workflows.configured import build, data_from_config, number, plain, seed_of
+from src.workflows.configured import build, data_from_config, number, plain, section, seed_of, switch
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,9 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     number(config, "inference_noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
     seed, limit = seed_of(config), _limit(config.limit)
     data = bench.data(config.data)
+    switch(config, "clip_output")
+    switch(section(config, "iterative"), "refresh_gradient")
+    switch(section(config, "protocol"), "clean_errors_count")
     protocol = Protocol(**plain(config.protocol))
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
     threat, purifier = plain(config.threat), plain(config.defense.purifier)
@@ -181,8 +184,9 @@ def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, 
 def _efforts(said: dict[str, Any], arguments: dict[str, Any]) -> dict[str, int]:
     """What a YAML file names under ``stronger``, with the values given."""
     names = said.get("stronger") or []
-    if not all(isinstance(arguments.get(name), int) for name in names):
-        raise UserError(f"{said['name']}: stronger: {names} must name arguments that are whole numbers")
+    for name in names:
+        if not isinstance(arguments.get(name), int):
+            raise UserError(f"{said['name']}: {name}={arguments.get(name)} is not a whole number")
     return {name: arguments[name] for name in names}
 
 

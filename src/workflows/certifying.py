@@ -29,7 +29,7 @@ from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
 from src.reporting.wandb_certified import log_certified
 from src.workflows.cells import Bench, bench_for, classifier_of, identified, numbers_as_floats
-from src.workflows.configured import build, number, plain, seed_of
+from src.workflows.configured import build, number, plain, seed_of, switch
 from src.workflows.lineage import weights_behind
 from src.workflows.sweeping import refresh
 
@@ -66,7 +66,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     alpha = number(config, "alpha", math.ulp(0.0), math.nextafter(1, 0), "a probability between 0 and 1")
     n0 = _whole(config, "n0", 1, "a number of samples: at least 1")
     n = _whole(config, "n", n0, f"a number of samples: at least n0={n0}")
-    denoise, seed = _switch(config, "denoise"), seed_of(config)
+    denoise, seed = switch(config, "denoise"), seed_of(config)
     data = bench.data(config.data)
     test = bench.test_set(data, None)
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
@@ -231,9 +231,3 @@ def _whole(config: DictConfig, name: str, low: int, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise UserError(f"{name}={value} is not {what}")
     return value
-
-
-def _switch(config: DictConfig, name: str) -> bool:
-    if not isinstance(config[name], bool):
-        raise UserError(f"{name}={config[name]} is neither true nor false")
-    return bool(config[name])

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
+from src.workflows.explaining import one_line
 from src.workflows.helping import register_help
 from src.workflows.memory import keep_freed_memory
 
@@ -140,17 +141,3 @@ def _portable_errors() -> Iterator[None]:
         except Exception:
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         raise
-
-
-def one_line(error: Exception) -> str:
-    """An error's message on one line. Hydra's lists of options come after a colon, not one a line."""
-    cause = error.__cause__
-    text = str(error)
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        text = f"{text}: {cause.msg or cause}"
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "Config search path"))]
-    if "Config search path:" in lines:  # followed by places where Hydra looked
-        text = text[: text.index("Config search path:")]
-        kept = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(kept)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -41,8 +41,37 @@ def build(config: Any, **arguments: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, (ValueError, TypeError)) or cause is None:
-            raise UserError(f"{config.get('_target_')}: {' '.join(str(cause or error).split())}") from error
+            raise UserError(f"{_name(config)}: {' '.join(str(cause or error).split())}") from error
         raise
+
+
+def _name(config: Any) -> Any:
+    """What stands for a component in a message."""
+    return config.get("_target_") if isinstance(config, Mapping | DictConfig) else f"{config} is no component"
+
+
+def section(config: DictConfig, name: str) -> DictConfig:
+    """A part of the configuration, which a value in its place would have swept away.
+
+    Raises:
+        UserError: it is a value.
+    """
+    part = config[name]
+    if not isinstance(part, DictConfig):
+        raise UserError(f"{name}={part} is out of place: {name} is set value by value, as in {name}.…=…; see --help")
+    return part
+
+
+def switch(config: DictConfig, name: str) -> bool:
+    """A value of the configuration that is true or false. Any text would count as true, "no" included.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = OmegaConf.select(config, name)
+    if not isinstance(value, bool):
+        raise UserError(f"{name}={value} is neither true nor false")
+    return value
 
 
 def number(config: DictConfig, name: str, low: float, high: float, what: str) -> float:
@@ -83,6 +112,8 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
     number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
     seed = seed_of(config)
     model = config.model
+    if "budgets" in model and config.budget not in model.budgets:
+        raise UserError(f"budget={config.budget} is no budget of model={model.name}: {', '.join(model.budgets)}")
     noise = plain(model.noise)
     plan = TrainingPlan(
         model=model.name,
@@ -97,8 +128,8 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         }
         | _processes(config),
         command=_command(config),
-        resume=bool(config.resume),
-        overwrite=bool(config.overwrite),
+        resume=switch(config, "resume"),
+        overwrite=switch(config, "overwrite"),
     )
     return train(
         plan,

@@ -15,7 +15,7 @@ from src.evaluation.grid import next_number
 from src.evaluation.suspicion import Probing, probes
 from src.workflows.cells import bench_for, cell_spec
 from src.workflows.composing import is_plain_value
-from src.workflows.configured import number
+from src.workflows.configured import number, section, switch
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         rows=tuple((job.coordinates, job.key) for job in jobs),
         pending=len(absent),
         started=time.time(),
-        compare_published=bool(config.compare_published),
+        compare_published=switch(config, "compare_published"),
         number=next_number(Path(config.paths.outputs) / "sweeps"),
         probes=tuple((each.of, each.kind, each.spec.key) for key in checked for each in checked[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
@@ -122,7 +122,8 @@ def probing_from(config: DictConfig) -> Probing:
     Raises:
         UserError: a value out of range.
     """
-    images, eps = config.checks.images, number(config.checks, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
+    checks = section(config, "checks")
+    images, eps = checks.images, number(checks, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
     if not isinstance(images, int) or isinstance(images, bool) or images < 0:
         raise UserError(f"checks.images={images} is not a whole number, 0 or more")
     return Probing(images, eps)

@@ -78,7 +78,22 @@ SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
         (("batch_size=0",), ["batch_size=0"]),
         (("hydra.sweeper.max_batch_size=0",), ["max_batch_size=0"]),
         (("hydra.launcher._target_=hydra_plugins.hydra_x_launcher.X",), ["pip install hydra-x-launcher"]),
-        (("nonsense=1",), ["nonsense"]),
+        (("nonsense=1",), ["no nonsense here"]),
+        (("epss=0.1",), ["no epss here", "did you mean eps?"]),
+        (("atack=fgsm",), ["did you mean attack?"]),
+        (("attack=fgms",), ["no attack=fgms", "did you mean fgsm?", "mifgsm"]),
+        (("defense=vqave",), ["did you mean vqvae?"]),
+        (("attack=ifgsm", "attack.stesp=4"), ["no attack.stesp", "did you mean attack.steps?"]),
+        (("attack=ifgsm", "atack.steps=4"), ["no atack here", "did you mean attack?"]),
+        (("attack=ifgsm", "iterative.steps=x"), ["ifgsm: steps=x is not a whole number"]),
+        (("eps",), ["eps cannot be read as name=value"]),
+        (("eps=[0.1",), ["eps=[0.1 cannot be read"]),
+        (("checks=5",), ["checks=5", "checks.…="]),
+        (("protocol=report",), ["protocol=report", "protocol.…="]),
+        (("iterative=3",), ["iterative=3", "iterative.…="]),
+        (("clip_output=no",), ["clip_output=no", "neither true nor false"]),
+        (("iterative.refresh_gradient=off",), ["refresh_gradient=off", "neither true nor false"]),
+        (("compare_published=perhaps",), ["compare_published=perhaps", "neither true nor false"]),
         (("defense=vqvae", "noise=0,0.5,0.6"), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
         (("attack=ifgsm", "attack.steps=5,10"), ["attack.steps", "attack.name"]),
         (("seed=7",), ["classifier-seed7.ckpt", "python -m src.train model=classifier", "seed=7"]),
@@ -100,6 +115,10 @@ def test_sweep(refuse, trained, arguments, said):
     [
         (("attack=nonsense",), ["nonsense", "fgsm"]),
         (("eps=2",), ["eps=2"]),
+        (("eps=0,0.1",), ["eps=0,0.1 has several values", "-m"]),
+        (("experiment=report",), ["+experiment=report"]),
+        (("threat.view=3",), ["3 is no component"]),
+        (("defense.purifier=3",), ["3 is no component"]),
         (("defense=vqvae", "noise=0.6"), ["python -m src.train model=vqvae noise=0.6"]),
         (("attack=ifgsm", "attack.steps=0"), ["steps"]),
         (("defense=kmeans", "defense.purifier.k=0"), ["k and iterations"]),
@@ -149,6 +168,13 @@ def test_two_classifiers_in_one_grid(refuse):
     ("arguments", "said"),
     [
         (("model=nonsense",), ["nonsense", "classifier", "vqvae"]),
+        (("model=clasifier",), ["no model=clasifier", "did you mean classifier?"]),
+        (("modl=vqvae",), ["no modl here", "did you mean model?"]),
+        (("model=vqvae", "model.module.cods=5"), ["did you mean model.module.codes?"]),
+        (("-m", "model=vqvae,classifier", "model.module.codes=64"), ["no model.module.codes here"]),
+        (("-m", "model=vqvae,classifier", "model.module.patience=3"), ["no model.module.patience here"]),
+        (("model=vqvae", "budget=tiny"), ["budget=tiny", "full, demo"]),
+        (("model=vqvae", "overwrite=no"), ["overwrite=no", "neither true nor false"]),
         (("model=vqvae", "noise=-0.1"), ["noise=-0.1"]),
         (("model=vqvae", "noise=nan"), ["noise=nan"]),
         (("model=classifier", "seed=x"), ["seed=x"]),
@@ -271,3 +297,4 @@ def test_training_without_a_model(refuse, tmp_path, multirun):
 def test_a_report_on_nothing(refuse, tmp_path):
     assert "python -m src.sweep -m" in refuse("report", outputs=tmp_path)
     assert "is no sweep" in refuse("report", f"sweep={tmp_path}", outputs=tmp_path)
+    assert "neither true nor false" in refuse("report", "compare_published=yes", outputs=tmp_path)

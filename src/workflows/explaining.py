@@ -1,0 +1,74 @@
+"""Errors of Hydra and OmegaConf on one line, which names the nearest of what would have been right."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+#: Names shown where none is near.
+SHOWN = 12
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line. Hydra's lists of options come after a colon, not one a line."""
+    return _of_a_value(error) or _of_an_option(error) or _of_an_override(error) or _flattened(error)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``did you mean fgsm?``, or what there is if nothing is like ``name``."""
+    names = list(names)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean {close[0]}?"
+    return "there is " + ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def _of_a_value(error: Exception) -> str | None:
+    """A key that the configuration does not have. Hydra's advice to add it with + would have it ignored."""
+    cause = error.__cause__
+    if not isinstance(error, ConfigCompositionException) or not isinstance(cause, OmegaConfBaseException):
+        return None
+    where, key = cause.parent_node, str(cause.key)
+    if "Could not override" not in str(error) or not isinstance(where, DictConfig):
+        return None
+    asked = str(cause.full_key or key)
+    before = asked.removesuffix(key)
+    siblings = [str(each) for each in where] if where else []
+    names = [before + each for each in siblings if not each.startswith("_") and before + each != "hydra"]
+    return f"there is no {asked} here; {nearest(asked, names)}" if names else f"there is no {asked} here"
+
+
+def _of_an_option(error: Exception) -> str | None:
+    """A group's option that does not exist."""
+    if not isinstance(error, MissingConfigException) or not error.missing_cfg_file or not error.options:
+        return None
+    group, _, option = error.missing_cfg_file.rpartition("/")
+    close = difflib.get_close_matches(option, error.options, n=1, cutoff=0.5)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"there is no {group}={option}; {meant}{group} can be {', '.join(error.options)}"
+
+
+def _of_an_override(error: Exception) -> str | None:
+    """An override that cannot be read, or has several values without -m."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read as name=value; quote a value with spaces, commas, brackets or ="
+    if match := re.match(r"Ambiguous value for argument '(.*)'", str(error)):
+        return f"{match[1]} has several values: put -m before it for a job each, or write a list as [a,b]"
+    if match := re.match(r"Could not override '(.*)'\. No match in the defaults list\.\n.* use \+(\S+)", str(error)):
+        return f"nothing is chosen of {match[1]} here that could be another; to add it: +{match[2]}"
+    return None
+
+
+def _flattened(error: Exception) -> str:
+    cause = error.__cause__
+    text = str(error)
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        text = f"{text}: {cause.msg or cause}"
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "Config search path"))]
+    if "Config search path:" in lines:  # followed by places where Hydra looked
+        text = text[: text.index("Config search path:")]
+        kept = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(kept)
