@@ -1,0 +1,125 @@
+"""One image through attack, defense and classifier: for looking at, not for counting."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from src.errors import UserError
+from src.evaluation.adversary import Recording
+from src.evaluation.cell import CellSpec
+from src.evaluation.evaluate import full_precision
+from src.evaluation.module import PurificationEvaluation
+
+
+class OutOfTimeError(UserError):
+    """An attack took longer than its user wanted to wait."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What an attack and a defense did to one image.
+
+    Images are (C, H, W) in pixel units; confidences are (K,), the softmax of the classifier's logits.
+    """
+
+    label: int  #: what the attack wanted not to be seen
+    attack: str  #: the attack that was used: of a worst case its member, else its own name
+    eps: float  #: L∞ budget in pixel units; 0: nothing was attacked
+    original: Tensor
+    attacked: Tensor
+    purified: Tensor  #: what the defense made of the attacked image
+    before: Tensor  #: confidences in the original, without the defense
+    undefended: Tensor  #: confidences in the attacked image, without the defense
+    defended: Tensor  #: confidences in the purified image
+
+    @property
+    def perturbation(self) -> Tensor:
+        """What the attack added, (C, H, W) in [−eps, eps]."""
+        return self.attacked - self.original
+
+
+def demonstrate(
+    spec: CellSpec,
+    image: Tensor,
+    label: int | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    patience: float = math.inf,
+) -> Demonstration:
+    """Do to one image what ``spec`` does to a test set: the same attack, under the same threat, and the same defense.
+
+    The random streams of attack and defense begin with the seed of ``spec``, so the same image always ends the same
+    way. Of a worst case the members are tried in turn until one fools the defended classifier; if none does, the last
+    one is shown.
+
+    Args:
+        spec: what is done; none of its stored results are used, and nothing is stored.
+        image: (C, H, W), float, in [0, 1]; need not be one of the test set.
+        label: its class; None: what the undefended classifier takes the unattacked image for.
+        device: where to compute.
+        patience: seconds after which an attack is given up, the next time it asks the classifier anything.
+
+    Raises:
+        OutOfTimeError: the attack was given up.
+        UserError: a checkpoint or a package is missing.
+        ValueError: the attack overspent its budget, or a component returned another shape.
+    """
+    classifier, defense = spec.load_classifier().to(device), spec.load_defense().to(device)
+    x, seed = image.detach().unsqueeze(0).to(device), spec.coordinates.seed
+    with torch.random.fork_rng([x.device] if x.is_cuda else []), full_precision(), torch.no_grad():
+        before = classifier(x)
+        y = before.argmax(1) if label is None else torch.tensor([label], device=device)
+        with _time_limit(classifier, patience, spec.coordinates.attack):
+            for tried in list(spec.members.values()) or [spec]:
+                module = _evaluation(tried, classifier, defense)
+                torch.manual_seed(seed)
+                x_adv, x_hat, logits = module.attack_purify_classify(x, y)
+                if logits.argmax(1) != y:
+                    break
+        undefended = classifier(x_adv)
+    return Demonstration(
+        label=int(y),
+        attack=tried.coordinates.attack,
+        eps=spec.coordinates.eps,
+        original=x[0].cpu(),
+        attacked=x_adv[0].cpu(),
+        purified=x_hat[0].cpu(),
+        before=_confidences(before),
+        undefended=_confidences(undefended),
+        defended=_confidences(logits),
+    )
+
+
+def _confidences(logits: Tensor) -> Tensor:
+    """Softmax (K,) of one image's logits (1, K)."""
+    return logits[0].float().softmax(0).cpu()
+
+
+def _evaluation(spec: CellSpec, classifier: nn.Module, defense: nn.Module) -> PurificationEvaluation:
+    """The three stages, with an attack whose budget is checked and whose random stream is its own."""
+    eps, attack = spec.coordinates.eps, None
+    if eps:
+        attack = Recording(partial(spec.attack, eps=eps), eps, spec.coordinates.seed)
+    return PurificationEvaluation(classifier, defense, attack, spec.load_data().num_classes, spec.threat).eval()
+
+
+@contextmanager
+def _time_limit(classifier: nn.Module, seconds: float, attack: str) -> Iterator[None]:
+    """Let whatever asks ``classifier`` fail once the time is over: every attack does, again and again."""
+    end = time.monotonic() + seconds
+
+    def check(*_: object) -> None:
+        if time.monotonic() >= end:
+            raise OutOfTimeError(f"{attack} was given up after {seconds:g} s (patience={seconds:g})")
+
+    handle = classifier.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,20 @@
+"""``python -m src.play``: a local page to attack, purify and classify single images on."""
+
+import hydra
+from omegaconf import DictConfig
+
+from src.workflows.command import CONFIG_PATH, job, run
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="play")
+def main(config: DictConfig) -> None:
+    with job():
+        from src.workflows.playing import play
+        from src.workflows.quiet import quiet_libraries
+
+        quiet_libraries()
+        play(config)
+
+
+if __name__ == "__main__":
+    run(main)
