@@ -51,7 +51,8 @@ TAKE_PEN = """
     if (pen) pen.click();
     else if (left--) setTimeout(take, 100);
   };
-  if (!document.querySelector("#canvas canvas")) take();
+  if (!window.penIsTaken) take();
+  window.penIsTaken = true;
 }
 """
 
@@ -116,9 +117,8 @@ def _image_controls(
     with gr.Tabs():
         with gr.Tab("Pick") as pick:
             buttons = gr.HTML(thumbnails_html(test.images[:few], test.labels[:few]), js_on_load=TELL_WHICH)
-            index = gr.Number(
-                0, label="Number of the test image", minimum=0, maximum=len(test.labels) - 1, step=1, precision=0
-            )
+            last = len(test.labels) - 1
+            index = gr.Number(0, label=f"Number of the test image, 0 to {last}", step=1, precision=0)
         with gr.Tab("Draw") as draw:
             sketch = gr.Sketchpad(
                 label="Drawing", type="numpy", image_mode="L", canvas_size=(CANVAS, CANVAS), fixed_canvas=True,
@@ -162,7 +162,7 @@ def _follow(playground: Playground) -> Any:
         elif index is not None and 0 <= index < len(playground.test.labels):
             image, label = playground.test.images[int(index)], int(playground.test.labels[int(index)])
         else:
-            return _said(f"There are {len(playground.test.labels)} test images, the first has the number 0.")
+            return _said(f"There is no test image of this number; the last is {len(playground.test.labels) - 1}.")
         if image is None:
             return _said("Draw something on the canvas: it is scaled and centred as the digits of MNIST are.")
         try:

@@ -63,12 +63,12 @@ def play(config: DictConfig) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:  # where Gradio keeps what visitors send
         os.environ.update(SILENCE | {"GRADIO_TEMP_DIR": folder})
-        page = _page_module()
+        page, thumbnails = _page_module(), _whole(config, "thumbnails")
         with closing(listen(config.host, config.port)) as listening:
             playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
             for sentence in playground.left_out:
                 log.info("left out: %s", sentence)
-            _serve(page.application(playground, _whole(config, "thumbnails")), listening)
+            _serve(page.application(playground, thumbnails), listening)
 
 
 def _page_module() -> Any:

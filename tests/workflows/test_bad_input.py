@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import src.certify
 import src.dashboard
+import src.play
 import src.prepare
 import src.report
 import src.sweep
@@ -25,6 +26,7 @@ COMMANDS = {
     "report": src.report.main,
     "certify": src.certify.main,
     "dashboard": src.dashboard.main,
+    "play": src.play.main,
 }
 WITHOUT_DATA = ("report", "dashboard")
 
@@ -221,6 +223,31 @@ def test_certify(refuse, trained, arguments, said):
     message = refuse("certify", *small, *arguments)
     assert all(each in message for each in said), message
     assert not (trained / "certified").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("port=http",), ["port=http", "1 to 65535"]),
+        (("host=192.0.2.1",), ["host=192.0.2.1", "127.0.0.1"]),
+        (("eps=2",), ["eps=2", "0 to 1"]),
+        (("noises=0.5",), ["noises=0.5", "noises=[0,0.5]"]),
+        (("patience=0",), ["patience=0", "above 0"]),
+        (("thumbnails=0",), ["thumbnails=0"]),
+        (("attack=nonsense",), ["nonsense", "fgsm"]),
+        (("attack=transfer",), ["python -m src.train model=classifier data=mnist seed=1"]),
+        (("defense=vqvae", "noise=0.6"), ["python -m src.train model=vqvae noise=0.6"]),
+    ],
+)
+def test_play(refuse, arguments, said):
+    pytest.importorskip("gradio")
+    message = refuse("play", "port=0", "trainer=cpu", *arguments)
+    assert all(each in message for each in said), message
+
+
+def test_play_without_a_classifier_says_what_a_sweep_says(refuse):
+    pytest.importorskip("gradio")
+    assert refuse("play", "port=0", "seed=7") == refuse("sweep", "seed=7")
 
 
 def test_an_empty_data_folder(refuse, tmp_path):
