@@ -81,7 +81,7 @@ def application(playground: Playground, thumbnails: int) -> fastapi.FastAPI:
 
 def page(playground: Playground, thumbnails: int) -> gr.Blocks:
     """Controls on the left, what they come to on the right; it follows every change."""
-    first = playground.first
+    first, follow = playground.first, _follow(playground)
     with gr.Blocks(analytics_enabled=False, title="Playground · defense-vqvae") as blocks:
         gr.Markdown("# Attack an image, purify it, see what the classifier makes of it")
         source, drawing = gr.State(PICKED), gr.State(None)
@@ -96,13 +96,14 @@ def page(playground: Playground, thumbnails: int) -> gr.Blocks:
                 )
                 defense = gr.Radio(list(playground.defenses), value=first.defense, label="Defense")
             with gr.Column(scale=6, min_width=300):
-                shown = gr.HTML(elem_id="shown")
+                # What the page opens with is a part of it: an event on opening it is now and then lost
+                begin = follow(PICKED, 0, None, -1, first.attack, first.eps, first.defense, first.threat)
+                shown = gr.HTML(begin, elem_id="shown")
         if playground.left_out:
             _left_out(playground)
         inputs: list[Any] = [source, index, drawing, meant, attack, eps, defense, threat]
-        changes = [each.change for each in inputs]
         gr.on(
-            [blocks.load, *changes], _follow(playground), inputs, shown,
+            [each.change for each in inputs], follow, inputs, shown,
             trigger_mode="always_last", show_progress="minimal", api_visibility="private",
         )  # fmt: skip
     return blocks
