@@ -22,7 +22,7 @@ from tests.conftest import REPO
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
 
 CONF = Path(CONFIG_PATH)
-COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard")
+COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play")
 COMMAND = re.compile(r"\.?\s*python -m src\.(\w+)(.*?)(?: {2,}.*| # .*|`.*)?$", re.MULTILINE)
 
 
@@ -81,8 +81,14 @@ def test_it_is_readable_and_complete(show, command):
     assert len([line for line in lines if line.startswith(f"  python -m src.{command}")]) == 3
 
     defaults = OmegaConf.load(CONF / f"{command}.yaml").defaults
+    defaults = [*(OmegaConf.load(CONF / "sweep.yaml").defaults if "sweep" in defaults else ()), *defaults]
     chosen = {name: option for each in defaults if not isinstance(each, str) for name, option in each.items()}
     listed = said.partition("Groups")[2].partition("Values")[0]
+    chosen |= {
+        group: chosen[f"override {group}"]
+        for group in chosen.keys() & {"defense", "logger"}
+        if f"override {group}" in chosen
+    }
     for group, option in chosen.items():
         if group.startswith("override"):
             continue
