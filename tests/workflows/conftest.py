@@ -12,6 +12,7 @@ import torch
 
 from src.data import ImageDataModule
 from src.data.idx import write_idx
+from src.workflows.command import PLUGINS
 from tests.conftest import REPO
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,6 +34,12 @@ def cells(outputs: Path) -> dict[str, int]:
 def copy_of(trained: Path, folder: Path) -> Path:
     shutil.copytree(trained / "checkpoints", folder / "checkpoints")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plugins() -> None:
+    """Hydra looks for plugins once in the life of a process, in whichever test comes first."""
+    sys.path.append(PLUGINS)
 
 
 @pytest.fixture(scope="session")

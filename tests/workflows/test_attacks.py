@@ -13,7 +13,7 @@ from src.attacks.margin import margin
 from src.defended import adaptive
 from src.defenses import Identity
 from src.workflows.cells import SAID_OF_AN_ATTACK
-from src.workflows.command import CONFIG_PATH, PLUGINS, register_resolvers
+from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import build
 from tests.conftest import REPO
 
@@ -28,8 +28,6 @@ SLOW = {"autoattack"}
 @pytest.fixture(scope="module")
 def configured():
     """``configured("fgsm")``: the part of a sweep's configuration that is the attack, as plain types; or another."""
-    patch = pytest.MonkeyPatch()
-    patch.syspath_prepend(PLUGINS)
     register_resolvers()
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONFIG_PATH, version_base=None):
@@ -38,7 +36,6 @@ def configured():
             return OmegaConf.to_container(compose("sweep", [f"{group}={name}"])[group], resolve=True)
 
         yield make
-    patch.undo()
 
 
 @pytest.mark.parametrize("name", NAMES)

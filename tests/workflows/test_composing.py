@@ -8,7 +8,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from src.workflows.command import CONFIG_PATH, PLUGINS, register_resolvers
+from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.composing import SweepComposer
 
 POINTS = [
@@ -29,9 +29,8 @@ class CountingLoader(ConfigLoaderImpl):
 
 
 @pytest.fixture
-def loader(monkeypatch):
+def loader():
     register_resolvers()
-    monkeypatch.syspath_prepend(PLUGINS)  # Hydra looks for plugins once in the life of a process
     return CountingLoader(create_config_search_path(CONFIG_PATH))
 
 

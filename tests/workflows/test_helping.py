@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src.workflows.command import CONFIG_PATH, PLUGINS, TRACEBACK, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
 from src.workflows.helping import WIDTH, comments
 from tests.conftest import REPO
 
@@ -45,11 +45,10 @@ def show(monkeypatch, capsys):
 
 
 @pytest.fixture
-def compose(monkeypatch):
+def compose():
     """``compose("sweep", "-m eps=0,0.1", jobs=2)``: the configurations of that many of its jobs. Together they have
     every value that is swept, if there are jobs enough, but not every combination of them."""
     register_resolvers()
-    monkeypatch.syspath_prepend(PLUGINS)
     loader = ConfigLoaderImpl(create_config_search_path(CONFIG_PATH))
 
     def call(command: str, arguments: str, jobs: int) -> list[DictConfig]:

@@ -1,7 +1,6 @@
 """Sweeps in parallel: whatever launches the jobs, the same comes out."""
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from src.workflows.command import CONFIG_PATH, PLUGINS, register_resolvers
+from src.workflows.command import CONFIG_PATH, register_resolvers
 from tests.wandb_reading import read_runs
 from tests.workflows.conftest import USERS_OWN, cells, copy_of, read_grid
 
@@ -110,8 +109,7 @@ class FakeLauncher:
 @pytest.mark.parametrize(
     ("batch_size", "begins", "sizes"), [(2, [0, 2, 4], [2, 2, 1]), (None, [0], [5]), (9, [0], [5])]
 )
-def test_batches_of_a_sweep(batch_size, begins, sizes, monkeypatch, caplog):
-    monkeypatch.setattr(sys, "path", [*sys.path, PLUGINS])
+def test_batches_of_a_sweep(batch_size, begins, sizes, caplog):
     from hydra_plugins.grid_sweeper import GridSweeper
 
     sweeper, launcher = GridSweeper(max_batch_size=batch_size), FakeLauncher()
@@ -125,9 +123,8 @@ def test_batches_of_a_sweep(batch_size, begins, sizes, monkeypatch, caplog):
 
 
 @pytest.fixture
-def compose_sweep(monkeypatch):
+def compose_sweep():
     """``compose_sweep("eps=0.1")``: the configuration of a sweep, Hydra's part included."""
-    monkeypatch.setattr(sys, "path", [*sys.path, PLUGINS])
     register_resolvers()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         yield lambda *overrides: compose("sweep", overrides=list(overrides), return_hydra_config=True)
