@@ -43,23 +43,26 @@ class VQVAEPurifier(nn.Module):
     def from_checkpoint(
         cls,
         checkpoint: str | Path,
-        noise: float,
+        noise: float | None,
         inference_noise: float = 0.0,
         clip: bool = True,
         precision: Precision = "float32",
         remedy: str = "python -m src.train model=vqvae",
+        network: type[VQVAE] = VQVAE,
     ) -> "VQVAEPurifier":
         """Build the purifier from a checkpoint of ``python -m src.train model=vqvae``.
 
         Args:
             checkpoint: the file.
-            noise: σ the network should have been trained with; a file that says otherwise is refused.
+            noise: σ the network should have been trained with, None for a network without one; a file that says
+                otherwise is refused.
             remedy: the command that makes the checkpoint, for error messages.
+            network: what the checkpoint is of.
 
         Raises:
             UserError: the file is missing, damaged, of another shape or noise.
         """
-        vqvae, provenance = load_module(VQVAE, Path(checkpoint), remedy)
+        vqvae, provenance = load_module(network, Path(checkpoint), remedy)
         if provenance.noise != noise:
             raise UserError(f"{checkpoint} was trained with noise {provenance.noise}, not {noise}: {remedy}")
         return cls(vqvae, inference_noise, clip, precision)

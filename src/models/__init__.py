@@ -3,6 +3,7 @@
 from src.models.classifier import Classifier
 from src.models.loading import load_classifier
 from src.models.quantizer import EMAQuantizer, Quantized
+from src.models.robust_vqvae import RobustVQVAE
 from src.models.vqvae import VQVAE
 
-__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized", "load_classifier"]
+__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized", "RobustVQVAE", "load_classifier"]

@@ -102,27 +102,36 @@ class VQVAE(LightningModule):
         return {"original": x, "noisy": noisy, "reconstruction": self(noisy)}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._loss(batch[0], "train")
+        return self._loss(self.corrupt(batch[0]), batch, "train")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._loss(batch[0], "val")
+        self._loss(self.corrupt(batch[0]), batch, "val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._loss(batch[0], "test")
+        self._loss(self.corrupt(batch[0]), batch, "test")
 
-    def _loss(self, x: Tensor, stage: str) -> Tensor:
-        quantized = self.quantize(self.corrupt(x))
-        reconstruction = F.mse_loss(self.decoder(quantized.values), x)
-        loss = reconstruction + self.commitment * quantized.commitment
+    def other_losses(self, reconstruction: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Terms that are added to the loss, by name; none here."""
+        return {}
+
+    def _loss(self, seen: Tensor, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        """The loss of what is made of ``seen`` (N, C, H, W), where the images of ``batch`` should come out."""
+        x, y = batch
+        quantized = self.quantize(seen)
+        decoded = self.decoder(quantized.values)
+        reconstruction, others = F.mse_loss(decoded, x), self.other_losses(decoded, y)
+        loss = sum(others.values(), start=reconstruction + self.commitment * quantized.commitment)
         perplexity, used = code_usage(quantized.indices, len(self.quantizer.codebook))
+        parts = {
+            "loss": loss,
+            "reconstruction": reconstruction,
+            "commitment": quantized.commitment,
+            **others,
+            "perplexity": perplexity,
+            "codes_used": used.float(),
+        }
         self.log_dict(
-            {
-                f"{stage}/loss": loss,
-                f"{stage}/reconstruction": reconstruction,
-                f"{stage}/commitment": quantized.commitment,
-                f"{stage}/perplexity": perplexity,
-                f"{stage}/codes_used": used.float(),
-            },
+            {f"{stage}/{name}": value for name, value in parts.items()},
             on_step=stage == "train",
             on_epoch=stage != "train",
             sync_dist=stage != "train",

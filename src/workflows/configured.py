@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.data import ImageDataModule
 from src.errors import UserError
+from src.models.checkpoint import read_checkpoint
 from src.models.record import TrainingRecord
 from src.nested import leaves
 from src.workflows.loggers import Training, opened
@@ -122,7 +123,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         seed=seed,
         epochs=_epochs(config),
         config={
-            "module": plain(model.module),
+            "module": _fingerprinted(plain(model.module)),
             "batch_size": config.data.batch_size,
             "batches": config.trainer.limit_train_batches,
         }
@@ -139,6 +140,18 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         open_loggers=lambda: _loggers(config, plan),
         show_progress=sys.stdout.isatty(),
     )
+
+
+def _fingerprinted(component: Any) -> Any:
+    """A component with every ``checkpoint`` that it is made of replaced by the fingerprint of its weights, so that a
+    training against other weights is another training."""
+    if not isinstance(component, dict):
+        return component
+    known = {name: _fingerprinted(value) for name, value in component.items() if name != "remedy"}
+    if "checkpoint" in component:
+        remedy = component.get("remedy", "python -m src.train")
+        known["checkpoint"] = read_checkpoint(Path(component["checkpoint"]), remedy)[1].weights
+    return known
 
 
 def _make_trainer(make: Callable[..., Trainer], **arguments: Any) -> Trainer:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from src.data import ImageDataModule
 from src.errors import UserError
 from src.images import decode_images
-from src.models import VQVAE, Classifier
+from src.models import VQVAE, Classifier, RobustVQVAE
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
 from src.models.record import TrainingRecord
 from src.workflows.training import TrainingPlan, train
@@ -26,6 +26,7 @@ TINY = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "codes": 16, "dimensio
 NETWORKS = {
     "vqvae": partial(VQVAE, **TINY),
     "classifier": partial(Classifier, widths=(4, 8), hidden=16, patience=0, lr=5e-3),
+    "vqvae_robust": partial(RobustVQVAE.guided_by, Classifier(widths=(4, 8), hidden=16), steps=1, **TINY),
 }
 
 

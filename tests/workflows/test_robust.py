@@ -1,0 +1,23 @@
+"""The purifier that is trained against an attacker who knows it, by the real commands."""
+
+import csv
+
+from src.models.checkpoint import read_checkpoint
+from tests.workflows.conftest import copy_of
+
+
+def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")
+    arguments = ("model=vqvae_robust", "+experiment=demo", "trainer.limit_train_batches=3", "logger=none", *narrow)
+    run_command("src.train", *arguments, outputs=outputs)
+    path = outputs / "checkpoints" / "mnist" / "vqvae_robust.ckpt"
+    classifier = read_checkpoint(outputs / "checkpoints" / "mnist" / "classifier.ckpt", "")[1]
+    assert read_checkpoint(path, "")[1].config["module"]["classifier"]["checkpoint"] == classifier.weights
+    assert "is trained already" in run_command("src.train", *arguments, outputs=outputs).stdout
+
+    asked = ("threat=gray_box,adaptive", "attack=ifgsm", "eps=0,0.3", "defense=none,vqvae_robust", "limit=40")
+    run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
+    with (outputs / "report" / "grid.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["defense"] == "vqvae_robust"]
+    assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "" for row in rows)
