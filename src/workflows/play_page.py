@@ -129,9 +129,10 @@ def _image_controls(
             classes = [(str(k), k) for k in range(test.num_classes)]
             meant = gr.Dropdown([(UNSAID, -1), *classes], value=-1, label="It is meant as")
     shape = tuple(test.images.shape[1:])
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    buttons.select(_selected, None, index, **private)
-    sketch.change(lambda value: _drawn(value, shape), sketch, drawing, trigger_mode="always_last", **private)
+    # Not "once", which is usual: it drops what is done while the answer to the last is on its way
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
+    buttons.select(_selected, None, index, queue=False, **private)
+    sketch.change(lambda value: _drawn(value, shape), sketch, drawing, **private | {"trigger_mode": "always_last"})
     pick.select(lambda: PICKED, None, source, **private)
     draw.select(lambda: DRAWN, None, source, **private)
     draw.select(None, js=TAKE_PEN)

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from src.data import ImageDataModule
-from src.models import VQVAE, Classifier
+from src.models import VQVAE, Classifier, RobustVQVAE
 from src.models.checkpoint import Provenance, save_weights_only, stamp
 from src.models.record import TrainingRecord
 from src.workflows import command
@@ -22,7 +22,7 @@ NOISES = (0.0, 0.5)
 
 
 def make_world(outputs: Path, root: Path) -> Path:
-    """Two classifiers that know most digits, and two VQ-VAEs, on the IDX files in ``root``."""
+    """Two classifiers that know most digits, two VQ-VAEs and a robust one, on the IDX files in ``root``."""
     data = ImageDataModule("mnist", root, val_size=100)
     data.setup("fit")
     images, labels = next(iter(data.train_dataloader()))
@@ -36,6 +36,8 @@ def make_world(outputs: Path, root: Path) -> Path:
     for noise in NOISES:
         module = fitted(VQVAE(noise=noise, lr=5e-3, **SMALL), images, labels, steps=25)
         keep(module, folder / f"vqvae-noise{noise:g}.ckpt", data, "vqvae", 0, noise)
+    module = fitted(RobustVQVAE(lr=5e-3, **SMALL), images, labels, steps=5)
+    keep(module, folder / "vqvae_robust.ckpt", data, "vqvae_robust", 0)
     return outputs
 
 

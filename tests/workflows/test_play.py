@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ sys.argv[0] = "play"
 runpy.run_module("src.play", run_name="__main__", alter_sys=True)
 """
 
+SHOWN = "document.querySelector('.demonstration').innerHTML"
 CHOICE = Choice("fgsm", 0.2, "binarize", "gray_box")
 
 
@@ -86,11 +88,26 @@ def page(server, browser):
     opened.goto(server.address)
     opened.wait_for_selector(".demonstration", timeout=60_000)
     opened.set_default_timeout(20_000)
+    wait_until_it_listens(opened)
     yield opened
     seen = list(errors)  # closing cuts off what is under way, which is an error, too
     context.close()
     assert seen == []
     assert foreign == []
+
+
+def wait_until_it_listens(page) -> None:
+    """Gradio shows a page before it hears what is done to it."""
+    from playwright.sync_api import TimeoutError as NoReaction
+
+    begin = page.inner_html(".demonstration")
+    for index in (1, 2, 3):
+        with suppress(NoReaction):
+            page.get_by_role("button", name=f"test image {index},").click()
+            page.wait_for_function(f"begin => {SHOWN} !== begin", arg=begin, timeout=10_000)
+            break
+    page.get_by_role("button", name="test image 0,").click()
+    page.wait_for_function(f"begin => {SHOWN} === begin", arg=begin)
 
 
 def ours(url: str, server: Server) -> bool:
@@ -163,6 +180,14 @@ def test_it_follows_image_eps_attack_defense_and_threat(page, playground):
     page.keyboard.press("Enter")
     until(page, shown_by(playground, 77, Choice("mifgsm", 0, "vqvae 0.5", "adaptive")))
     assert "nothing is attacked" in page.inner_text("[role=status]")
+
+
+def test_the_last_of_many_changes_is_what_is_shown(page, playground):
+    for index in (1, 2, 3, 4, 5, 6, 7):
+        page.get_by_role("button", name=f"test image {index},").click()
+    page.get_by_label("vqvae 0.5", exact=True).check()
+    page.get_by_label("kmeans", exact=True).check()
+    until(page, shown_by(playground, 7, Choice("fgsm", 0.2, "kmeans", "gray_box")))
 
 
 def test_the_keyboard_is_enough(page, playground):
@@ -276,5 +301,6 @@ def test_an_address_that_cannot_be_had(host, port, words):
 def test_without_gradio(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "src.workflows.play_page", raising=False)
+    monkeypatch.delattr("src.workflows.play_page", raising=False)
     with pytest.raises(UserError, match=r"gradio.*pip install .*'\.\[play\]'"):
         serving._page_module()
