@@ -42,8 +42,8 @@ class RobustVQVAE(VQVAE):
         blocks: tuple[int, ...] = (1, 2, 4, 7),
         share: float = 0.5,
         eps: float = 0.3,
-        steps: int = 2,
-        guidance: float = 0.1,
+        steps: int = 3,
+        guidance: float = 0.2,
         **network: Any,
     ) -> None:
         super().__init__(noise=noise, **network)
@@ -66,6 +66,13 @@ class RobustVQVAE(VQVAE):
     def on_fit_start(self) -> None:
         for classifier in self._classifier:
             classifier.to(self.device)
+
+    def configure_optimizers(self) -> Any:
+        """Adam, its rate raised over the first tenth of the training and lowered to nothing over the rest."""
+        optimizer = super().configure_optimizers()
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=total, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def corrupt(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) with noise of ± one random size in blocks of one random side, thresholded."""
