@@ -39,9 +39,9 @@ def blend(stops: tuple[str, ...], position: float) -> str:
 
 
 def heat(fraction: float) -> tuple[str, str]:
-    """Background and ink for an accuracy."""
+    """Background and ink for an accuracy: whichever of black and white has more contrast, 4.5 at least (WCAG 2, AA)."""
     background = blend(HEAT, fraction)
-    return background, "#ffffff" if _luminance(background) < 0.25 else INK
+    return background, "#ffffff" if _luminance(background) < 0.179 else "#000000"
 
 
 def shades(values: list[float], family: int = 0) -> dict[float, str]:

@@ -124,7 +124,17 @@ def test_noises_are_shaded_from_light_to_dark_and_columns_differ() -> None:
     shades = [sum(bytes.fromhex(styles["vqvae", noise].colour[1:])) for noise in (0.0, 0.25, 0.5, 0.75)]
     assert shades == sorted(shades, reverse=True)
     assert heat(0.0)[0] != heat(1.0)[0]
-    assert (heat(0.0)[1], heat(1.0)[1]) == ("#222222", "#ffffff")
+    assert (heat(0.0)[1], heat(1.0)[1]) == ("#000000", "#ffffff")
+    for i in range(101):
+        lighter, darker = sorted((relative_luminance(colour) for colour in heat(i / 100)), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def relative_luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_settings_that_look_alike_once_shortened_keep_files_of_their_own() -> None:
