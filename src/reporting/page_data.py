@@ -46,6 +46,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Everything the page's script needs, in plain types; images are added to ``pixels`` and referred to by number."""
     columns = grid.columns()
+    records = sorted(records, key=lambda each: (each.model, each.data, each.seed, each.noise or 0.0))
     numbered = {column: i for i, column in enumerate(columns)}
     return {
         "columns": _columns(columns),

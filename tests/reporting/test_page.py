@@ -193,7 +193,13 @@ def test_the_browser_shows_the_stored_images_step_by_step(opened: Open) -> None:
                 assert np.array_equal(pixels_of(page, i, column), stored), (budget, stage)
             said = page.locator(".browser tbody tr").nth(i).locator(".outcome").inner_text()
             right = shown["predictions"][3] == shown["labels"][3]
-            assert said.split() == ["✓" if right else "✗", str(shown["predictions"][3]), "at", "90.0", "%"]
+            assert said.replace("\N{NO-BREAK SPACE}", " ").split() == [
+                "✓" if right else "✗",
+                str(shown["predictions"][3]),
+                "at",
+                "90.0",
+                "%",
+            ]
 
 
 def test_classes_add_up_to_the_cell(opened: Open) -> None:

@@ -86,7 +86,8 @@ function drawAccuracy() {
   const rows = part().points
     .filter(point => point.attack === state.attack && state.shown.has(point.column))
     .map(point => ({ ...point, label: label(point), colour: tone(data.columns[point.column]), shape: data.columns[point.column].shape,
-      dash: point.threat === threats[0] ? data.columns[point.column].dash : "dashed" }));
+      dash: point.threat === threats[0] ? data.columns[point.column].dash : "dashed" }))
+    .sort((a, b) => b.column - a.column);  // no defense, the first column, on top of what is no better
   draw("accuracy", rows.length ? accuracyChart(rows, `${state.attack}, ${part().title}`) : null);
   const box = one('[data-chart="accuracy"]');
   if (part().several && rows.length) box.prepend(element("p", { className: "soft", textContent: `Solid: ${threats[0]}. Dashed: ${threats.slice(1).join(", ")}.` }));
@@ -228,7 +229,7 @@ function verdict(shown) {
   if (sure === undefined) return [words];
   const bar = element("meter", { min: 0, max: 1, value: sure });
   bar.setAttribute("aria-hidden", true);
-  return [words, ` at ${(100 * sure).toFixed(1)} %`, bar];
+  return [words, ` at ${(100 * sure).toFixed(1)}\u00a0%`, bar];
 }
 
 function drawImages() {
