@@ -113,8 +113,15 @@ def _serve(application: Any, listening: socket.socket) -> None:
     log.info("playing at http://%s:%d (Ctrl-C ends it)", "127.0.0.1" if host == "0.0.0.0" else shown, port)
     if not address.is_loopback:
         log.warning("whoever can reach %s:%d can play, too: there is no password", shown, port)
+    logging.getLogger("uvicorn.error").addFilter(is_no_farewell)
     settings = uvicorn.Config(application, log_config=None, log_level="warning", timeout_graceful_shutdown=GRACE)
     uvicorn.Server(settings).run(sockets=[listening])
+
+
+def is_no_farewell(record: logging.LogRecord) -> bool:
+    """False for the traceback of a visitor who left while being answered, which is no error of anybody's."""
+    raised = record.exc_info[0] if record.exc_info else None
+    return raised is None or raised.__name__ not in ("ClientDisconnect", "CancelledError")
 
 
 def _whole(config: DictConfig, name: str) -> int:

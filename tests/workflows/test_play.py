@@ -1,6 +1,7 @@
 """The playground as its users meet it: the real command, in a real browser."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -296,6 +297,17 @@ def test_an_address_that_cannot_be_had(host, port, words):
     with pytest.raises(UserError, match=words) as error:
         serving.listen(host, port)
     assert "\n" not in str(error.value)
+
+
+def test_who_leaves_while_being_answered_is_no_error():
+    from starlette.requests import ClientDisconnect
+
+    def recorded(error):
+        return logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "", (), (type(error), error, None))
+
+    assert not serving.is_no_farewell(recorded(ClientDisconnect()))
+    assert serving.is_no_farewell(recorded(RuntimeError("a bug")))
+    assert serving.is_no_farewell(logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "said", (), None))
 
 
 def test_without_gradio(monkeypatch):
