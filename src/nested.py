@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "", separator: str = "/") -> Iterator[tuple[str, Any]]:
     """The leaves of nested mappings and lists by their paths, such as ``attack/steps`` or ``defense/0/k``.
 
     Args:
         value: what is nested, or a leaf.
         path: of ``value`` itself.
+        separator: between the names of a path.
     """
     inner = dict(enumerate(value)) if isinstance(value, list | tuple) else value
     if isinstance(inner, Mapping):
         for name, each in inner.items():
-            yield from leaves(each, f"{path}/{name}" if path else str(name))
+            yield from leaves(each, f"{path}{separator}{name}" if path else str(name), separator)
     else:
         yield path, value

@@ -101,7 +101,9 @@ def browser() -> "Iterator[Browser]":
     executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if executable is None:
         message = "no Chromium on PATH; on Debian: apt-get install chromium"
-        pytest.fail(message) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(message)
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_api.sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=executable, args=[*arguments, "--no-first-run"])

@@ -3,16 +3,14 @@
 import base64
 import io
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 from torch import Tensor
 
 from src.evaluation.demonstration import Demonstration
 from src.reporting.labels import UNDEFENDED, number, percent
-from src.reporting.page import TEMPLATES
+from src.reporting.templating import TEMPLATES, template
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def to_html(shown: Demonstration, defense: str, threat: str, supposed: bool = Fa
         supposed: the label is what the classifier takes the image for, and nobody else has said so.
     """
     confidences = (shown.before, shown.undefended, shown.defended)
-    return _template("demonstration.html").render(
+    return template("demonstration.html").render(
         said=sentences(shown, defense, threat, supposed),
         pictures=_pictures(shown, defense),
         columns=("original", "attacked", "purified"),
@@ -124,18 +122,9 @@ def thumbnails_html(images: Tensor, labels: Tensor) -> str:
         labels: (N,).
     """
     pairs = enumerate(zip(images, labels.tolist(), strict=True))
-    return _template("thumbnails.html").render(
+    return template("thumbnails.html").render(
         thumbnails=[{"index": i, "label": label, "source": data_uri(image)} for i, (image, label) in pairs]
     )
-
-
-@lru_cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template(name)
 
 
 def stylesheet() -> str:

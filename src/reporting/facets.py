@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from src.evaluation.cell import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
+from src.nested import leaves
 from src.reporting.labels import column_label, images_counted, slug
 from src.reporting.rates import Rate
 
@@ -115,18 +115,9 @@ def _settings(groups: list[list[GridRow]], i: int) -> str:
     """What tells the i-th cells of these groups from the others, such as ``attack.steps=5``."""
     differing: dict[str, str] = {}
     for group in groups:
-        known = [dict(_flat(row.cell.identity)) if row.cell else {} for row in group]
+        known = [dict(leaves(row.cell.identity, separator=".")) if row.cell else {} for row in group]
         for name, value in known[i].items():
             if any(other and other.get(name) != value for other in known):
                 differing.setdefault(name, str(value)[:16])
     listed = ", ".join(f"{name}={value}" for name, value in list(differing.items())[:3])
     return listed or f"settings {i + 1}"
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings by their dotted names."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value

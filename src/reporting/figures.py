@@ -27,7 +27,7 @@ class Drawing:
     """A figure that can be drawn, and what it depends on."""
 
     name: str  #: file name
-    topic: str  #: where the page shows it: "accuracy", "trade-off", "heat map", "images", "training", "certified"
+    topic: str  #: in which company W&B shows it: "accuracy", "trade-off", "heat map", "images", "training", "certified"
     caption: str
     inputs: str  #: hash of what is drawn
     draw: "Callable[[], Figure | None]"

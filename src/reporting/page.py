@@ -4,10 +4,7 @@ import base64
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.evaluation.grid import Grid
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
@@ -19,11 +16,10 @@ from src.reporting.page_data import page_data, place
 from src.reporting.pixels import Pixels, pack
 from src.reporting.published import COMPARISON_LEGEND
 from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, Suspicions, suspicion_sentences
+from src.reporting.templating import template
 
 if TYPE_CHECKING:
     from src.models.record import TrainingRecord
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 def to_html(
@@ -47,7 +43,7 @@ def to_html(
     data = page_data(grid, parts, certified, records, pixels)
     shown = [part for each in data["parts"] for part in each["cells"]]
     costs = {i: cost_table(part.facet) for i, part in enumerate(parts) if isinstance(part, Chapter)}
-    return _environment().get_template("page.html").render(
+    return template("page.html").render(
         headline=headline(parts),
         parts=parts,
         switches=_switches(parts),
@@ -76,16 +72,6 @@ def to_html(
         pixels=pixels.packed(),
         library=_charts_library(),
     )  # fmt: skip
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["unbroken"] = lambda text: str(text).replace(" %", "\N{NO-BREAK SPACE}%")
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
-    return environment
 
 
 @cache  # bundling takes two seconds

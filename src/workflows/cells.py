@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from src.evaluation.cell import NOTHING, SCHEMA
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
-from src.workflows.configured import build, data_from_config, number, plain, section, seed_of, switch
+from src.workflows.configured import build, data_from_config, fingerprinted, number, plain, section, seed_of, switch
 
 log = logging.getLogger(__name__)
 
@@ -235,20 +235,17 @@ def trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str
 
 
 def identified(component: Any, data: ImageDataModule, bench: Bench) -> Any:
-    """A component's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what it
-    computes does not depend on where its weights lie, but on what they are."""
-    if isinstance(component, list):
-        return [identified(each, data, bench) for each in component]
-    if not isinstance(component, dict):
-        return component
-    identity = {name: identified(value, data, bench) for name, value in component.items() if name != "remedy"}
-    if "checkpoint" in component:
-        path, remedy = Path(component["checkpoint"]), component.get("remedy", "python -m src.train")
+    """A component's configuration with the fingerprints of its checkpoints, which have to be of ``data`` and of the
+    noise that is asked for."""
+
+    def weights_of(part: Mapping[str, Any]) -> str:
+        path, remedy = Path(part["checkpoint"]), part.get("remedy", "python -m src.train")
         found = trained_on(data, bench.provenance(path, remedy), path, remedy)
-        if found.noise is not None and "noise" in component and found.noise != component["noise"]:
-            raise UserError(f"{path} was trained with noise {found.noise:g}, not {component['noise']}: {remedy}")
-        identity["checkpoint"] = found.weights
-    return identity
+        if found.noise is not None and "noise" in part and found.noise != part["noise"]:
+            raise UserError(f"{path} was trained with noise {found.noise:g}, not {part['noise']}: {remedy}")
+        return found.weights
+
+    return fingerprinted(component, weights_of)
 
 
 def numbers_as_floats(value: Any) -> Any:

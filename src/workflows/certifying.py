@@ -29,7 +29,7 @@ from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
 from src.reporting.wandb_certified import log_certified
 from src.workflows.cells import Bench, bench_for, classifier_of, identified, numbers_as_floats
-from src.workflows.configured import build, number, plain, seed_of, switch
+from src.workflows.configured import build, number, plain, seed_of, switch, whole
 from src.workflows.lineage import weights_behind
 from src.workflows.sweeping import refresh
 
@@ -64,8 +64,8 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     )
     noise = number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
     alpha = number(config, "alpha", math.ulp(0.0), math.nextafter(1, 0), "a probability between 0 and 1")
-    n0 = _whole(config, "n0", 1, "a number of samples: at least 1")
-    n = _whole(config, "n", n0, f"a number of samples: at least n0={n0}")
+    n0 = whole(config, "n0", 1, "a number of samples: at least 1")
+    n = whole(config, "n", n0, f"a number of samples: at least n0={n0}")
     denoise, seed = switch(config, "denoise"), seed_of(config)
     data = bench.data(config.data)
     test = bench.test_set(data, None)
@@ -211,23 +211,11 @@ def duration(seconds: float) -> str:
 
 def _chosen(config: DictConfig, size: int) -> range:
     """Which of a test set's images are asked for: ``images`` of them, every ``skip``-th, from the first on."""
-    images = None if config.images is None else _whole(config, "images", 1, "a number of images: at least 1, or null")
-    skip = None if config.skip is None else _whole(config, "skip", 1, "a step: at least 1, or null")
+    images = None if config.images is None else whole(config, "images", 1, "a number of images: at least 1, or null")
+    skip = None if config.skip is None else whole(config, "skip", 1, "a step: at least 1, or null")
     step = skip or max(1, size // (images or size))
     chosen = range(0, size, step)[:images]
     if images is not None and len(chosen) < images:
         every = f" with skip={skip}" if skip else ""
         raise UserError(f"images={images} is out of range: the test set has {len(chosen)}{every}, or null for all")
     return chosen
-
-
-def _whole(config: DictConfig, name: str, low: int, what: str) -> int:
-    """A top-level whole number of the configuration, checked.
-
-    Raises:
-        UserError: it is none, or below ``low``.
-    """
-    value = config[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise UserError(f"{name}={value} is not {what}")
-    return value

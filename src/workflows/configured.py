@@ -88,6 +88,18 @@ def number(config: DictConfig, name: str, low: float, high: float, what: str) ->
     return float(value)
 
 
+def whole(config: DictConfig, name: str, low: int, what: str) -> int:
+    """A top-level whole number of the configuration, checked.
+
+    Raises:
+        UserError: it is not a whole number of at least ``low``.
+    """
+    value = config[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise UserError(f"{name}={value} is not {what}")
+    return value
+
+
 def seed_of(config: DictConfig) -> int:
     """The seed, checked."""
     seed = config.seed
@@ -123,7 +135,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         seed=seed,
         epochs=_epochs(config),
         config={
-            "module": _fingerprinted(plain(model.module)),
+            "module": fingerprinted(plain(model.module), _weights),
             "batch_size": config.data.batch_size,
             "batches": config.trainer.limit_train_batches,
         }
@@ -142,16 +154,24 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
     )
 
 
-def _fingerprinted(component: Any) -> Any:
-    """A component with every ``checkpoint`` that it is made of replaced by the fingerprint of its weights, so that a
-    training against other weights is another training."""
+def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]) -> Any:
+    """A component's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what it
+    computes does not depend on where its weights lie, but on what they are.
+
+    Args:
+        component: plain types.
+        weights_of: the fingerprint, given the part of the component that has a ``checkpoint``.
+    """
+    if isinstance(component, list):
+        return [fingerprinted(each, weights_of) for each in component]
     if not isinstance(component, dict):
         return component
-    known = {name: _fingerprinted(value) for name, value in component.items() if name != "remedy"}
-    if "checkpoint" in component:
-        remedy = component.get("remedy", "python -m src.train")
-        known["checkpoint"] = read_checkpoint(Path(component["checkpoint"]), remedy)[1].weights
-    return known
+    known = {name: fingerprinted(value, weights_of) for name, value in component.items() if name != "remedy"}
+    return known | {"checkpoint": weights_of(component)} if "checkpoint" in component else known
+
+
+def _weights(part: Mapping[str, Any]) -> str:
+    return read_checkpoint(Path(part["checkpoint"]), part.get("remedy", "python -m src.train"))[1].weights
 
 
 def _make_trainer(make: Callable[..., Trainer], **arguments: Any) -> Trainer:

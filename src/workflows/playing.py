@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.errors import UserError
+from src.workflows.configured import whole
 from src.workflows.playground import playground_from_config
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def play(config: DictConfig) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:  # where Gradio keeps what visitors send
         os.environ.update(SILENCE | {"GRADIO_TEMP_DIR": folder})
-        page, thumbnails = _page_module(), _whole(config, "thumbnails")
+        page, thumbnails = _page_module(), whole(config, "thumbnails", 1, "a positive whole number")
         with closing(listen(config.host, config.port)) as listening:
             playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
             for sentence in playground.left_out:
@@ -122,10 +123,3 @@ def is_no_farewell(record: logging.LogRecord) -> bool:
     """False for the traceback of a visitor who left while being answered, which is no error of anybody's."""
     raised = record.exc_info[0] if record.exc_info else None
     return raised is None or raised.__name__ not in ("ClientDisconnect", "CancelledError")
-
-
-def _whole(config: DictConfig, name: str) -> int:
-    value = config[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{name}={value} is not a positive whole number")
-    return value

@@ -65,6 +65,19 @@ def test_a_step_trains_the_network_and_leaves_the_classifier(network, classifier
     assert not any("classifier" in name for name in network.state_dict())
 
 
+def test_the_share_of_a_batch_that_is_asked_for_is_attacked(network, monkeypatch, images, labels):
+    attacked, seen = [], []
+    monkeypatch.setattr(network, "_attack", lambda x, y: attacked.append(y) or torch.zeros_like(x))
+    monkeypatch.setattr(network, "_loss", lambda shown, *_: seen.append(shown))
+    network.share = 0.25
+    network.training_step((images, labels), 0)
+    assert torch.equal(attacked[0], labels[:3])
+    assert not seen[0][:3].any() and seen[0][3:].any()
+    network.steps = 0
+    network.training_step((images, labels), 0)
+    assert len(attacked) == 1 and seen[1][:3].any()
+
+
 def test_guidance_is_the_classifiers_cross_entropy(network, classifier, images, labels):
     expected = 0.2 * F.cross_entropy(classifier(images.clamp(0, 1)), labels)
     assert network.other_losses(images, labels)["guidance"] == pytest.approx(expected.item())

@@ -144,6 +144,7 @@ def test_switches_lead_to_every_part_of_the_grid(opened: Open) -> None:
     choose(page, "1")
     assert page.locator('.switches input[value="pgd"]').is_checked()
     choose(page, "gray_box and adaptive")
+    assert page.locator("h1").inner_text().startswith("From gray_box to adaptive, at eps 0.3")
     choose(page, "fgsm")
     drawn = {(row["threat"], row["dash"]) for row in chart_rows(page, "accuracy") if row["label"] == "binarize"}
     assert drawn == {("gray_box", "solid"), ("adaptive", "dashed")}

@@ -85,6 +85,13 @@ def test_resumed_is_uninterrupted_to_the_last_bit(name, tmp_path, slice_root):
     assert record.losses == reference.losses
 
 
+def test_the_robust_vqvae_ends_with_a_rate_near_nothing(harness):
+    harness.train("vqvae_robust")
+    state = torch.load(harness.folder / "vqvae_robust.last.ckpt", weights_only=True)
+    (rate,) = state["lr_schedulers"][0]["_last_lr"]  # what a next step would have taken
+    assert 0 < rate < 0.01 * TINY["lr"]
+
+
 def test_seeds_decide(harness, tmp_path, slice_root):
     other, again = Harness(tmp_path / "other", slice_root), Harness(tmp_path / "again", slice_root)
     harness.train("vqvae", epochs=1)
