@@ -5,13 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from src.attacks.verdict import is_random
 from src.defenses import Chain
 from src.straight_through import Surrogated, straight_through
 
 Surrogate = Literal["identity", "smooth"]
-
-#: Images, and answers to each, by which a defense is seen to be random.
-PROBED, PROBES = 8, 4
 
 
 class DefendedClassifier(nn.Module):
@@ -74,21 +72,13 @@ class ExpectationOverTransformation(DefendedClassifier):
     def is_random(self, x: Tensor) -> bool:
         """Whether the defense answers the same images differently. Found out once, on a few of ``x``."""
         if self._is_random is None:
-            self._is_random = is_random(self.defense, x[:PROBED])
+            self._is_random = is_random(self.defense, x)
         return self._is_random
 
     def verdict_counts(self, x: Tensor) -> bool:
         """Whether this module's answer is the one that will be counted, so that an attack need not go on with images
         that fool it: not if the answer is a mean, or another every time."""
         return not self.is_random(x)
-
-
-@torch.no_grad()
-def is_random(defense: nn.Module, x: Tensor) -> bool:
-    """Whether ``defense`` answers the same images ``x`` (N, C, H, W) differently when it is asked again."""
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        first = defense(x)
-        return not all(torch.equal(first, defense(x)) for _ in range(PROBES - 1))
 
 
 def gray_box(classifier: nn.Module, defense: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from src.attacks.budget import ROUNDING, check_adversarial, check_budget, project
 from src.attacks.margin import Best, logits_of, margin
-from src.attacks.verdict import may_stop
+from src.attacks.verdict import is_random, may_stop
 from src.errors import UserError
 
 INSTALL = "pip install --editable '.[attacks]' --constraint constraints.txt"
@@ -36,6 +36,9 @@ def from_torchattacks(
     images that are wrong from the start, and those it fails on, come back as they were, and most attacks leave an
     image in peace once it is fooled. Where the verdict does not count, APGD and Square, alone or within AutoAttack, go
     on to the end on every image, and of what the parts of AutoAttack find the version with the largest margin is taken.
+
+    A model that answers the same every time is asked once where the library would average gradients (``eot_iter``): the
+    20 of AutoAttack's version "rand" are then one gradient.
 
     Args:
         model, x, y, eps: as in :mod:`src.attacks.gradient`. The mode of the model and its parameters' ``requires_grad``
@@ -71,6 +74,8 @@ def from_torchattacks(
         _check_classes(attack, built, classes)
         if steps is not None:
             _set_steps(attack, built, steps)
+        if not is_random(door, x):
+            _ask_once(built)
         best = Best(x)
         for attempt in _attempts(built, x, y, rests=may_stop(model, x)):
             x_adv = _without_rounding(attempt.detach().to(x), x, eps)
@@ -116,6 +121,13 @@ def _set_steps(attack: str, built: Any, steps: int) -> None:
         raise UserError(f"torchattacks.{attack} takes no steps")
     for part in walking:
         part.steps = steps
+
+
+def _ask_once(built: Any) -> None:
+    """Let no part of ``built`` average gradients."""
+    for part in _parts(built):
+        if hasattr(part, "eot_iter"):
+            part.eot_iter = 1
 
 
 def _parts(built: Any) -> list[Any]:

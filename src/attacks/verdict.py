@@ -1,7 +1,20 @@
-"""When an attack may leave an image alone."""
+"""What an attack may take from a model's answers: when it may leave an image alone, whether to ask again."""
 
 import torch
 from torch import Tensor, nn
+
+#: Images, and answers to each, by which a module is seen to be random.
+PROBED, PROBES = 8, 4
+
+
+@torch.no_grad()
+def is_random(module: nn.Module, x: Tensor) -> bool:
+    """Whether ``module`` answers the same images differently when it is asked again; found out on the first few of
+    ``x`` (N, C, H, W). The random streams are left as they were."""
+    probed = x[:PROBED]
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        first = module(probed)
+        return not all(torch.equal(first, module(probed)) for _ in range(PROBES - 1))
 
 
 def may_stop(model: nn.Module, x: Tensor) -> bool:

@@ -20,6 +20,9 @@ from src.errors import UserError
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 
+#: The images that no training sees, and what they are called: "test" to report on, "val" to choose by.
+HELD_OUT = {"test": "test", "val": "validation"}
+
 
 class ImageDataModule(LightningDataModule):
     """A labelled image set held in memory, in pixel units: float32 (N, C, H, W) in [0, 1], labels int64 (N,).
@@ -116,20 +119,30 @@ class ImageDataModule(LightningDataModule):
         return self._loader("test")
 
     def test_set(self, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """The first `limit` test images in canonical order, or all.
+        """The first `limit` test images: `held_out` of "test"."""
+        return self.held_out("test", limit)
+
+    def held_out(self, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """The first `limit` images, or all, that no training has seen: in canonical order.
+
+        Args:
+            split: "test", or "val" for the validation images.
+            limit: how many.
 
         Returns:
             images, float32 (limit, C, H, W) in [0, 1], and labels, int64 (limit,); the caller's to change.
 
         Raises:
-            UserError: `limit` is not in 1 to the number of test images; and as `setup`.
+            UserError: no such split, or `limit` is not in 1 to the number of its images; and as `setup`.
         """
-        self.setup("test")
-        test = self._sets["test"]
-        if limit is not None and not 1 <= limit <= len(test):
-            right = f"from 1 to {len(test)}, the number of {self.name}'s test images, or null for all"
+        if split not in HELD_OUT:
+            raise UserError(f"split={split} is not one of {', '.join(HELD_OUT)}")
+        self.setup({"test": "test", "val": "validate"}[split])
+        found = self._sets[split]
+        if limit is not None and not 1 <= limit <= len(found):
+            right = f"from 1 to {len(found)}, the number of {self.name}'s {HELD_OUT[split]} images, or null for all"
             raise UserError(f"limit={limit} is out of range: it must be {right}")
-        images, labels = test[slice(0, limit)]
+        images, labels = found[slice(0, limit)]
         # The images are fresh, converted from bytes; the labels would still be the set's own memory.
         return images, labels.clone()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import input_gradient
-from src.defended import is_random
+from src.attacks.verdict import is_random
 
 #: Images that are looked at.
 DIAGNOSED = 100
@@ -33,7 +33,7 @@ def diagnose(view: nn.Module, defense: nn.Module, x: Tensor, y: Tensor) -> dict[
     return {
         "zero_gradient": (gradient == 0).all(1).float().mean().item(),
         "nan_gradient": (~finite).float().mean().item(),
-        "random": is_random(defense, x[:8]),
+        "random": is_random(defense, x),
         "eot_samples": int(getattr(view, "eot_samples", 1)),
         "probabilities": are_probabilities(logits),
     }

@@ -100,7 +100,7 @@ def _facts(grid: Grid) -> dict[str, str]:
     facts = {name: ", ".join(map(str, grid.values(name))) for name in DIMENSIONS}
     images = sorted({cell.n for cell in cells.values()})
     return facts | {
-        "test images": ", ".join(f"{n:,}" for n in images),
+        "images": ", ".join(f"{n:,}" for n in images),
         "cells": f"{len(grid) - len(grid.missing)} of {len(grid)} computed",
         "computed in": f"{seconds:,.0f} s" if seconds < 6000 else f"{seconds / 3600:,.1f} h",
     }

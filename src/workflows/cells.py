@@ -38,7 +38,7 @@ class Bench:
     batch_size: int | None
     show_progress: bool = False
     _data: dict[str, ImageDataModule] = field(default_factory=dict)
-    _tests: dict[tuple[str, int | None], TestSet] = field(default_factory=dict)
+    _sets: dict[tuple[str, str, int | None], TestSet] = field(default_factory=dict)
     _provenances: dict[tuple[Path, int], Provenance] = field(default_factory=dict)
     _classifiers: dict[str, nn.Module] = field(default_factory=dict)
     _own_classifiers: dict[tuple[str, str], OwnClassifier] = field(default_factory=dict)
@@ -64,11 +64,12 @@ class Bench:
             self._data[key] = module
         return self._data[key]
 
-    def test_set(self, data: ImageDataModule, limit: int | None) -> TestSet:
-        key = (data.fingerprint, limit)
-        if key not in self._tests:
-            self._tests = {key: TestSet(*data.test_set(limit), data.num_classes)}
-        return self._tests[key]
+    def held_out(self, data: ImageDataModule, split: str = "test", limit: int | None = None) -> TestSet:
+        """The first ``limit`` images of a split that no training has seen, or all."""
+        key = (data.fingerprint, split, limit)
+        if key not in self._sets:
+            self._sets = {key: TestSet(*data.held_out(split, limit), data.num_classes)}
+        return self._sets[key]
 
     def provenance(self, path: Path, remedy: str) -> Provenance:
         """What a checkpoint says of itself, verified once for each version of the file."""
@@ -108,7 +109,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     eps = number(config, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
     noise = number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
     number(config, "inference_noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
-    seed, limit = seed_of(config), _limit(config.limit)
+    seed, split, limit = seed_of(config), config.split, _limit(config.limit)
     data = bench.data(config.data)
     switch(config, "clip_output")
     switch(section(config, "iterative"), "refresh_gradient")
@@ -123,8 +124,9 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
-            "n": len(bench.test_set(data, limit).labels),
-        },
+            "n": len(bench.held_out(data, split, limit).labels),
+        }
+        | ({} if split == "test" else {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}),
         "classifier": classifier,
         "attack": NOTHING,
         "eps": eps,
@@ -136,7 +138,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     }
     spec = CellSpec(
         coordinates=Coordinates(
-            data=data.name,
+            data=data.name if split == "test" else f"{data.name}-{split}",
             attack="",
             eps=eps,
             threat=threat["name"],
@@ -148,7 +150,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         identity=numbers_as_floats(identity),
         protocol=protocol,
         knows_defense=bool(config.threat.knows_defense),
-        load_data=lambda: bench.test_set(data, limit),
+        load_data=lambda: bench.held_out(data, split, limit),
         load_classifier=load_classifier,
         load_defense=lambda: bench.defense(repr(defense_identity), purifier),
         attack=nothing,

@@ -68,7 +68,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     n = whole(config, "n", n0, f"a number of samples: at least n0={n0}")
     denoise, seed = switch(config, "denoise"), seed_of(config)
     data = bench.data(config.data)
-    test = bench.test_set(data, None)
+    test = bench.held_out(data)
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
     if denoise and config.model.noise is None:
         raise UserError(f"model={config.model.name} is no denoiser: it was not trained on noise; try model=vqvae")

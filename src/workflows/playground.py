@@ -79,7 +79,7 @@ class Playground:
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.test: TestSet = self.bench.test_set(self.bench.data(self.config.data), None)
+        self.test: TestSet = self.bench.held_out(self.bench.data(self.config.data))
         self.device: torch.device = trainer_on(self.bench.accelerator, []).strategy.root_device
 
     def show(self, image: Tensor, label: int | None, choice: Choice) -> Demonstration:

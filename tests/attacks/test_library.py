@@ -202,6 +202,29 @@ def test_an_ensemble_that_goes_on_is_no_weaker_than_its_parts(knows_digits, real
     assert (margin(model, ensemble, y) >= margin(model, part, y) - 1e-4).all()
 
 
+class Trembling(nn.Module):
+    """A network that adds noise to what it sees."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x + 1e-3 * torch.randn_like(x))
+
+
+def test_gradients_are_averaged_of_a_random_model_alone(small_net, images, labels, asked):
+    def run(model, eot_iter):
+        torch.manual_seed(1)
+        return attacked("APGD", model, images, labels, steps=3, eot_iter=eot_iter)
+
+    steady, once, random = asked(small_net), asked(small_net), asked(Trembling(small_net))
+    assert torch.equal(run(steady, 20), run(once, 1))
+    assert steady.asked == once.asked
+    run(random, 20)
+    assert random.asked > 5 * steady.asked
+
+
 def test_is_as_strong_as_it_is_said_to_be(knows_digits, real_digits, promising):
     x, y = real_digits
     model = promising(knows_digits)

@@ -62,6 +62,18 @@ def test_images_are_what_torchvisions_to_tensor_makes_of_them(mnist, mnist_root)
         assert labels[i] == theirs[i][1]
 
 
+def test_the_validation_images_are_held_out_as_the_test_images_are(mnist):
+    images, labels = mnist.held_out("val", 300)
+    expected = everything(mnist.val_dataloader())
+    assert images.equal(expected[0][:300]) and labels.equal(expected[1][:300])
+    assert len(mnist.held_out("val")[1]) == 10_000
+    assert mnist.held_out("test", 5)[0].equal(mnist.test_set(5)[0])
+    with pytest.raises(UserError, match=r"limit=10001 .* 10000, the number of mnist's validation images"):
+        mnist.held_out("val", 10_001)
+    with pytest.raises(UserError, match="split=fit is not one of test, val"):
+        mnist.held_out("fit")
+
+
 def test_batches_are_tensors_in_pixel_units(mnist):
     for loader, size in ((mnist.train_dataloader(), 50_000), (mnist.val_dataloader(), 10_000)):
         batches = list(loader)

@@ -76,6 +76,7 @@ SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
         (("noise=inf",), ["noise=inf"]),
         (("limit=0",), ["limit=0"]),
         (("limit=121",), ["limit=121", "120"]),
+        (("split=train",), ["split=train", "test, val"]),
         (("seed=-1",), ["seed=-1"]),
         (("batch_size=0",), ["batch_size=0"]),
         (("hydra.sweeper.max_batch_size=0",), ["max_batch_size=0"]),

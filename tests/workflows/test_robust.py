@@ -1,9 +1,9 @@
 """The purifier that is trained against an attacker who knows it, by the real commands."""
 
-import csv
+import json
 
 from src.models.checkpoint import read_checkpoint
-from tests.workflows.conftest import copy_of
+from tests.workflows.conftest import cells, copy_of, read_grid
 
 
 def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
@@ -18,6 +18,15 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
 
     asked = ("threat=gray_box,adaptive", "attack=ifgsm", "eps=0,0.3", "defense=none,vqvae_robust", "limit=40")
     run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
-    with (outputs / "report" / "grid.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["defense"] == "vqvae_robust"]
+    rows = [row for row in read_grid(outputs) if row["defense"] == "vqvae_robust"]
     assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "" for row in rows)
+
+    # A variant has a name of its own, and is chosen by validation images.
+    run_command("src.train", *arguments, "model.name=unguided", "model.module.guidance=0", outputs=outputs)
+    before = cells(outputs)
+    asked = ("eps=0.3", "defense=vqvae_robust", "defense.name=unguided", "split=val", "limit=20", "logger=none")
+    run_command("src.sweep", *asked, outputs=outputs)
+    made = [json.loads((outputs / "cells" / f"{key}.json").read_text()) for key in set(cells(outputs)) - set(before)]
+    assert {cell["defense"] for cell in made} == {"none", "unguided"}
+    for cell in made:
+        assert (cell["data"], cell["identity"]["data"]["split"], cell["n"]) == ("mnist-val", "val", 20)
