@@ -49,8 +49,9 @@ def checkpoint_of(asked: Any, data: str) -> tuple[Path, str]:
     Raises:
         UserError: it is something else.
     """
-    if isinstance(asked, dict):
+    if isinstance(asked, dict) and isinstance(asked["checkpoint"], str):
         return Path(asked["checkpoint"]), asked["remedy"]
+    asked = asked["checkpoint"] if isinstance(asked, dict) else asked
     if isinstance(asked, str) and (asked.endswith(".ckpt") or Path(asked).is_file()):
         return Path(asked), f"python -m src.train model=classifier data={data} model.checkpoint={asked}"
     raise UserError(f"classifier={asked} is neither package.module:factory nor a checkpoint (a file, .ckpt)")

@@ -161,13 +161,20 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
     Args:
         component: plain types.
         weights_of: the fingerprint, given the part of the component that has a ``checkpoint``.
+
+    Raises:
+        UserError: a ``checkpoint`` is no path; and as ``weights_of``.
     """
     if isinstance(component, list):
         return [fingerprinted(each, weights_of) for each in component]
     if not isinstance(component, dict):
         return component
     known = {name: fingerprinted(value, weights_of) for name, value in component.items() if name != "remedy"}
-    return known | {"checkpoint": weights_of(component)} if "checkpoint" in component else known
+    if "checkpoint" not in component:
+        return known
+    if not isinstance(component["checkpoint"], str):
+        raise UserError(f"checkpoint={component['checkpoint']} is not the path of a file")
+    return known | {"checkpoint": weights_of(component)}
 
 
 def _weights(part: Mapping[str, Any]) -> str:

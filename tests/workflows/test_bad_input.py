@@ -77,6 +77,8 @@ SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
         (("limit=0",), ["limit=0"]),
         (("limit=121",), ["limit=121", "120"]),
         (("split=train",), ["split=train", "test, val"]),
+        (("classifier.checkpoint=null",), ["classifier=None", "a checkpoint (a file, .ckpt)"]),
+        (("defense=vqvae", "defense.purifier.checkpoint=null"), ["checkpoint=None is not the path of a file"]),
         (("seed=-1",), ["seed=-1"]),
         (("batch_size=0",), ["batch_size=0"]),
         (("hydra.sweeper.max_batch_size=0",), ["max_batch_size=0"]),
