@@ -37,8 +37,8 @@ robust: setup ## Train the purifier that is made for an attacker who knows it; m
 	@$(RUN) src.train model=classifier
 	@$(RUN) src.train model=classifier seed=1 +experiment=demo
 	@$(RUN) src.train model=vqvae_robust
-	@$(RUN) src.sweep -m +experiment=robust attack=worst_gradient
-	@$(RUN) src.sweep -m +experiment=robust limit=1000
+	@$(RUN) src.sweep -m +experiment=robust attack=worst_gradient threat=gray_box
+	@$(RUN) src.sweep -m +experiment=robust attack=worst limit=1000
 
 test: setup ## Run the tests, on up to four cores
 	@OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
