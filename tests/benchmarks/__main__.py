@@ -14,7 +14,7 @@ from tests.benchmarks.harness import rounds_for
 from tests.benchmarks.parts import REPO, Settings, ensure_weights
 
 #: Modules beside this one, in the order of the page. Each has NEEDS (checkpoints), ABOUT and measure(settings).
-ROWS = ("attacks", "kmeans", "purification", "training", "grid", "growth", "overhead")
+ROWS = ("attacks", "kmeans", "purification", "defenses", "training", "grid", "growth", "overhead")
 
 
 def main(arguments: list[str] | None = None) -> int:
