@@ -131,7 +131,7 @@ def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
     key = file.certification.key
     mine = next(each for each in sets if each.certification.key == key)
     sweep, report = latest_sweep(outputs / "sweeps"), outputs / "report"
-    made = refresh(outputs, sweep) if sweep else None
+    made = refresh(outputs, sweep, Path(config.paths.checkpoints)) if sweep else None
     if made and key in [each.certification.key for each in made.certified]:
         page, paths = report / "index.html", made.written.paths
     else:  # there is no sweep, or the newest is one of other data

@@ -103,7 +103,7 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     folder = folder or latest_sweep(outputs / "sweeps")
     if folder is None:
         raise UserError(f"no sweep under {outputs / 'sweeps'}; run one with: python -m src.sweep -m")
-    made = refresh(outputs, folder, compare_published)
+    made = refresh(outputs, folder, Path(config.paths.checkpoints), compare_published)
     grid, console = made.grid, Console()
     print_grid(grid, console)
     print_suspicions(made.suspicions, console)
@@ -127,12 +127,13 @@ class Refreshed:
     written: Report
 
 
-def refresh(outputs: Path, folder: Path, compare_published: bool | None = None) -> Refreshed:
+def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: bool | None = None) -> Refreshed:
     """Write the report of a sweep's stored cells, and of the certificates on its data, without telling anybody.
 
     Args:
-        outputs: where cells, certificates and checkpoints lie, and where the report goes.
+        outputs: where cells and certificates lie, and where the report goes.
         folder: the sweep's.
+        checkpoints: where the networks lie, with the records of their training.
         compare_published: as for :func:`report`.
 
     Raises:
@@ -143,7 +144,7 @@ def refresh(outputs: Path, folder: Path, compare_published: bool | None = None) 
     store = CellStore(outputs / "cells")
     grid, suspicions = request.grid(store), request.suspicions(store)
     certified = of_grid(load_certified(outputs / "certified"), grid)
-    records = _training_records(outputs / "checkpoints", grid)
+    records = _training_records(checkpoints, grid)
     written = write_report(grid, records, outputs / "report", compared, suspicions, certified)
     return Refreshed(grid, compared, certified, suspicions, written)
 
@@ -180,7 +181,8 @@ def _log_to_wandb(grid: Grid, written: Report, checkpoints: Path, settings: Wand
 def _training_records(checkpoints: Path, grid: Grid) -> list[TrainingRecord]:
     """The training records of the grid's data sets; damaged ones are named and left out."""
     records = []
-    for data in grid.values("data"):
+    evaluated = {row.cell.identity["data"]["name"] for row in grid if row.cell}
+    for data in sorted(evaluated):
         for path in sorted((checkpoints / data).glob("*.json")):
             try:
                 records.append(TrainingRecord.load(path))

@@ -103,7 +103,9 @@ def test_the_report_is_made_again_from_stored_cells_alone(swept, run_command, tm
         shutil.rmtree(outputs / folder)
     lost = read_grid(swept[0])[7]["key"]
     (outputs / "cells" / f"{lost}.json").unlink()
-    run_command("src.report", outputs=outputs)
+    (outputs / "checkpoints").rename(tmp_path / "elsewhere")
+    run_command("src.report", f"paths.checkpoints={tmp_path / 'elsewhere'}", outputs=outputs)
+    assert (outputs / "report" / "figures" / "training-loss.png").exists()
     rows = read_grid(outputs)
     for row, original in zip(rows, read_grid(swept[0]), strict=True):
         assert row == original if row["key"] != lost else (row["accuracy"], row["n"]) == ("", "")
