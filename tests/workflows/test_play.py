@@ -23,7 +23,8 @@ from tests.workflows.play_world import make_world, overrides_for, playing
 
 #: Starts the command in a process that writes down whom it talks to.
 WATCHED = """
-import json, runpy, sys
+import json, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 book = open(sys.argv.pop(1), "a", buffering=1)
 def note(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
