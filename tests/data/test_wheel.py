@@ -83,7 +83,11 @@ def test_code_is_refused_even_with_the_right_hash(tmp_path):
     assert not (tmp_path / "boom").exists()
 
 
-@pytest.mark.parametrize("damaged", [b"", b"junk", packed(()), packed(3), gzip.compress(b"junk")])
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"junk", packed(()), packed(3), gzip.compress(b"junk")],
+    ids=["nothing", "junk", "an empty tuple", "a number", "compressed junk"],
+)
 def test_anything_else_is_a_source_that_does_not_deliver(damaged):
     with pytest.raises(Unavailable, match="the pickle"):
         decode_pickle(damaged, sha256(damaged), "the pickle")
