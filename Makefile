@@ -33,12 +33,12 @@ reproduce: setup ## The report's budget and protocol: its Tables 10-12 and Figur
 	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise || exit; done
 	@$(RUN) src.sweep -m +experiment=report
 
-robust: setup ## Train the purifier that is made for an attacker who knows it; measure it with the whole suite: two hours
+robust: setup ## Train the purifier that is made for an attacker who knows it; measure it with the whole suite: an hour and a half
 	@$(RUN) src.train model=classifier
 	@$(RUN) src.train model=classifier seed=1 +experiment=demo
 	@$(RUN) src.train model=vqvae_robust
 	@$(RUN) src.sweep -m +experiment=robust attack=worst_gradient threat=gray_box
-	@$(RUN) src.sweep -m +experiment=robust attack=worst limit=1000
+	@$(RUN) src.sweep -m +experiment=robust attack=worst threat=adaptive limit=1000 checks.images=20
 
 test: setup ## Run the tests, on up to four cores
 	@OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -23,6 +23,9 @@ Loader = DataLoader[tuple[Tensor, Tensor]]
 #: The images that no training sees, and what they are called: "test" to report on, "val" to choose by.
 HELD_OUT = {"test": "test", "val": "validation"}
 
+#: Which of Lightning's stages loads a part.
+STAGES = {"fit": "fit", "val": "validate", "test": "test"}
+
 
 class ImageDataModule(LightningDataModule):
     """A labelled image set held in memory, in pixel units: float32 (N, C, H, W) in [0, 1], labels int64 (N,).
@@ -137,7 +140,7 @@ class ImageDataModule(LightningDataModule):
         """
         if split not in HELD_OUT:
             raise UserError(f"split={split} is not one of {', '.join(HELD_OUT)}")
-        self.setup({"test": "test", "val": "validate"}[split])
+        self.setup(STAGES[split])
         found = self._sets[split]
         if limit is not None and not 1 <= limit <= len(found):
             right = f"from 1 to {len(found)}, the number of {self.name}'s {HELD_OUT[split]} images, or null for all"
@@ -188,7 +191,7 @@ class ImageDataModule(LightningDataModule):
         return torch.from_numpy(train), torch.from_numpy(val)
 
     def _loader(self, part: str, seed: int | None = None) -> Loader:
-        self.setup({"fit": "fit", "val": "validate", "test": "test"}[part])
+        self.setup(STAGES[part])
         # Lightning recommends worker processes to every loader; one that indexes tensors would wait for them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         shard, shards = 0, 1
