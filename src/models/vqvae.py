@@ -90,7 +90,15 @@ class VQVAE(LightningModule):
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encode ``x`` (N, C, H, W) into codes of shape (N, D, H/4, W/4)."""
-        return self.quantizer(self.encoder(x))
+        return self.codes_of(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What ``x`` (N, C, H, W) is before it becomes codes; here the map (N, D, H/4, W/4) to be quantized."""
+        return self.encoder(x)
+
+    def codes_of(self, features: Tensor) -> Quantized:
+        """The codes (N, D, H/4, W/4) that stand for :meth:`features`."""
+        return self.quantizer(features)
 
     def corrupt(self, x: Tensor) -> Tensor:
         """x + σ·n with fresh Gaussian n: what the encoder is trained on."""
@@ -110,16 +118,17 @@ class VQVAE(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._loss(self.corrupt(batch[0]), batch, "test")
 
-    def other_losses(self, reconstruction: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def other_losses(self, features: Tensor, reconstruction: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Terms that are added to the loss, by name; none here."""
         return {}
 
     def _loss(self, seen: Tensor, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         """The loss of what is made of ``seen`` (N, C, H, W), where the images of ``batch`` should come out."""
         x, y = batch
-        quantized = self.quantize(seen)
+        features = self.features(seen)
+        quantized = self.codes_of(features)
         decoded = self.decoder(quantized.values)
-        reconstruction, others = F.mse_loss(decoded, x), self.other_losses(decoded, y)
+        reconstruction, others = F.mse_loss(decoded, x), self.other_losses(features, decoded, y)
         loss = sum(others.values(), start=reconstruction + self.commitment * quantized.commitment)
         perplexity, used = code_usage(quantized.indices, len(self.quantizer.codebook))
         parts = {
