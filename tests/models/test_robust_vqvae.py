@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from src.models import RobustVQVAE
 
-SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4}
+SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4, "bottleneck": 6, "bottleneck_hidden": 16}
 
 
 @pytest.fixture
@@ -42,16 +42,24 @@ def test_noise_comes_in_blocks(side):
 
 def test_its_own_attack_stays_in_the_ball_and_hurts(fit, real_digits):
     x, y = real_digits[0][:64], real_digits[1][:64]
-    classifier = fit(lambda images: (images > 0.5).float())
-    network = RobustVQVAE.guided_by(classifier, steps=8, **SMALL).train()
-    network.forward = lambda shown: shown  # as if it were trained: what it is shown it reconstructs
+    network = RobustVQVAE(steps=8, **SMALL).train()
+    network.features = lambda shown: shown  # as if encoder and head were trained
+    network.head = fit(lambda images: (images > 0.5).float())
     before = network.quantizer.codebook.clone()
     x_adv = network._attack(x, y)
     assert (x_adv - x).abs().max() <= network.eps + 1e-6
     assert x_adv.min() >= 0 and x_adv.max() <= 1
-    assert torch.equal(network.quantizer.codebook, before) and network.quantizer.training
-    losses = [F.cross_entropy(classifier((shown > 0.5).float()), y) for shown in (x, x_adv)]
+    assert torch.equal(network.quantizer.codebook, before)
+    losses = [F.cross_entropy(network.head((shown > 0.5).float()), y) for shown in (x, x_adv)]
     assert losses[1] > 2 * losses[0]
+
+
+def test_an_image_becomes_codes_through_the_bottleneck_alone(network, images):
+    network.eval()
+    assert network.features(images).shape == (len(images), 6)
+    expected = network(images[:1])
+    network.features = lambda shown: network.summarize(network.encoder(images[:1])).expand(len(shown), -1)
+    assert torch.allclose(network(images), expected.expand(len(images), -1, -1, -1), atol=1e-6)
 
 
 def test_a_step_trains_the_network_and_leaves_the_classifier(network, classifier, real_digits):
@@ -59,7 +67,7 @@ def test_a_step_trains_the_network_and_leaves_the_classifier(network, classifier
     batch = (real_digits[0][:32], real_digits[1][:32])
     network.train()
     network.training_step(batch, 0).backward()
-    assert all(parameter.grad is not None for parameter in network.decoder.parameters())
+    assert all(parameter.grad is not None for parameter in network.parameters())
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert all(torch.equal(value, frozen[name]) for name, value in classifier.state_dict().items())
     assert not any("classifier" in name for name in network.state_dict())
@@ -78,10 +86,14 @@ def test_the_share_of_a_batch_that_is_asked_for_is_attacked(network, monkeypatch
     assert len(attacked) == 1 and seen[1][:3].any()
 
 
-def test_guidance_is_the_classifiers_cross_entropy(network, classifier, images, labels):
-    expected = 0.2 * F.cross_entropy(classifier(images.clamp(0, 1)), labels)
-    assert network.other_losses(images, labels)["guidance"] == pytest.approx(expected.item())
-    assert RobustVQVAE(**SMALL).other_losses(images, labels) == {}
+def test_head_and_classifier_add_their_cross_entropies(network, classifier, images, labels):
+    features, half = torch.randn(len(images), 6), round(0.5 * len(images))
+    of_head = 0.2 * F.cross_entropy(network.head(features), labels)
+    of_classifier = 0.2 * F.cross_entropy(classifier(images[:half].clamp(0, 1)), labels[:half])
+    losses = network.other_losses(features, images, labels)
+    assert losses["head"].item() == pytest.approx(of_head.item())
+    assert losses["guidance"].item() == pytest.approx(of_classifier.item())
+    assert set(RobustVQVAE(**SMALL).other_losses(features, images, labels)) == {"head"}
 
 
 def test_its_arguments_are_plain_and_rebuild_it(network):
@@ -90,7 +102,10 @@ def test_its_arguments_are_plain_and_rebuild_it(network):
     RobustVQVAE(**arguments).load_state_dict(network.state_dict())
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"share": 1.5}, {"steps": -1}, {"blocks": ()}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 1.0}, {"share": 1.5}, {"steps": -1}, {"blocks": ()}, {"guided": 0.0}, {"image_size": 30}],
+)
 def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RobustVQVAE(**SMALL, **wrong)
