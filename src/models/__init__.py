@@ -4,6 +4,7 @@ from src.models.classifier import Classifier
 from src.models.loading import load_classifier
 from src.models.quantizer import EMAQuantizer, Quantized
 from src.models.robust_vqvae import RobustVQVAE
+from src.models.smooth_vqvae import SmoothVQVAE
 from src.models.vqvae import VQVAE
 
-__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized", "RobustVQVAE", "load_classifier"]
+__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized", "RobustVQVAE", "SmoothVQVAE", "load_classifier"]

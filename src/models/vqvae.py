@@ -118,17 +118,16 @@ class VQVAE(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._loss(self.corrupt(batch[0]), batch, "test")
 
-    def other_losses(self, features: Tensor, reconstruction: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Terms that are added to the loss, by name; none here."""
+    def other_losses(self, features: Tensor, reconstruction: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Terms that are added to the loss, by name; ``batch`` has clean images and classes. None here."""
         return {}
 
     def _loss(self, seen: Tensor, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         """The loss of what is made of ``seen`` (N, C, H, W), where the images of ``batch`` should come out."""
-        x, y = batch
         features = self.features(seen)
         quantized = self.codes_of(features)
         decoded = self.decoder(quantized.values)
-        reconstruction, others = F.mse_loss(decoded, x), self.other_losses(features, decoded, y)
+        reconstruction, others = F.mse_loss(decoded, batch[0]), self.other_losses(features, decoded, batch)
         loss = sum(others.values(), start=reconstruction + self.commitment * quantized.commitment)
         perplexity, used = code_usage(quantized.indices, len(self.quantizer.codebook))
         parts = {
@@ -144,7 +143,7 @@ class VQVAE(LightningModule):
             on_step=stage == "train",
             on_epoch=stage != "train",
             sync_dist=stage != "train",
-            batch_size=len(x),
+            batch_size=len(seen),
         )
         return loss
 

@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -147,10 +147,15 @@ def _order(each: CertifiedSet) -> tuple[Any, ...]:
 
 
 def of_grid(sets: Iterable[CertifiedSet], grid: Grid) -> list[CertifiedSet]:
-    """Those that were computed on a data set of the grid."""
+    """Those that were computed on images of the grid: the same data set and split, as many of them or not."""
     identities = [row.cell.identity.get("data") for row in grid if row.cell]
-    prints = {data.get("fingerprint") for data in identities if isinstance(data, dict)}
-    return [each for each in sets if each.certification.identity["data"]["fingerprint"] in prints]
+    known = [_images_of(data) for data in identities if isinstance(data, dict)]
+    return [each for each in sets if _images_of(each.certification.identity["data"]) in known]
+
+
+def _images_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Which images an identity is about, whatever it calls them and however many it takes."""
+    return {name: value for name, value in data.items() if name not in ("name", "n")}
 
 
 def certified_parts(sets: Sequence[CertifiedSet]) -> list[CertifiedPart]:

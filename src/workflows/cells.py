@@ -126,7 +126,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
             "fingerprint": data.fingerprint,
             "n": len(bench.held_out(data, split, limit).labels),
         }
-        | ({} if split == "test" else {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}),
+        | split_identity(data, split),
         "classifier": classifier,
         "attack": NOTHING,
         "eps": eps,
@@ -138,7 +138,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     }
     spec = CellSpec(
         coordinates=Coordinates(
-            data=data.name if split == "test" else f"{data.name}-{split}",
+            data=split_name(data, split),
             attack="",
             eps=eps,
             threat=threat["name"],
@@ -234,6 +234,16 @@ def trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str
             f"train it with: {remedy}"
         )
     return found
+
+
+def split_identity(data: ImageDataModule, split: str) -> dict[str, Any]:
+    """What tells images of ``split`` from the test images of the same data."""
+    return {} if split == "test" else {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}
+
+
+def split_name(data: ImageDataModule, split: str) -> str:
+    """``mnist``, or ``mnist-val``."""
+    return data.name if split == "test" else f"{data.name}-{split}"
 
 
 def identified(component: Any, data: ImageDataModule, bench: Bench) -> Any:

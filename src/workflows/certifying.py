@@ -1,4 +1,4 @@
-"""From a certification's configuration to certificates of test images."""
+"""From a certification's configuration to certificates of images."""
 
 import logging
 import math
@@ -28,7 +28,15 @@ from src.reporting.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
 from src.reporting.wandb_certified import log_certified
-from src.workflows.cells import Bench, bench_for, classifier_of, identified, numbers_as_floats
+from src.workflows.cells import (
+    Bench,
+    bench_for,
+    classifier_of,
+    identified,
+    numbers_as_floats,
+    split_identity,
+    split_name,
+)
 from src.workflows.configured import build, number, plain, seed_of, switch, whole
 from src.workflows.lineage import weights_behind
 from src.workflows.sweeping import refresh
@@ -44,8 +52,8 @@ class Plan:
     """What is to be certified, and how to get at its parts."""
 
     certification: Certification
-    test: TestSet
-    indices: Sequence[int]  #: of the test images
+    held_out: TestSet
+    indices: Sequence[int]  #: of those images
     load_base: Callable[[], nn.Module]  #: the function that is smoothed: images (N, C, H, W) -> logits
 
 
@@ -68,7 +76,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     n = whole(config, "n", n0, f"a number of samples: at least n0={n0}")
     denoise, seed = switch(config, "denoise"), seed_of(config)
     data = bench.data(config.data)
-    test = bench.held_out(data)
+    images = bench.held_out(data, config.split)
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
     if denoise and config.model.noise is None:
         raise UserError(f"model={config.model.name} is no denoiser: it was not trained on noise; try model=vqvae")
@@ -76,7 +84,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     denoiser = identified(purifier, data, bench)
     identity: dict[str, Any] = {
         "schema": SCHEMA,
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "data": {"name": data.name, "fingerprint": data.fingerprint} | split_identity(data, config.split),
         "classifier": classifier,
         "denoiser": numbers_as_floats(denoiser),
         "sigma": sigma,
@@ -86,7 +94,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
         "seed": seed,
     }
     certification = Certification(
-        data=data.name,
+        data=split_name(data, config.split),
         denoiser=config.model.name if denoise else None,
         noise=noise if denoise else None,
         sigma=sigma,
@@ -100,7 +108,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     def load_base() -> nn.Module:
         return DefendedClassifier(load_classifier(), bench.defense(repr(denoiser), purifier) if denoise else Identity())
 
-    return Plan(certification, test, _chosen(config, len(test.labels)), load_base)
+    return Plan(certification, images, _chosen(config, len(images.labels)), load_base)
 
 
 def certify_from_config(config: DictConfig) -> None:
@@ -118,7 +126,7 @@ def _complete(plan: Plan, bench: Bench) -> CertificateFile:
     compute = _image_certifier(plan, base, device, bench.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"]))
     about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
     stored = len(_stored(file, plan.indices))
-    log.info("%s: %d test images, %d of them stored -> %s", about, len(plan.indices), stored, file.path)
+    log.info("%s: %d images, %d of them stored -> %s", about, len(plan.indices), stored, file.path)
     with _progress(file, plan.indices) as tell, full_precision():
         for _ in file.complete(plan.indices, compute):
             tell()
@@ -145,14 +153,14 @@ def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
 
 
 def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:
-    """The certificate of a test image by its index."""
+    """The certificate of an image by its index."""
     asked = plan.certification
 
     def compute(index: int) -> CertifiedImage:
         begin = time.perf_counter()
         found = certify(
             base,
-            plan.test.images[index].to(device),
+            plan.held_out.images[index].to(device),
             asked.sigma,
             n0=asked.n0,
             n=asked.n,
@@ -160,7 +168,7 @@ def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: i
             batch=batch,
             generator=image_stream(asked.seed, index, device),
         )
-        seconds, label = time.perf_counter() - begin, int(plan.test.labels[index])
+        seconds, label = time.perf_counter() - begin, int(plan.held_out.labels[index])
         return CertifiedImage(index, label, found.predicted, found.radius, found.count, found.n, asked.n0, seconds)
 
     return compute
@@ -217,5 +225,5 @@ def _chosen(config: DictConfig, size: int) -> range:
     chosen = range(0, size, step)[:images]
     if images is not None and len(chosen) < images:
         every = f" with skip={skip}" if skip else ""
-        raise UserError(f"images={images} is out of range: the test set has {len(chosen)}{every}, or null for all")
+        raise UserError(f"images={images} is out of range: there are {len(chosen)}{every}, or null for all")
     return chosen

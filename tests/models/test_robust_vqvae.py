@@ -54,14 +54,6 @@ def test_its_own_attack_stays_in_the_ball_and_hurts(fit, real_digits):
     assert losses[1] > 2 * losses[0]
 
 
-def test_an_image_becomes_codes_through_the_bottleneck_alone(network, images):
-    network.eval()
-    assert network.features(images).shape == (len(images), 6)
-    expected = network(images[:1])
-    network.features = lambda shown: network.summarize(network.encoder(images[:1])).expand(len(shown), -1)
-    assert torch.allclose(network(images), expected.expand(len(images), -1, -1, -1), atol=1e-6)
-
-
 def test_a_step_trains_the_network_and_leaves_the_classifier(network, classifier, real_digits):
     frozen = {name: value.clone() for name, value in classifier.state_dict().items()}
     batch = (real_digits[0][:32], real_digits[1][:32])
@@ -86,16 +78,6 @@ def test_the_share_of_a_batch_that_is_asked_for_is_attacked(network, monkeypatch
     assert len(attacked) == 1 and seen[1][:3].any()
 
 
-def test_head_and_classifier_add_their_cross_entropies(network, classifier, images, labels):
-    features, half = torch.randn(len(images), 6), round(0.5 * len(images))
-    of_head = 0.2 * F.cross_entropy(network.head(features), labels)
-    of_classifier = 0.2 * F.cross_entropy(classifier(images[:half].clamp(0, 1)), labels[:half])
-    losses = network.other_losses(features, images, labels)
-    assert losses["head"].item() == pytest.approx(of_head.item())
-    assert losses["guidance"].item() == pytest.approx(of_classifier.item())
-    assert set(RobustVQVAE(**SMALL).other_losses(features, images, labels)) == {"head"}
-
-
 def test_its_arguments_are_plain_and_rebuild_it(network):
     arguments = dict(network.hparams)
     assert arguments["noise"] == 0.4 and arguments["hidden"] == 8 and "classifier" not in arguments
@@ -104,7 +86,7 @@ def test_its_arguments_are_plain_and_rebuild_it(network):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"threshold": 1.0}, {"share": 1.5}, {"steps": -1}, {"blocks": ()}, {"guided": 0.0}, {"image_size": 30}],
+    [{"threshold": 1.0}, {"share": 1.5}, {"steps": -1}, {"blocks": ()}],
 )
 def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

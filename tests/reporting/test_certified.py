@@ -28,10 +28,10 @@ def rows_of(table: Table) -> dict[str, list[str]]:
     return {label: [entry.text for entry in entries] for label, entries in table.rows}
 
 
-def grid_on(fingerprint: str) -> Grid:
+def grid_on(fingerprint: str, **split: object) -> Grid:
     """A cell computed on data of this fingerprint."""
     where = make.coordinates(eps=0.0)
-    cell = make.cell(where, data={"name": "mnist", "fingerprint": fingerprint})
+    cell = make.cell(where, data={"name": "mnist", "fingerprint": fingerprint, "n": 100.0, **split})
     return Grid((GridRow(where, cell.key, cell),))
 
 
@@ -170,6 +170,7 @@ def test_all_certificates_are_loaded_and_damaged_ones_named(tmp_path, caplog):
 def test_only_certificates_on_the_grids_data_are_in_its_report(tmp_path):
     assert of_grid([FIVE, BARE], grid_on("f00d")) == [FIVE, BARE]
     assert of_grid([FIVE, BARE], grid_on("beef")) == []
+    assert of_grid([FIVE, BARE], grid_on("f00d", split="val", split_seed=0.0)) == []
     assert of_grid([FIVE], make.make_grid(attacks=("fgsm",), budgets=(0.0,))) == []
 
 

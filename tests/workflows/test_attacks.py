@@ -21,7 +21,10 @@ FAMILIES = {"one-step", "iterative", "gradient-free", "transfer", "noise"}
 NAMES = sorted(path.stem for path in (REPO / "conf" / "attack").glob("*.yaml"))
 
 #: Shorter runs of what would take long.
-SHORT = {"apgd_ce": {"steps": 5}, "apgd_dlr": {"steps": 5}, "square": {"n_queries": 50}, "threshold": {"steps": 3}}
+SHORT = {f"apgd_{loss}": {"steps": 5} for loss in ("ce", "dlr", "t")} | {
+    "square": {"n_queries": 50},
+    "threshold": {"steps": 3},
+}
 SLOW = {"autoattack"}
 
 

@@ -73,7 +73,7 @@ def test_the_rows_are_those_of_cohens_algorithm(certified, mnist):
 
 def test_it_says_how_it_goes_and_ends_with_a_table(certified):
     _, said = certified
-    assert said.count("12 test images, 0 of them stored -> ") == 2
+    assert said.count("12 images, 0 of them stored -> ") == 2
     assert "[1/12, " in said
     assert "certified at radius 0: " in said
     lines = [line.split() for line in said.splitlines()]
@@ -141,7 +141,7 @@ def test_certificates_are_a_part_of_the_newest_sweeps_report(certified, run_comm
     said = run_command("src.certify", *more, outputs=outputs).stdout
     rows = read(outputs, "mnist-vqvae")
     assert [int(row["index"]) for row in rows] == sorted({*INDICES, *range(0, 120, 8)})
-    assert f"15 test images, {len({*INDICES} & {*range(0, 120, 8)})} of them stored" in said
+    assert f"15 images, {len({*INDICES} & {*range(0, 120, 8)})} of them stored" in said
     assert certified_images(outputs / "report" / "grid.md") == str(len(rows))
     assert "Certified accuracy · mnist</h2>" in (outputs / "report" / "index.html").read_text()
 
@@ -158,3 +158,16 @@ def test_anyones_classifier_can_be_certified(run_command, tmp_path):
     assert [int(row["index"]) for row in read(tmp_path, "mnist-none-sigma0.25-")] == INDICES
     (description,) = (tmp_path / "certified").glob("*.json")
     assert '"factory": "tests.workflows.components:linear_classifier"' in description.read_text()
+
+
+def test_a_denoiser_that_is_trained_for_it_is_chosen_by_validation_images(trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")
+    smooth = ("model=vqvae_smooth", "noise=0.5", "logger=none")
+    run_command("src.train", *smooth, "+experiment=demo", "trainer.limit_train_batches=3", *narrow, outputs=outputs)
+    assert (outputs / "checkpoints" / "mnist" / "vqvae_smooth-noise0.5.ckpt").is_file()
+    run_command("src.certify", *smooth, "split=val", *SMALL, outputs=outputs)
+    rows = read(outputs, "mnist-val-vqvae_smooth0.5-sigma0.5-")
+    assert [int(row["index"]) for row in rows] == list(range(0, 96, 8))
+    run_command("src.certify", *smooth, *SMALL, outputs=outputs)
+    assert read(outputs, "mnist-vqvae_smooth0.5-sigma0.5-") != rows

@@ -157,7 +157,9 @@ def test_other_data_anyones_classifier_and_components_and_what_is_missing(slice_
     playground = playing(*overrides_for(tmp_path, slice_root), *own)
     said = {sentence.partition(": ")[0]: sentence for sentence in playground.left_out}
     assert not any("\n" in sentence for sentence in said.values())
-    libraries = {f"attack {name}" for name in ("apgd_ce", "apgd_dlr", "autoattack", "autoattack_rand", "square")}
+    libraries = {
+        f"attack {name}" for name in ("apgd_ce", "apgd_dlr", "apgd_t", "autoattack", "autoattack_rand", "square")
+    }
     assert set(said) == libraries | {
         *("attack transfer", "attack worst", "attack noted", "defense noted", "defense vqvae 0", "defense vqvae_robust")
     }

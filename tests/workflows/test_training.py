@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from src.data import ImageDataModule
 from src.errors import UserError
 from src.images import decode_images
-from src.models import VQVAE, Classifier, RobustVQVAE
+from src.models import VQVAE, Classifier, RobustVQVAE, SmoothVQVAE
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
 from src.models.record import TrainingRecord
 from src.workflows.training import TrainingPlan, train
@@ -27,6 +27,7 @@ NETWORKS = {
     "vqvae": partial(VQVAE, **TINY),
     "classifier": partial(Classifier, widths=(4, 8), hidden=16, patience=0, lr=5e-3),
     "vqvae_robust": partial(RobustVQVAE.guided_by, Classifier(widths=(4, 8), hidden=16), steps=1, **TINY),
+    "vqvae_smooth": partial(SmoothVQVAE.guided_by, Classifier(widths=(4, 8), hidden=16), shift=1, **TINY),
 }
 
 
@@ -48,7 +49,7 @@ class Harness:
         self.folder, self.root = folder, root
 
     def plan(self, name: str, **changes: object) -> TrainingPlan:
-        noise = 0.5 if name == "vqvae" else None
+        noise = 0.5 if name in ("vqvae", "vqvae_smooth") else None
         fields = {"checkpoint": self.folder / f"{name}.ckpt", "noise": noise, "seed": 0, "config": {"name": name}}
         return TrainingPlan(model=name, command=f"train {name}", **(fields | changes))
 

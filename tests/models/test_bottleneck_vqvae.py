@@ -1,0 +1,94 @@
+"""The VQ-VAE that passes the whole image through one vector, and what it is made into for certificates."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from src.models import SmoothVQVAE
+from src.models.bottleneck_vqvae import BottleneckVQVAE, shifted
+
+SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4, "bottleneck": 6, "bottleneck_hidden": 16}
+
+
+@pytest.fixture
+def classifier(small_net: nn.Module) -> nn.Module:
+    return small_net
+
+
+@pytest.fixture
+def network(classifier: nn.Module) -> BottleneckVQVAE:
+    return BottleneckVQVAE.guided_by(classifier, noise=0.4, **SMALL)
+
+
+def test_an_image_becomes_codes_through_the_bottleneck_alone(network, images):
+    network.eval()
+    assert network.features(images).shape == (len(images), 6)
+    expected = network(images[:1])
+    network.features = lambda shown: network.summarize(network.encoder(images[:1])).expand(len(shown), -1)
+    assert torch.allclose(network(images), expected.expand(len(images), -1, -1, -1), atol=1e-6)
+
+
+def test_head_and_classifier_add_their_cross_entropies(network, classifier, images, labels):
+    features, half = torch.randn(len(images), 6), round(0.5 * len(images))
+    of_head = 0.2 * F.cross_entropy(network.head(features), labels)
+    of_classifier = 0.2 * F.cross_entropy(classifier(images[:half].clamp(0, 1)), labels[:half])
+    losses = network.other_losses(features, images, (images, labels))
+    assert losses["head"].item() == pytest.approx(of_head.item())
+    assert losses["guidance"].item() == pytest.approx(of_classifier.item())
+    assert set(BottleneckVQVAE(**SMALL).other_losses(features, images, (images, labels))) == {"head"}
+
+
+def test_training_images_are_moved_each_its_own_way_and_come_out_as_they_went_in(network, real_digits, monkeypatch):
+    x, losses = real_digits[0][:64], []
+    monkeypatch.setattr(network, "_loss", lambda seen, batch, stage: losses.append((seen, batch)))
+    network.shift, network.noise = 1, 0.0
+    network.training_step((x, real_digits[1][:64]), 0)
+    seen, (asked, _) = losses[0]
+    assert torch.equal(seen, asked)
+    padded, moves = F.pad(x, (1, 1, 1, 1)), []
+    for image, whole in zip(seen, padded, strict=True):
+        fits = [(i, j) for i in range(3) for j in range(3) if torch.equal(image, whole[:, i : i + 28, j : j + 28])]
+        assert len(fits) == 1
+        moves += fits
+    assert set(moves) == {(i, j) for i in range(3) for j in range(3)}
+    assert torch.equal(shifted(x, 0), x)
+
+
+def test_copies_that_come_out_alike_cost_nothing_others_do(images, labels):
+    network = SmoothVQVAE(noise=0.5, consistency=3.0, head=0.5, **SMALL).train()
+    features, other = torch.randn(2, len(images), 6)
+    shown = []
+    network.features = lambda x: shown.append(x) or other
+    losses = network.other_losses(features, images, (images, labels))
+    ours, theirs = network.head(features).softmax(1), network.head(other).softmax(1)
+    mean = (ours + theirs) / 2
+    divergence = ((mean * (mean / ours).log()).sum(1) + (mean * (mean / theirs).log()).sum(1)) / 2
+    assert losses["consistency"].item() == pytest.approx(1.5 * divergence.mean().item(), rel=1e-4)
+    assert (shown[0] - images).std().item() == pytest.approx(0.5, rel=0.05)
+    assert network.other_losses(other, images, (images, labels))["consistency"].item() == pytest.approx(0, abs=1e-6)
+    assert set(network.eval().other_losses(features, images, (images, labels))) == {"head"}
+
+
+def test_its_arguments_are_plain_and_rebuild_it(classifier):
+    network = SmoothVQVAE.guided_by(classifier, noise=0.25, consistency=2.0, **SMALL)
+    arguments = dict(network.hparams)
+    assert (arguments["noise"], arguments["consistency"], arguments["hidden"]) == (0.25, 2.0, 8)
+    assert "classifier" not in arguments
+    SmoothVQVAE(**arguments).load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"guided": 0.0},
+        {"image_size": 30},
+        {"shift": -1},
+        {"bottleneck": 0},
+        {"bottleneck_hidden": 0},
+        {"consistency": -1.0},
+    ],
+)
+def test_arguments_out_of_range_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SmoothVQVAE(**SMALL | wrong)
