@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from src.errors import UserError
 from src.evaluation.certificates import CertificateFile, Certification, CertifiedImage
@@ -33,7 +35,7 @@ PUBLISHED_LABEL = "published, classifier trained under the noise"
 CERTIFIED_LEGEND = (
     "Certified accuracy in percent ± half the width of its 95 % Wilson interval: images that the smoothed classifier "
     "provably classifies correctly whatever moves them by up to that L2 radius, in pixel units. ACR: the average "
-    "certified radius, 0 for an image that is classified wrongly."
+    "certified radius, 0 for an image that is classified wrongly, ± half the width of its 95 % interval by Student's t."
 )
 
 #: Radii are a multiple of the first of these with which the table has at most ``COLUMNS`` of them.
@@ -76,6 +78,14 @@ class CertifiedSet:
     def average_radius(self) -> float:
         """ACR of Zhai et al. (arXiv:2001.02378): the mean of radius · correct."""
         return float(self._radii.sum()) / len(self.images)
+
+    @property
+    def average_radius_error(self) -> float:
+        """Half the width of the 95 % interval of :attr:`average_radius`, by Student's t; NaN for a single image."""
+        radii = [image.radius if image.correct else 0.0 for image in self.images]
+        if len(radii) < 2:
+            return math.nan
+        return float(np.std(radii, ddof=1) / math.sqrt(len(radii)) * t.ppf(0.975, len(radii) - 1))
 
     @property
     def abstained(self) -> int:
@@ -229,8 +239,10 @@ def table_radii(largest: float) -> list[float]:
 
 def _entries(each: CertifiedSet, radii: Sequence[float]) -> tuple[Entry, ...]:
     images = len(each.images)
-    others = (f"{each.average_radius:.3f}", f"{percent(each.abstained / images)} %", f"{images:,}")
-    return (*(rate_entry(each.at(radius)) for radius in radii), *map(Entry, others))
+    error = each.average_radius_error
+    average = Entry(f"{each.average_radius:.3f}", "" if math.isnan(error) else f"±{error:.3f}")
+    others = (f"{percent(each.abstained / images)} %", f"{images:,}")
+    return (*(rate_entry(each.at(radius)) for radius in radii), average, *map(Entry, others))
 
 
 def _published_entries(each: PublishedCertified, radii: Sequence[float]) -> tuple[Entry, ...]:

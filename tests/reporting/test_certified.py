@@ -11,6 +11,7 @@ import reporting_factories as make
 from PIL import Image
 from reporting_factories import certified
 from rich.console import Console
+from scipy.stats import bootstrap
 
 from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid, GridRow
@@ -46,6 +47,10 @@ def test_certified_accuracy_counts_correct_images_whose_radius_reaches():
         by_image = sum(image.holds_at(radius) for image in FIVE.images)
         assert by_image == count
     assert FIVE.average_radius == pytest.approx((0.1 + 0.25 + 0.6 + 1.3) / 5)
+    low, high = bootstrap(([0.1, 0.25, 0.6, 1.3, 0.0] * 40,), np.mean, rng=0).confidence_interval
+    many = certified(*[0.1, 0.25, 0.6, 1.3] * 40, wrong=40)
+    assert many.average_radius_error == pytest.approx((high - low) / 2, rel=0.05)
+    assert np.isnan(certified(0.5).average_radius_error)
     assert (FIVE.abstained, BARE.abstained) == (0, 1)
     assert FIVE.limit == pytest.approx(1.906, abs=1e-3)  # σ Φ⁻¹(0.001^(1/100000))
 
@@ -75,6 +80,8 @@ def test_the_table_has_ours_by_sigma_and_the_published_ones_after_them():
     assert part.table.columns == ("0", "0.25", "0.5", "0.75", "1", "1.25", "ACR", "abstained", "images")
     rows = rows_of(part.table)
     assert rows["σ 0.5 · vqvae 0.5"] == ["80.0", "60.0", "40.0", "20.0", "20.0", "20.0", "0.450", "0.0 %", "5"]
+    notes = {label: entries[6].note for label, entries in part.table.rows}
+    assert notes["σ 0.5 · vqvae 0.5"] == f"±{FIVE.average_radius_error:.3f}" and notes["σ 0.5 · none"].startswith("±")
     assert rows["σ 0.5 · none"][:2] == ["20.0", "0.0"]
     assert rows["σ 0.5 · none"][-3:] == ["0.040", "20.0 %", "5"]
     published = rows["σ 0.5 · published, classifier trained under the noise"]
