@@ -12,13 +12,8 @@ SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4, "bottle
 
 
 @pytest.fixture
-def classifier(small_net: nn.Module) -> nn.Module:
-    return small_net
-
-
-@pytest.fixture
-def network(classifier: nn.Module) -> BottleneckVQVAE:
-    return BottleneckVQVAE.guided_by(classifier, noise=0.4, **SMALL)
+def network(small_net: nn.Module) -> BottleneckVQVAE:
+    return BottleneckVQVAE.guided_by(small_net, noise=0.4, **SMALL)
 
 
 def test_an_image_becomes_codes_through_the_bottleneck_alone(network, images):
@@ -29,10 +24,10 @@ def test_an_image_becomes_codes_through_the_bottleneck_alone(network, images):
     assert torch.allclose(network(images), expected.expand(len(images), -1, -1, -1), atol=1e-6)
 
 
-def test_head_and_classifier_add_their_cross_entropies(network, classifier, images, labels):
+def test_head_and_classifier_add_their_cross_entropies(network, small_net, images, labels):
     features, half = torch.randn(len(images), 6), round(0.5 * len(images))
     of_head = 0.2 * F.cross_entropy(network.head(features), labels)
-    of_classifier = 0.2 * F.cross_entropy(classifier(images[:half].clamp(0, 1)), labels[:half])
+    of_classifier = 0.2 * F.cross_entropy(small_net(images[:half].clamp(0, 1)), labels[:half])
     losses = network.other_losses(features, images, (images, labels))
     assert losses["head"].item() == pytest.approx(of_head.item())
     assert losses["guidance"].item() == pytest.approx(of_classifier.item())
@@ -70,8 +65,8 @@ def test_copies_that_come_out_alike_cost_nothing_others_do(images, labels):
     assert set(network.eval().other_losses(features, images, (images, labels))) == {"head"}
 
 
-def test_its_arguments_are_plain_and_rebuild_it(classifier):
-    network = SmoothVQVAE.guided_by(classifier, noise=0.25, consistency=2.0, **SMALL)
+def test_its_arguments_are_plain_and_rebuild_it(small_net):
+    network = SmoothVQVAE.guided_by(small_net, noise=0.25, consistency=2.0, **SMALL)
     arguments = dict(network.hparams)
     assert (arguments["noise"], arguments["consistency"], arguments["hidden"]) == (0.25, 2.0, 8)
     assert "classifier" not in arguments

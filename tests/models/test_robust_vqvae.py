@@ -84,10 +84,7 @@ def test_its_arguments_are_plain_and_rebuild_it(network):
     RobustVQVAE(**arguments).load_state_dict(network.state_dict())
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"threshold": 1.0}, {"share": 1.5}, {"steps": -1}, {"blocks": ()}],
-)
+@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"share": 1.5}, {"steps": -1}, {"blocks": ()}])
 def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RobustVQVAE(**SMALL, **wrong)
