@@ -1,7 +1,6 @@
 """Purification by a trained VQ-VAE."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +8,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.models.checkpoint import load_module
 from src.models.vqvae import VQVAE
-
-Precision = Literal["float32", "bfloat16"]
+from src.precision import PRECISIONS, Precision, computing_in
 
 
 class VQVAEPurifier(nn.Module):
@@ -24,8 +22,7 @@ class VQVAEPurifier(nn.Module):
         inference_noise: σ of noise added to the input at purification, in pixel units, ≥ 0. The noise is drawn
             from torch's global generator. 0 makes the purifier deterministic.
         clip: clip the reconstruction to [0, 1]. The decoder's last layer is linear.
-        precision: "bfloat16" runs the convolutions in it, the quantizer stays in float32. Faster on a GPU or a
-            processor with bfloat16 units, far slower where it is emulated.
+        precision: of the convolutions, see :func:`src.precision.computing_in`; the quantizer stays in float32.
     """
 
     def __init__(
@@ -34,7 +31,7 @@ class VQVAEPurifier(nn.Module):
         super().__init__()
         if not 0 <= inference_noise < float("inf"):
             raise ValueError(f"inference_noise must be finite and at least 0; got {inference_noise}")
-        if precision not in ("float32", "bfloat16"):
+        if precision not in PRECISIONS:
             raise ValueError(f"precision must be float32 or bfloat16; got {precision!r}")
         self.vqvae = vqvae.eval().requires_grad_(False)
         self.inference_noise, self.clip, self.precision = inference_noise, clip, precision
@@ -75,6 +72,6 @@ class VQVAEPurifier(nn.Module):
         """Reconstructions of ``x`` (N, C, H, W), same shape."""
         if self.inference_noise:
             x = x + self.inference_noise * torch.randn_like(x)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with computing_in(self.precision, x.device):
             reconstruction = self.vqvae(x).to(x.dtype)
         return reconstruction.clamp(0, 1) if self.clip else reconstruction

@@ -215,6 +215,7 @@ def _settings(asked: Certification) -> dict[str, str]:
         "seed": str(asked.seed),
         "classifier": asked.classifier if ":" in asked.classifier else asked.classifier[:8],
         "denoiser": str(denoiser.get("checkpoint"))[:8],
+        "precision": str(asked.identity.get("precision", "float32")),
     }
 
 

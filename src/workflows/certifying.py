@@ -24,6 +24,7 @@ from src.evaluation.certificates import SCHEMA, CertificateFile, Certification, 
 from src.evaluation.evaluate import BATCH_SIZE, full_precision, trainer_on
 from src.evaluation.grid import latest_sweep
 from src.evaluation.smoothing import certify, image_stream
+from src.precision import PRECISIONS, Precision, computing_in
 from src.reporting.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
@@ -55,6 +56,7 @@ class Plan:
     held_out: TestSet
     indices: Sequence[int]  #: of those images
     load_base: Callable[[], nn.Module]  #: the function that is smoothed: images (N, C, H, W) -> logits
+    precision: Precision  #: that it computes in, which is part of what function it is
 
 
 def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
@@ -74,7 +76,9 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     alpha = number(config, "alpha", math.ulp(0.0), math.nextafter(1, 0), "a probability between 0 and 1")
     n0 = whole(config, "n0", 1, "a number of samples: at least 1")
     n = whole(config, "n", n0, f"a number of samples: at least n0={n0}")
-    denoise, seed = switch(config, "denoise"), seed_of(config)
+    denoise, seed, precision = switch(config, "denoise"), seed_of(config), config.precision
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision} is neither {' nor '.join(PRECISIONS)}")
     data = bench.data(config.data)
     images = bench.held_out(data, config.split)
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
@@ -92,7 +96,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
         "n": n,
         "alpha": alpha,
         "seed": seed,
-    }
+    } | ({} if precision == "float32" else {"precision": precision})
     certification = Certification(
         data=split_name(data, config.split),
         denoiser=config.model.name if denoise else None,
@@ -108,7 +112,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     def load_base() -> nn.Module:
         return DefendedClassifier(load_classifier(), bench.defense(repr(denoiser), purifier) if denoise else Identity())
 
-    return Plan(certification, images, _chosen(config, len(images.labels)), load_base)
+    return Plan(certification, images, _chosen(config, len(images.labels)), load_base, precision)
 
 
 def certify_from_config(config: DictConfig) -> None:
@@ -127,7 +131,7 @@ def _complete(plan: Plan, bench: Bench) -> CertificateFile:
     about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
     stored = len(_stored(file, plan.indices))
     log.info("%s: %d images, %d of them stored -> %s", about, len(plan.indices), stored, file.path)
-    with _progress(file, plan.indices) as tell, full_precision():
+    with _progress(file, plan.indices) as tell, full_precision(), computing_in(plan.precision, device):
         for _ in file.complete(plan.indices, compute):
             tell()
     return file

@@ -139,7 +139,8 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
             "batch_size": config.data.batch_size,
             "batches": config.trainer.limit_train_batches,
         }
-        | _processes(config),
+        | _processes(config)
+        | _precision(config),
         command=_command(config),
         resume=switch(config, "resume"),
         overwrite=switch(config, "overwrite"),
@@ -197,6 +198,12 @@ def _processes(config: DictConfig) -> dict[str, Any]:
     """How many train together, which makes it another training: their batches add up. Empty for one alone."""
     shape = {"devices": plain(config.trainer.devices), "num_nodes": config.trainer.num_nodes}
     return {} if shape == {"devices": 1, "num_nodes": 1} else shape
+
+
+def _precision(config: DictConfig) -> dict[str, Any]:
+    """What the trainer computes in, which makes it another training. Empty for the usual float32."""
+    precision = str(config.trainer.precision)
+    return {} if precision in ("32", "32-true") else {"precision": precision}
 
 
 def _loggers(config: DictConfig, plan: TrainingPlan) -> AbstractContextManager[list[Logger]]:

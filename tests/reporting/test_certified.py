@@ -104,6 +104,13 @@ def test_what_differs_besides_sigma_and_denoiser_is_named():
     ]
 
 
+def test_certificates_of_another_precision_are_told_apart():
+    exact = certified(0.3)
+    identity = {**exact.certification.identity, "precision": "bfloat16"}
+    (part,) = certified_parts([exact, replace(exact, certification=replace(exact.certification, identity=identity))])
+    assert [each.variant for each in part.sets] == ["precision float32", "precision bfloat16"]
+
+
 def test_the_words_say_what_is_guaranteed_and_what_is_not():
     (part,) = certified_parts([FIVE, BARE])
     said = " ".join(part.sentences)

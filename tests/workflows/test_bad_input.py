@@ -204,6 +204,7 @@ def test_train(refuse, tmp_path, arguments, said):
         (("n=50",), ["n=50", "n0=100"]),
         (("n0=0",), ["n0=0", "at least 1"]),
         (("n=1e5",), ["n=100000.0"]),
+        (("precision=half",), ["precision=half", "float32", "bfloat16"]),
         (("alpha=0",), ["alpha=0", "between 0 and 1"]),
         (("alpha=1",), ["alpha=1", "between 0 and 1"]),
         (("images=0",), ["images=0"]),

@@ -1,6 +1,7 @@
 """Certification as a user runs it: the real command, on a slice of real digits."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,12 @@ SMALL = ("images=12", "n=400", "n0=40", "batch_size=50")
 INDICES = list(range(0, 120, 10))
 
 Start = Callable[..., subprocess.Popen[str]]
+
+
+def rows(path: Path) -> dict[int, dict[str, str]]:
+    """The rows of a CSV by the index of their image."""
+    with path.open() as lines:
+        return {int(row["index"]): row for row in csv.DictReader(lines)}
 
 
 def read(outputs: Path, name: str) -> list[dict[str, str]]:
@@ -171,3 +178,14 @@ def test_a_denoiser_that_is_trained_for_it_is_chosen_by_validation_images(traine
     _, labels = ImageDataModule("mnist", slice_root, val_size=100).held_out("val")
     rows = read(outputs, "mnist-val-vqvae_smooth0.5-sigma0.5-")
     assert [(int(row["index"]), int(row["label"])) for row in rows] == [(i, int(labels[i])) for i in range(0, 96, 8)]
+
+
+def test_another_precision_makes_other_certificates(certified, run_command):
+    outputs, _ = certified
+    (exact,) = (outputs / "certified").glob("mnist-vqvae0.5-*.json")
+    run_command("src.certify", "noise=0.5", *SMALL, "precision=bfloat16", outputs=outputs)
+    (rounded,) = (path for path in (outputs / "certified").glob("mnist-vqvae0.5-*.json") if path != exact)
+    assert json.loads(rounded.read_text())["identity"]["precision"] == "bfloat16"
+    counts = [[rows(path.with_suffix(".csv"))[index]["count"] for index in INDICES] for path in (exact, rounded)]
+    assert counts[0] != counts[1]
+    assert [int(count) for count in counts[1]] == pytest.approx([int(count) for count in counts[0]], abs=40)
