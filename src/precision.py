@@ -17,3 +17,14 @@ def computing_in(precision: Precision, device: torch.device) -> AbstractContextM
     slower where it is emulated. "float32" changes nothing: not even what an outer context asks for.
     """
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def native_bfloat16(accelerator: str) -> bool:
+    """Whether Lightning's ``accelerator`` ("auto", "cpu", "gpu", …) has units for bfloat16 matrices.
+
+    Where there are none it is emulated and takes longer than float32.
+    """
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions have none
+    return accelerator in ("auto", "cpu") and bool(capabilities.get("amx_bf16"))

@@ -42,6 +42,7 @@ class VQVAE(LightningModule):
         noise: σ of the training noise in pixel units, ≥ 0.
         in_channels: C of the images.
         hidden: channels of the feature maps (the first convolution has half).
+        stem: channels of a 3×3 convolution before that, at the image's own resolution; 0 has none, as the paper.
         residual_hidden, residual_blocks: width and number of the residual blocks.
         codes, dimension, decay, epsilon, revive_below: see :class:`EMAQuantizer`.
         commitment: weight of the commitment term, the paper's β.
@@ -53,6 +54,7 @@ class VQVAE(LightningModule):
         noise: float = 0.0,
         in_channels: int = 1,
         hidden: int = 128,
+        stem: int = 0,
         residual_hidden: int = 32,
         residual_blocks: int = 2,
         codes: int = 512,
@@ -66,8 +68,10 @@ class VQVAE(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.noise, self.commitment, self.lr = noise, commitment, lr
+        first = [nn.Conv2d(in_channels, stem, 3, padding=1), nn.ReLU()] if stem else []
         self.encoder = nn.Sequential(
-            nn.Conv2d(in_channels, hidden // 2, 4, stride=2, padding=1),
+            *first,
+            nn.Conv2d(stem or in_channels, hidden // 2, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(hidden // 2, hidden, 4, stride=2, padding=1),
             nn.ReLU(),

@@ -1,5 +1,6 @@
 """From configuration to typed calls."""
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -20,8 +21,11 @@ from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
 from src.models.record import TrainingRecord
 from src.nested import leaves
+from src.precision import native_bfloat16
 from src.workflows.loggers import Training, opened
 from src.workflows.training import TrainingPlan, train
+
+log = logging.getLogger(__name__)
 
 
 def plain(config: Any) -> Any:
@@ -124,6 +128,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
     """Train what ``conf/train.yaml`` and the command line say; None in all but the first of several processes."""
     number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
     seed = seed_of(config)
+    config = _with_precision(config)
     model = config.model
     if "budgets" in model and config.budget not in model.budgets:
         raise UserError(f"budget={config.budget} is no budget of model={model.name}: {', '.join(model.budgets)}")
@@ -198,6 +203,16 @@ def _processes(config: DictConfig) -> dict[str, Any]:
     """How many train together, which makes it another training: their batches add up. Empty for one alone."""
     shape = {"devices": plain(config.trainer.devices), "num_nodes": config.trainer.num_nodes}
     return {} if shape == {"devices": 1, "num_nodes": 1} else shape
+
+
+def _with_precision(config: DictConfig) -> DictConfig:
+    """The configuration with the precision that ``auto`` stands for on this machine."""
+    if config.trainer.precision != "auto":
+        return config
+    chosen = config.copy()
+    chosen.trainer.precision = "bf16-mixed" if native_bfloat16(config.trainer.accelerator) else "32-true"
+    log.info("trainer.precision=%s", chosen.trainer.precision)
+    return chosen
 
 
 def _precision(config: DictConfig) -> dict[str, Any]:

@@ -10,12 +10,13 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")
     arguments = ("model=vqvae_robust", "+experiment=demo", "trainer.limit_train_batches=3", "logger=none", *narrow)
+    arguments += ("trainer.precision=32-true",)
     run_command("src.train", *arguments, outputs=outputs)
     path = outputs / "checkpoints" / "mnist" / "vqvae_robust.ckpt"
     classifier = read_checkpoint(outputs / "checkpoints" / "mnist" / "classifier.ckpt", "")[1]
     assert read_checkpoint(path, "")[1].config["module"]["classifier"]["checkpoint"] == classifier.weights
     assert "is trained already" in run_command("src.train", *arguments, outputs=outputs).stdout
-    rounded = run_command("src.train", *arguments, "trainer.precision=bf16-mixed", outputs=outputs)
+    rounded = run_command("src.train", *arguments[:-1], "trainer.precision=bf16-mixed", outputs=outputs)
     assert "is trained already" not in rounded.stdout
     assert read_checkpoint(path, "")[1].config["precision"] == "bf16-mixed"
 
