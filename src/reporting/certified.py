@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 #: the noise as Cohen et al. (arXiv:1902.02918) do, pixels in [0, 1], n = 100,000, alpha = 0.001; means of five
 #: networks over all test images.
 PUBLISHED = Path(__file__).with_name("published_certified.csv")
+#: Samples and alpha of those.
+PUBLISHED_N, PUBLISHED_ALPHA = 100_000, 0.001
 #: The data set of those numbers.
 PUBLISHED_DATA = "mnist"
 #: What their rows and lines are called.
@@ -35,7 +37,8 @@ PUBLISHED_LABEL = "published, classifier trained under the noise"
 CERTIFIED_LEGEND = (
     "Certified accuracy in percent ± half the width of its 95 % Wilson interval: images that the smoothed classifier "
     "provably classifies correctly whatever moves them by up to that L2 radius, in pixel units. ACR: the average "
-    "certified radius, 0 for an image that is classified wrongly, ± half the width of its 95 % interval by Student's t."
+    "certified radius, 0 for an image that is classified wrongly, ± half the width of its 95 % interval by Student's "
+    "t. —: further than the number of samples can certify."
 )
 
 #: Radii are a multiple of the first of these with which the table has at most ``COLUMNS`` of them.
@@ -117,6 +120,11 @@ class PublishedCertified:
     abstained: int
     images: int
     percents: dict[float, float] = field(hash=False)
+
+    @property
+    def limit(self) -> float:
+        """The largest radius that the number of samples allows."""
+        return certified_radius(PUBLISHED_N, PUBLISHED_N, self.sigma, PUBLISHED_ALPHA)
 
 
 @dataclass(frozen=True)
@@ -243,13 +251,15 @@ def _entries(each: CertifiedSet, radii: Sequence[float]) -> tuple[Entry, ...]:
     error = each.average_radius_error
     average = Entry(f"{each.average_radius:.3f}", "" if math.isnan(error) else f"±{error:.3f}")
     others = (f"{percent(each.abstained / images)} %", f"{images:,}")
-    return (*(rate_entry(each.at(radius)) for radius in radii), average, *map(Entry, others))
+    rates = [rate_entry(each.at(radius)) if radius <= each.limit else Entry() for radius in radii]
+    return (*rates, average, *map(Entry, others))
 
 
 def _published_entries(each: PublishedCertified, radii: Sequence[float]) -> tuple[Entry, ...]:
-    shares = [each.percents.get(radius, 0.0) / 100 for radius in radii]
+    shares = {radius: each.percents.get(radius, 0.0) / 100 for radius in radii}
+    rates = [Entry(percent(share), "", share) if radius <= each.limit else Entry() for radius, share in shares.items()]
     others = (f"{each.average_radius:.3f}", f"{percent(each.abstained / each.images)} %", f"{each.images:,}")
-    return (*(Entry(percent(share), "", share) for share in shares), *map(Entry, others))
+    return (*rates, *map(Entry, others))
 
 
 def _sentences(sets: Sequence[CertifiedSet]) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def test_the_table_has_ours_by_sigma_and_the_published_ones_after_them():
     published = rows["σ 0.5 · published, classifier trained under the noise"]
     assert published == ["99.2", "98.3", "96.9", "94.3", "89.8", "82.0", "1.558", "0.2 %", "10,000"]
     assert [label.split(" · ")[0] for label in rows] == ["σ 0.25"] * 2 + ["σ 0.5"] * 3
+    beyond = [text for label, texts in rows.items() if "σ 0.25" in label for text in texts[4:6]]
+    assert beyond == ["—"] * 4  # 0.95 is the largest radius of σ 0.25 and n = 100,000
 
 
 def test_published_numbers_stand_beside_mnist_alone():
