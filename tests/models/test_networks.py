@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from src.models import VQVAE, Classifier
 
@@ -38,6 +39,15 @@ def test_vqvae_is_the_reports():
     shapes = [tuple(p.shape) for p in vqvae.encoder.parameters() if p.ndim == 4]
     residual = [(32, 128, 3, 3), (128, 32, 1, 1)]
     assert shapes == [(64, 1, 4, 4), (128, 64, 4, 4), (128, 128, 3, 3), *residual, *residual, (64, 128, 1, 1)]
+
+
+def test_a_stem_looks_at_the_image_before_it_is_halved():
+    vqvae = VQVAE(stem=8, hidden=16, residual_hidden=4, codes=8, dimension=4)
+    convolutions = [module for module in vqvae.encoder if isinstance(module, nn.Conv2d)]
+    assert [tuple(each.weight.shape) for each in convolutions[:2]] == [(8, 1, 3, 3), (8, 8, 4, 4)]
+    x = torch.rand(2, 1, 28, 28)
+    assert convolutions[0](x).shape == (2, 8, 28, 28)
+    assert vqvae(x).shape == x.shape
 
 
 def test_corrupt_adds_gaussian_noise_of_the_given_size():
