@@ -25,12 +25,6 @@ INDICES = list(range(0, 120, 10))
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def rows(path: Path) -> dict[int, dict[str, str]]:
-    """The rows of a CSV by the index of their image."""
-    with path.open() as lines:
-        return {int(row["index"]): row for row in csv.DictReader(lines)}
-
-
 def read(outputs: Path, name: str) -> list[dict[str, str]]:
     """The rows of the one CSV whose name begins so, without the seconds, which no two runs share."""
     (path,) = (outputs / "certified").glob(f"{name}*.csv")
@@ -180,12 +174,16 @@ def test_a_denoiser_that_is_trained_for_it_is_chosen_by_validation_images(traine
     assert [(int(row["index"]), int(row["label"])) for row in rows] == [(i, int(labels[i])) for i in range(0, 96, 8)]
 
 
-def test_another_precision_makes_other_certificates(certified, run_command):
-    outputs, _ = certified
-    (exact,) = (outputs / "certified").glob("mnist-vqvae0.5-*.json")
+def test_another_precision_makes_other_certificates(certified, trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
     run_command("src.certify", "noise=0.5", *SMALL, "precision=bfloat16", outputs=outputs)
-    (rounded,) = (path for path in (outputs / "certified").glob("mnist-vqvae0.5-*.json") if path != exact)
-    assert json.loads(rounded.read_text())["identity"]["precision"] == "bfloat16"
-    counts = [[rows(path.with_suffix(".csv"))[index]["count"] for index in INDICES] for path in (exact, rounded)]
-    assert counts[0] != counts[1]
-    assert [int(count) for count in counts[1]] == pytest.approx([int(count) for count in counts[0]], abs=40)
+    (described,) = (outputs / "certified").glob("*.json")
+    assert json.loads(described.read_text())["identity"]["precision"] == "bfloat16"
+    assert not (certified[0] / "certified" / described.name).exists()
+    counts = [
+        {int(row["index"]): int(row["count"]) for row in read(folder, "mnist-vqvae0.5-sigma0.5-")}
+        for folder in (certified[0], outputs)
+    ]
+    exact, rounded = ([each[index] for index in INDICES] for each in counts)
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, abs=40)

@@ -10,14 +10,13 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")
     arguments = ("model=vqvae_robust", "+experiment=demo", "trainer.limit_train_batches=3", "logger=none", *narrow)
-    arguments += ("trainer.precision=32-true",)
-    run_command("src.train", *arguments, outputs=outputs)
+    exact, rounded = (*arguments, "trainer.precision=32-true"), (*arguments, "trainer.precision=bf16-mixed")
+    run_command("src.train", *exact, outputs=outputs)
     path = outputs / "checkpoints" / "mnist" / "vqvae_robust.ckpt"
     classifier = read_checkpoint(outputs / "checkpoints" / "mnist" / "classifier.ckpt", "")[1]
     assert read_checkpoint(path, "")[1].config["module"]["classifier"]["checkpoint"] == classifier.weights
-    assert "is trained already" in run_command("src.train", *arguments, outputs=outputs).stdout
-    rounded = run_command("src.train", *arguments[:-1], "trainer.precision=bf16-mixed", outputs=outputs)
-    assert "is trained already" not in rounded.stdout
+    assert "is trained already" in run_command("src.train", *exact, outputs=outputs).stdout
+    assert "is trained already" not in run_command("src.train", *rounded, outputs=outputs).stdout
     assert read_checkpoint(path, "")[1].config["precision"] == "bf16-mixed"
 
     asked = ("threat=gray_box,adaptive", "attack=ifgsm", "eps=0,0.3", "defense=none,vqvae_robust", "limit=40")
@@ -26,7 +25,7 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "" for row in rows)
 
     # A variant has a name of its own, and is chosen by validation images.
-    run_command("src.train", *arguments, "model.name=unguided", "model.module.guidance=0", outputs=outputs)
+    run_command("src.train", *exact, "model.name=unguided", "model.module.guidance=0", outputs=outputs)
     before = cells(outputs)
     asked = ("eps=0.3", "defense=vqvae_robust", "defense.name=unguided", "split=val", "limit=20", "logger=none")
     run_command("src.sweep", *asked, outputs=outputs)
