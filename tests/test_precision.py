@@ -14,10 +14,10 @@ def test_dense_layers_compute_in_it_and_float32_changes_nothing():
             assert layer(x).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_a_processor_is_asked_for_its_units(monkeypatch, has):
+@pytest.mark.parametrize(("units", "has"), [("amx_bf16", True), ("avx512_bf16", True), ("avx2", False)])
+def test_a_processor_is_asked_for_its_units(monkeypatch, units, has):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has, "avx2": True}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {units: True, "amx_fp16": False}, raising=False)
     assert native_bfloat16("cpu") == native_bfloat16("auto") == has
     assert not native_bfloat16("gpu")
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older versions

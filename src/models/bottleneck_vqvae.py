@@ -28,7 +28,8 @@ class BottleneckVQVAE(VQVAE):
         guidance: weight of the classifier's cross-entropy, ≥ 0.
         guided: share of a batch that the classifier is asked about, in (0, 1]: it costs more than the network.
         shift: pixels that a training image is moved by at most, up or down and to either side, ≥ 0.
-        bottleneck: length of the vector, ≥ 1.
+        bottleneck: length B of the vector; 0 has none: a code is made from its own place of the encoder's map, as in a
+            :class:`VQVAE`, and the head reads the map.
         bottleneck_hidden: width of the layer before it, ≥ 1.
         image_size: H = W of the images, divisible by 4.
         num_classes: K.
@@ -51,21 +52,21 @@ class BottleneckVQVAE(VQVAE):
         super().__init__(noise=noise, **network)
         if not 0 < guided <= 1 or image_size % 4:
             raise ValueError(f"guided must be in (0, 1] and image_size divisible by 4; got {guided} and {image_size}")
-        if shift < 0 or min(bottleneck, bottleneck_hidden) < 1:
+        if min(shift, bottleneck) < 0 or bottleneck_hidden < 1:
             raise ValueError(
-                "shift must be at least 0, bottleneck and bottleneck_hidden at least 1; "
+                "shift and bottleneck must be at least 0, bottleneck_hidden at least 1; "
                 f"got {shift}, {bottleneck} and {bottleneck_hidden}"
             )
         self.head_weight, self.guidance, self.guided, self.shift = head, guidance, guided, shift
-        map_of_codes = (self.quantizer.codebook.shape[1], image_size // 4, image_size // 4)
-        self.summarize = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(prod(map_of_codes), bottleneck_hidden),
-            nn.ReLU(),
-            nn.Linear(bottleneck_hidden, bottleneck),
-        )
-        self.spread = nn.Sequential(nn.Linear(bottleneck, prod(map_of_codes)), nn.Unflatten(1, map_of_codes))
-        self.head = nn.Linear(bottleneck, num_classes)
+        map_of_codes = (self.dimension, image_size // 4, image_size // 4)
+        numbers = prod(map_of_codes)
+        self.summarize = nn.Sequential(nn.Flatten())
+        self.spread = nn.Sequential(nn.Unflatten(1, map_of_codes))
+        if bottleneck:
+            hidden = nn.Linear(numbers, bottleneck_hidden)
+            self.summarize.extend([hidden, nn.ReLU(), nn.Linear(bottleneck_hidden, bottleneck)])
+            self.spread.insert(0, nn.Linear(bottleneck, numbers))
+        self.head = nn.Linear(bottleneck or numbers, num_classes)
         self._classifier: tuple[nn.Module, ...] = ()  # in a tuple: its weights are not this network's
 
     @classmethod
@@ -95,7 +96,7 @@ class BottleneckVQVAE(VQVAE):
         return self.corrupt(x)
 
     def features(self, x: Tensor) -> Tensor:
-        """The bottleneck's vectors (N, B) of images ``x`` (N, C, H, W)."""
+        """The bottleneck's vectors (N, B) of images ``x`` (N, C, H, W); without one the encoder's map as vectors."""
         return self.summarize(self.encoder(x))
 
     def codes_of(self, features: Tensor) -> Quantized:

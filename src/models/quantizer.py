@@ -121,6 +121,14 @@ class EMAQuantizer(nn.Module):
         self.cluster_size.masked_fill_(dead, 1.0)
 
 
+class Unquantized(nn.Module):
+    """In the place of :class:`EMAQuantizer`, for an autoencoder without codes."""
+
+    def forward(self, z: Tensor) -> Quantized:
+        """``z`` (N, D, H, W) as it is, no indices (N, 0, 0), nothing to pay."""
+        return Quantized(z, torch.empty(len(z), 0, 0, dtype=torch.int64, device=z.device), z.new_zeros(()))
+
+
 def _is_distributed() -> bool:
     """Whether this process trains together with others."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

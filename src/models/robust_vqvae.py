@@ -26,7 +26,7 @@ class RobustVQVAE(BottleneckVQVAE):
 
     Args:
         noise: largest size of the blocks' noise, in pixel units, ≥ 0.
-        threshold: in pixel units, in (0, 1).
+        threshold: in pixel units, in (0, 1); None has none, and the network is shown grey images.
         blocks: side lengths of the blocks, in pixels; each image gets one of them at random.
         share: of a batch that is attacked, in [0, 1].
         eps: L∞ budget of that attack, in pixel units.
@@ -37,7 +37,7 @@ class RobustVQVAE(BottleneckVQVAE):
     def __init__(
         self,
         noise: float = 0.45,
-        threshold: float = 0.5,
+        threshold: float | None = 0.5,
         blocks: tuple[int, ...] = (1, 2, 4, 7),
         share: float = 1.0,
         eps: float = 0.3,
@@ -45,10 +45,12 @@ class RobustVQVAE(BottleneckVQVAE):
         **network: Any,
     ) -> None:
         super().__init__(noise=noise, **network)
-        if not 0 < threshold < 1 or not 0 <= share <= 1 or steps < 0 or not blocks or min(blocks) < 1:
+        if threshold is not None and not 0 < threshold < 1:
+            raise ValueError(f"threshold must be in (0, 1), or None; got {threshold}")
+        if not 0 <= share <= 1 or steps < 0 or not blocks or min(blocks) < 1:
             raise ValueError(
-                "threshold must be in (0, 1), share in [0, 1], steps at least 0 and blocks whole numbers from 1; "
-                f"got {threshold}, {share}, {steps} and {list(blocks)}"
+                "share must be in [0, 1], steps at least 0 and blocks whole numbers from 1; "
+                f"got {share}, {steps} and {list(blocks)}"
             )
         self.threshold, self.blocks = threshold, tuple(blocks)
         self.share, self.eps, self.steps = share, eps, steps
@@ -71,7 +73,7 @@ class RobustVQVAE(BottleneckVQVAE):
         return seen
 
     def _thresholded(self, x: Tensor) -> Tensor:
-        return (x > self.threshold).to(x.dtype)
+        return x if self.threshold is None else (x > self.threshold).to(x.dtype)
 
     def _attack(self, x: Tensor, y: Tensor) -> Tensor:
         """Images within eps of ``x`` whose class the head does not see, as far as a few steps lead; same shape."""

@@ -7,7 +7,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.quantizer import EMAQuantizer, Quantized, code_usage
+from src.models.quantizer import EMAQuantizer, Quantized, Unquantized, code_usage
 
 
 class ResidualBlock(nn.Module):
@@ -44,7 +44,7 @@ class VQVAE(LightningModule):
         hidden: channels of the feature maps (the first convolution has half).
         stem: channels of a 3×3 convolution before that, at the image's own resolution; 0 has none, as the paper.
         residual_hidden, residual_blocks: width and number of the residual blocks.
-        codes, dimension, decay, epsilon, revive_below: see :class:`EMAQuantizer`.
+        codes, dimension, decay, epsilon, revive_below: see :class:`EMAQuantizer`; 0 codes leave the quantizer out.
         commitment: weight of the commitment term, the paper's β.
         lr: Adam's learning rate.
     """
@@ -68,6 +68,7 @@ class VQVAE(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.noise, self.commitment, self.lr = noise, commitment, lr
+        self.codes, self.dimension = codes, dimension
         first = [nn.Conv2d(in_channels, stem, 3, padding=1), nn.ReLU()] if stem else []
         self.encoder = nn.Sequential(
             *first,
@@ -79,7 +80,7 @@ class VQVAE(LightningModule):
             residual_stack(hidden, residual_hidden, residual_blocks),
             nn.Conv2d(hidden, dimension, 1),
         )
-        self.quantizer = EMAQuantizer(codes, dimension, decay, epsilon, revive_below)
+        self.quantizer = EMAQuantizer(codes, dimension, decay, epsilon, revive_below) if codes else Unquantized()
         self.decoder = nn.Sequential(
             nn.Conv2d(dimension, hidden, 3, padding=1),
             residual_stack(hidden, residual_hidden, residual_blocks),
@@ -133,15 +134,15 @@ class VQVAE(LightningModule):
         decoded = self.decoder(quantized.values)
         reconstruction, others = F.mse_loss(decoded, batch[0]), self.other_losses(features, decoded, batch)
         loss = sum(others.values(), start=reconstruction + self.commitment * quantized.commitment)
-        perplexity, used = code_usage(quantized.indices, len(self.quantizer.codebook))
         parts = {
             "loss": loss,
             "reconstruction": reconstruction,
             "commitment": quantized.commitment,
             **others,
-            "perplexity": perplexity,
-            "codes_used": used.float(),
         }
+        if quantized.indices.numel():
+            perplexity, used = code_usage(quantized.indices, self.codes)
+            parts |= {"perplexity": perplexity, "codes_used": used.float()}
         self.log_dict(
             {f"{stage}/{name}": value for name, value in parts.items()},
             on_step=stage == "train",

@@ -79,7 +79,7 @@ def test_its_arguments_are_plain_and_rebuild_it(small_net):
         {"guided": 0.0},
         {"image_size": 30},
         {"shift": -1},
-        {"bottleneck": 0},
+        {"bottleneck": -1},
         {"bottleneck_hidden": 0},
         {"consistency": -1.0},
     ],

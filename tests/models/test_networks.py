@@ -50,6 +50,16 @@ def test_a_stem_looks_at_the_image_before_it_is_halved():
     assert vqvae(x).shape == x.shape
 
 
+def test_without_codes_it_is_an_autoencoder(monkeypatch):
+    vqvae, logged = VQVAE(codes=0, hidden=16, residual_hidden=4, dimension=4).train(), {}
+    monkeypatch.setattr(vqvae, "log_dict", lambda values, **_: logged.update(values))
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(vqvae(x), vqvae.decoder(vqvae.encoder(x)))
+    loss = vqvae.training_step((x, torch.zeros(2, dtype=torch.long)), 0)
+    assert loss.item() == pytest.approx(nn.functional.mse_loss(vqvae(x), x).item())
+    assert "train/reconstruction" in logged and "train/perplexity" not in logged
+
+
 def test_corrupt_adds_gaussian_noise_of_the_given_size():
     x = torch.full((50, 1, 28, 28), 0.5)
     noise = VQVAE(noise=0.75).corrupt(x) - x

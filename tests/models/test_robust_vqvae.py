@@ -32,6 +32,14 @@ def test_what_it_is_shown_has_two_levels_and_only_what_noise_can_carry_over_is_f
     assert flipped[(images - 0.5).abs() < 0.1].float().mean() > 0.9
 
 
+def test_without_a_threshold_it_is_shown_grey_images(images, labels):
+    network = RobustVQVAE(threshold=None, noise=0.2, **SMALL)
+    blind, attacked = network.corrupt(images), network.shown_in_training(images, labels)
+    assert 0 < (blind - images).abs().max() <= 0.2 + 1e-6
+    assert 0.2 < (attacked - images).abs().max() <= network.eps + 1e-6
+    assert len(attacked.unique()) > 2
+
+
 @pytest.mark.parametrize("side", [1, 2, 4, 7])
 def test_noise_comes_in_blocks(side):
     seen = RobustVQVAE(blocks=(side,), **SMALL).corrupt(torch.full((6, 1, 28, 28), 0.5))
