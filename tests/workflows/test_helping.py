@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -141,3 +142,12 @@ def test_so_can_the_readmes(compose):
     assert len(found) > 20
     for name, arguments in found:
         assert "…" in arguments or compose(name, arguments, jobs=1), (name, arguments)
+
+
+def test_so_can_the_makefiles(compose):
+    targets = ["demo", "reproduce", "robust", "ablations"]
+    said = subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"-m src\.(\w+) (.*?)(?: \|\| exit; done)?$", said.replace("\\\n", ""), re.MULTILINE)
+    assert len(found) > 20
+    for name, arguments in found:
+        assert compose(name, arguments.replace("$noise", "0.25"), jobs=1), (name, arguments)
