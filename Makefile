@@ -43,7 +43,7 @@ robust: setup ## Train the purifier that is made for an attacker who knows it; m
 	@$(RUN) src.sweep -m +experiment=robust attack=worst_gradient threat=gray_box
 	@$(RUN) src.sweep -m +experiment=robust attack=worst threat=adaptive limit=1000 checks.images=20
 
-ablations: setup ## Train that purifier without each of its ingredients, 1 epoch and 3 seeds each; judge by validation images: hours
+ablations: setup ## Train that purifier without each of its ingredients, 1 epoch and 3 seeds each; judge by validation images: two hours
 	@$(RUN) src.train model=classifier
 	@$(RUN) src.train -m model=classifier seed=1,2 +experiment=demo
 	@$(ABLATE)=whole
