@@ -9,7 +9,7 @@ NOISES := 0 0.25 0.5 0.75
 SETUP := $(VENV)/.setup-done
 # vqvae_robust with one ingredient less, each in its name; see `make ablations`
 ABLATE := $(RUN) src.train -m model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.name
-JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0
+JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 
 .PHONY: help setup demo reproduce robust ablations test test-slow bench bench-gpu lint format clean
 
@@ -43,7 +43,7 @@ robust: setup ## Train the purifier that is made for an attacker who knows it; m
 	@$(RUN) src.sweep -m +experiment=robust attack=worst_gradient threat=gray_box
 	@$(RUN) src.sweep -m +experiment=robust attack=worst threat=adaptive limit=1000 checks.images=20
 
-ablations: setup ## Train that purifier without each of its ingredients, 1 epoch and 3 seeds each; judge by validation images: two hours
+ablations: setup ## Train that purifier without each of its ingredients, an epoch and 3 seeds each: two hours
 	@$(RUN) src.train model=classifier
 	@$(RUN) src.train -m model=classifier seed=1,2 +experiment=demo
 	@$(ABLATE)=whole
@@ -54,8 +54,8 @@ ablations: setup ## Train that purifier without each of its ingredients, 1 epoch
 	@$(ABLATE)=without_stem model.module.stem=0
 	@$(ABLATE)=without_shift model.module.shift=0
 	@$(ABLATE)=without_threshold model.module.threshold=null
-	@$(JUDGE) defense=vqvae_robust defense.name=whole,without_attack,without_guidance,without_bottleneck,without_quantizer,without_stem,without_shift
-	@$(JUDGE) defense=vqvae_robust defense.name=without_threshold defense.first._target_=torch.nn.Identity ~defense.first.threshold
+	@$(JUDGE) defense.name=whole,without_attack,without_guidance,without_bottleneck,without_quantizer,without_stem,without_shift
+	@$(JUDGE) defense.name=without_threshold defense.first._target_=torch.nn.Identity ~defense.first.threshold
 
 test: setup ## Run the tests, on up to four cores
 	@OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -140,7 +140,7 @@ class VQVAE(LightningModule):
             "commitment": quantized.commitment,
             **others,
         }
-        if quantized.indices.numel():
+        if self.codes:
             perplexity, used = code_usage(quantized.indices, self.codes)
             parts |= {"perplexity": perplexity, "codes_used": used.float()}
         self.log_dict(

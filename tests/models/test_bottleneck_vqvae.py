@@ -24,6 +24,17 @@ def test_an_image_becomes_codes_through_the_bottleneck_alone(network, images):
     assert torch.allclose(network(images), expected.expand(len(images), -1, -1, -1), atol=1e-6)
 
 
+def test_without_a_bottleneck_a_code_sees_its_own_part_of_the_image_alone(images):
+    network = BottleneckVQVAE(**SMALL | {"bottleneck": 0}, residual_blocks=0).eval()
+    changed = images.clone()
+    changed[:, :, :4, :4] = 1 - changed[:, :, :4, :4]
+    before, after = (network.spread(network.features(x)) for x in (images, changed))
+    assert torch.equal(before, network.encoder(images))
+    assert not torch.equal(before[..., 0, 0], after[..., 0, 0])
+    assert torch.equal(before[..., 4:, 4:], after[..., 4:, 4:])
+    assert network.head(network.features(images)).shape == (len(images), 10)
+
+
 def test_head_and_classifier_add_their_cross_entropies(network, small_net, images, labels):
     features, half = torch.randn(len(images), 6), round(0.5 * len(images))
     of_head = 0.2 * F.cross_entropy(network.head(features), labels)
