@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NOISES := 0 0.25 0.5 0.75
 SETUP := $(VENV)/.setup-done
 # vqvae_robust with one ingredient less, each in its name; see `make ablations`
-ABLATE := $(RUN) src.train -m model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.name
+ABLATE := $(RUN) src.train -m model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 
 .PHONY: help setup demo reproduce robust ablations test test-slow bench bench-gpu lint format clean

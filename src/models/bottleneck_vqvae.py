@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from src.models.quantizer import Quantized
 from src.models.vqvae import VQVAE
 
+#: What makes up for the blur of :func:`warped`: with it as many of a digit's pixels are grey (0.2 to 0.8) as before.
+SHARPENED = 1.25
+
 
 class BottleneckVQVAE(VQVAE):
     """VQ-VAE whose codes are all made from one vector for the whole image, the bottleneck.
@@ -28,6 +31,8 @@ class BottleneckVQVAE(VQVAE):
         guidance: weight of the classifier's cross-entropy, ≥ 0.
         guided: share of a batch that the classifier is asked about, in (0, 1]: it costs more than the network.
         shift: pixels that a training image is moved by at most, up or down and to either side, ≥ 0.
+        warp: how far the matrix that a training image is turned, stretched and slanted by may be from the identity, in
+            each of its four entries; in [0, 1).
         bottleneck: length B of the vector; 0 has none: a code is made from its own place of the encoder's map, as in a
             :class:`VQVAE`, and the head reads the map.
         bottleneck_hidden: width of the layer before it, ≥ 1.
@@ -43,6 +48,7 @@ class BottleneckVQVAE(VQVAE):
         guidance: float = 0.2,
         guided: float = 0.5,
         shift: int = 0,
+        warp: float = 0.0,
         bottleneck: int = 64,
         bottleneck_hidden: int = 128,
         image_size: int = 28,
@@ -52,12 +58,15 @@ class BottleneckVQVAE(VQVAE):
         super().__init__(noise=noise, **network)
         if not 0 < guided <= 1 or image_size % 4:
             raise ValueError(f"guided must be in (0, 1] and image_size divisible by 4; got {guided} and {image_size}")
+        if not 0 <= warp < 1:
+            raise ValueError(f"warp must be in [0, 1); got {warp}")
         if min(shift, bottleneck) < 0 or bottleneck_hidden < 1:
             raise ValueError(
                 "shift and bottleneck must be at least 0, bottleneck_hidden at least 1; "
                 f"got {shift}, {bottleneck} and {bottleneck_hidden}"
             )
-        self.head_weight, self.guidance, self.guided, self.shift = head, guidance, guided, shift
+        self.head_weight, self.guidance, self.guided = head, guidance, guided
+        self.shift, self.warp = shift, warp
         map_of_codes = (self.dimension, image_size // 4, image_size // 4)
         numbers = prod(map_of_codes)
         self.summarize = nn.Sequential(nn.Flatten())
@@ -88,7 +97,7 @@ class BottleneckVQVAE(VQVAE):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = shifted(batch[0], self.shift), batch[1]
+        x, y = warped(shifted(batch[0], self.shift), self.warp), batch[1]
         return self._loss(self.shown_in_training(x, y), (x, y), "train")
 
     def shown_in_training(self, x: Tensor, y: Tensor) -> Tensor:
@@ -124,3 +133,18 @@ def shifted(x: Tensor, most: int) -> Tensor:
     columns = (across + torch.arange(width, device=x.device))[:, None, None, :]
     images = torch.arange(n, device=x.device)[:, None, None, None]
     return F.pad(x, (most,) * 4)[images, torch.arange(channels, device=x.device)[:, None, None], rows, columns]
+
+
+def warped(x: Tensor, most: float) -> Tensor:
+    """Images (N, C, H, W) in [0, 1], each turned, stretched and slanted about its centre by a matrix of its own: the
+    identity, each entry off by up to ``most``; zeros come in."""
+    if not most:
+        return x
+    n, _, height, width = x.shape
+    down, across = ((2 * torch.arange(size, device=x.device) + 1) / size - 1 for size in (height, width))
+    matrix = most * (2 * torch.rand(2, 2, n, 1, 1, device=x.device) - 1)
+    # Written out, for a matrix product may be computed in bfloat16, which is too coarse for coordinates
+    columns = across + matrix[0, 0] * across + matrix[0, 1] * down[:, None]
+    rows = down[:, None] + matrix[1, 0] * across + matrix[1, 1] * down[:, None]
+    found = F.grid_sample(x, torch.stack([columns, rows], -1), mode="bicubic", align_corners=False)
+    return (0.5 + SHARPENED * (found - 0.5)).clamp(0, 1)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from src.models import SmoothVQVAE
-from src.models.bottleneck_vqvae import BottleneckVQVAE, shifted
+from src.models.bottleneck_vqvae import BottleneckVQVAE, shifted, warped
 
 SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4, "bottleneck": 6, "bottleneck_hidden": 16}
 
@@ -90,6 +90,7 @@ def test_its_arguments_are_plain_and_rebuild_it(small_net):
         {"guided": 0.0},
         {"image_size": 30},
         {"shift": -1},
+        {"warp": 1.0},
         {"bottleneck": -1},
         {"bottleneck_hidden": 0},
         {"consistency": -1.0},
@@ -98,3 +99,16 @@ def test_its_arguments_are_plain_and_rebuild_it(small_net):
 def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SmoothVQVAE(**SMALL | wrong)
+
+
+def test_training_images_are_warped_each_its_own_way_and_stay_as_grey_as_they_were(real_digits):
+    x = real_digits[0][:200]
+    torch.manual_seed(0)
+    seen = warped(x, 0.15)
+    assert seen.shape == x.shape and seen.min() >= 0 and seen.max() <= 1
+    assert not any(torch.equal(image, other) for image, other in zip(seen, x, strict=True))
+    assert (warped(x[:1].expand(20, -1, -1, -1), 0.15).diff(dim=0).abs().amax((1, 2, 3)) > 0.2).all()
+    grey, before = (((images > 0.2) & (images < 0.8)).float().mean() for images in (seen, x))
+    assert grey.item() == pytest.approx(before.item(), rel=0.15)
+    assert F.mse_loss(warped(x, 1e-4), x) < 0.01  # about the centre, and the right way up
+    assert torch.equal(warped(x, 0), x)
