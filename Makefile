@@ -36,7 +36,7 @@ reproduce: setup ## The report's budget and protocol: its Tables 10-12 and Figur
 	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise || exit; done
 	@$(RUN) src.sweep -m +experiment=report
 
-robust: setup ## Train the purifier that is made for an attacker who knows it; measure it with the whole suite: an hour and a half
+robust: setup ## Train the purifier that is made for an attacker who knows it; measure it with the whole suite: under two hours
 	@$(RUN) src.train model=classifier
 	@$(RUN) src.train model=classifier seed=1 +experiment=demo
 	@$(RUN) src.train model=vqvae_robust
