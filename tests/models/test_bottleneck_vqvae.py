@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from src.models import SmoothVQVAE
-from src.models.bottleneck_vqvae import BottleneckVQVAE, shifted, warped
+from src.models.bottleneck_vqvae import BottleneckVQVAE
 
 SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4, "bottleneck": 6, "bottleneck_hidden": 16}
 
@@ -45,20 +45,17 @@ def test_head_and_classifier_add_their_cross_entropies(network, small_net, image
     assert set(BottleneckVQVAE(**SMALL).other_losses(features, images, (images, labels))) == {"head"}
 
 
-def test_training_images_are_moved_each_its_own_way_and_come_out_as_they_went_in(network, real_digits, monkeypatch):
+@pytest.mark.parametrize("movement", [{"shift": 1}, {"warp": 0.15}])
+def test_a_training_image_that_is_moved_is_asked_for_as_it_is_shown(network, real_digits, monkeypatch, movement):
     x, losses = real_digits[0][:64], []
     monkeypatch.setattr(network, "_loss", lambda seen, batch, stage: losses.append((seen, batch)))
-    network.shift, network.noise = 1, 0.0
+    network.noise = 0.0
+    for name, value in movement.items():
+        setattr(network, name, value)
     network.training_step((x, real_digits[1][:64]), 0)
-    seen, (asked, _) = losses[0]
-    assert torch.equal(seen, asked)
-    padded, moves = F.pad(x, (1, 1, 1, 1)), []
-    for image, whole in zip(seen, padded, strict=True):
-        fits = [(i, j) for i in range(3) for j in range(3) if torch.equal(image, whole[:, i : i + 28, j : j + 28])]
-        assert len(fits) == 1
-        moves += fits
-    assert set(moves) == {(i, j) for i in range(3) for j in range(3)}
-    assert torch.equal(shifted(x, 0), x)
+    seen, (asked, labels) = losses[0]
+    assert torch.equal(seen, asked) and torch.equal(labels, real_digits[1][:64])
+    assert (seen != x).flatten(1).any(1).float().mean() > 0.7
 
 
 def test_copies_that_come_out_alike_cost_nothing_others_do(images, labels):
@@ -99,16 +96,3 @@ def test_its_arguments_are_plain_and_rebuild_it(small_net):
 def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SmoothVQVAE(**SMALL | wrong)
-
-
-def test_training_images_are_warped_each_its_own_way_and_stay_as_grey_as_they_were(real_digits):
-    x = real_digits[0][:200]
-    torch.manual_seed(0)
-    seen = warped(x, 0.15)
-    assert seen.shape == x.shape and seen.min() >= 0 and seen.max() <= 1
-    assert not any(torch.equal(image, other) for image, other in zip(seen, x, strict=True))
-    assert (warped(x[:1].expand(20, -1, -1, -1), 0.15).diff(dim=0).abs().amax((1, 2, 3)) > 0.2).all()
-    grey, before = (((images > 0.2) & (images < 0.8)).float().mean() for images in (seen, x))
-    assert grey.item() == pytest.approx(before.item(), rel=0.15)
-    assert F.mse_loss(warped(x, 1e-4), x) < 0.01  # about the centre, and the right way up
-    assert torch.equal(warped(x, 0), x)
