@@ -1,18 +1,21 @@
 """A small world on disk: a slice of real MNIST, and the real commands run on it."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from src.data import ImageDataModule
 from src.data.idx import write_idx
 from src.workflows.command import PLUGINS
+from tests.command_server import CommandServer
 from tests.conftest import REPO
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,12 +57,37 @@ def slice_root(mnist: ImageDataModule, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def run_command(slice_root: Path) -> Command:
-    """``run_command("src.train", "model=classifier", outputs=…)``: a real command in a process of its own."""
+def command_server() -> Iterator[CommandServer]:
+    """One for each test process, started when the first test asks for it."""
+    server = CommandServer(REPO)
+    yield server
+    server.close()
+
+
+def _small(module: str, root: Path, outputs: Path) -> list[str]:
+    """Overrides that put a command on the slice of MNIST in ``root``."""
+    data = [] if module == "src.report" else [f"data.root={root}", "data.source=null", "data.val_size=100"]
+    return [*data, f"paths.outputs={outputs}"]
+
+
+@pytest.fixture(scope="session")
+def run_command(slice_root: Path, command_server: CommandServer) -> Command:
+    """``run_command("src.train", "model=classifier", outputs=…)``: a real command, in a fork of the command server."""
 
     def run(module: str, *arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        small = [] if module == "src.report" else [f"data.root={slice_root}", "data.source=null", "data.val_size=100"]
-        command = [sys.executable, "-m", module, *arguments, *small, f"paths.outputs={outputs}"]
+        done = command_server.run(module, *arguments, *_small(module, slice_root, outputs))
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_process(slice_root: Path) -> Command:
+    """As ``run_command``, in a process that starts from nothing. It takes seconds longer."""
+
+    def run(module: str, *arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", module, *arguments, *_small(module, slice_root, outputs)]
         done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -68,15 +96,22 @@ def run_command(slice_root: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def trained(run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An outputs folder with a classifier and two VQ-VAEs, all badly trained and quickly."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    quick = ("model.epochs=1", "logger=none", "+experiment=demo")
-    narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
-    run_command("src.train", "model=classifier", *quick, outputs=outputs)
-    for noise in ("0", "0.5"):
-        run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=outputs)
-    return outputs
+def trained(run_process: Command, run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder with a classifier and two VQ-VAEs, all badly trained and quickly. The networks are trained once
+    for all test processes; each has a copy."""
+    own, shared = tmp_path_factory.mktemp("outputs"), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with FileLock(shared / "trained.lock"):
+        if not (shared / "trained").exists():
+            making = shared / "training"
+            quick = ("model.epochs=1", "logger=none", "+experiment=demo")
+            narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+            run_process("src.train", "model=classifier", *quick, outputs=making)
+            for noise in ("0", "0.5"):
+                run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=making)
+            making.rename(shared / "trained")
+    return copy_of(shared / "trained", own)
 
 
 @pytest.fixture(scope="session")

@@ -48,12 +48,12 @@ def failures(said: str) -> list[tuple[int, int]]:
     return [(int(t), int(p)) for t, p in re.findall(r"failed: .*fragile.*: (\d+) threads in process (\d+)", said)]
 
 
-def test_joblib(swept, trained, run_command, tmp_path, monkeypatch):
+def test_joblib(swept, trained, run_process, tmp_path, monkeypatch):
     """Two processes with half of the cores each. A failing job stops no other, whatever it raises."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     outputs = copy_of(trained, tmp_path)
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    done = run_command("src.sweep", *PART, *launcher, outputs=outputs, check=False)
+    done = run_process("src.sweep", *PART, *launcher, outputs=outputs, check=False)
     assert done.returncode == 1
     assert "error: 2 of 12 cells are missing" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -64,13 +64,13 @@ def test_joblib(swept, trained, run_command, tmp_path, monkeypatch):
     same_as_the_basic_launcher(outputs, swept[0])
 
 
-def test_submitit_starts_no_more_jobs_than_it_may(trained, run_command, tmp_path, monkeypatch):
+def test_submitit_starts_no_more_jobs_than_it_may(trained, run_process, tmp_path, monkeypatch):
     """One at a time, so the second, which needs the first one's set of attacked images, finds it made."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     outputs = copy_of(trained, tmp_path)
     cap = ("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=1", "logger=none")
     grid = ("-m", "attack=fgsm", "eps=0.2", "defense=fragile,none", "noise=0", USERS_OWN)
-    done = run_command("src.sweep", *grid, *cap, outputs=outputs, check=False)
+    done = run_process("src.sweep", *grid, *cap, outputs=outputs, check=False)
     assert "error: 1 of 2 cells are missing" in done.stderr
     (sweep,) = (outputs / "sweeps").iterdir()
     first, second = ((sweep / number / "sweep.log").read_text() for number in "01")
@@ -81,12 +81,12 @@ def test_submitit_starts_no_more_jobs_than_it_may(trained, run_command, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
-def test_heavier_launchers(launcher, swept, trained, run_command, tmp_path, monkeypatch):
+def test_heavier_launchers(launcher, swept, trained, run_process, tmp_path, monkeypatch):
     if launcher == "ray":
         pytest.importorskip("ray", reason="pip install --editable '.[dev,ray]' --constraint constraints.txt")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     outputs = copy_of(trained, tmp_path)
-    done = run_command("src.sweep", *PART, f"hydra/launcher={launcher}", outputs=outputs, check=False)
+    done = run_process("src.sweep", *PART, f"hydra/launcher={launcher}", outputs=outputs, check=False)
     assert "error: 2 of 12 cells are missing" in done.stderr
     logs = "".join(path.read_text() for path in (outputs / "sweeps").glob("*/*/sweep.log"))
     assert [threads for threads, _ in failures(logs)] == [1, 1]
