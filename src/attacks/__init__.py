@@ -3,7 +3,7 @@
 They know nothing of defenses: attacking a defended classifier is handing one in as ``model``.
 """
 
-from src.attacks.budget import check_adversarial
+from src.attacks.budget import check_adversarial, within_budget
 from src.attacks.gradient import fgsm, ifgsm, input_gradient, mifgsm, pgd
 from src.attacks.library import from_torchattacks
 from src.attacks.noise import uniform
@@ -19,4 +19,5 @@ __all__ = [
     "pgd",
     "threshold_crossing",
     "uniform",
+    "within_budget",
 ]

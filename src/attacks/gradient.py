@@ -1,13 +1,15 @@
 """Attacks that follow the sign of the loss gradient.
 
-Every attack maximizes the cross-entropy of ``model`` at the true label, takes the gradient with respect to the
-input alone (parameters and their ``.grad`` stay untouched) and treats each image by itself, so that results do
-not depend on how images are batched. ``model`` is used in the mode it is in: put it into ``eval()`` first.
+Every attack maximizes the cross-entropy of ``model`` at the true label. It follows the gradient of the log-odds u of an
+error, which has the same direction and does not vanish for confident networks: see
+:func:`src.log_odds.log_odds_gradient`. The gradient is taken with respect to the input alone: parameters and their
+``.grad`` stay untouched. Each image is treated by itself, so results do not depend on how images are batched. ``model``
+is used in the mode it is in: put it into ``eval()`` first.
 
 Shared arguments:
     model: x in [0, 1] of shape (N, C, H, W) -> logits (N, K). Not probabilities.
-    x: clean images, (N, C, H, W), float, in [0, 1].
-    y: true labels, (N,), int64.
+    x: clean images, (N, C, H, W), float32, in [0, 1].
+    y: true labels, (N,), int64, 0 to K − 1.
     eps: L∞ budget in pixel units, in [0, 1]; 0 returns ``x`` itself.
 
 Shared errors: ``ValueError`` for arguments outside these ranges, and for a model whose output is not (N, K).
@@ -17,17 +19,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from src.attacks.budget import check_adversarial, check_budget, project
-from src.attacks.margin import Best, margin
-from src.attacks.verdict import fooled, may_stop
+from src.attacks.budget import check_adversarial, check_budget, check_labels, project
+from src.attacks.margin import Best, logits_of, margin
+from src.attacks.verdict import fooled, may_stop, wrong
+from src.log_odds import log_odds_gradient
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∇ₓ cross-entropy(model(x), y), one gradient an image; same shape as ``x``.
+    """The gradient that attacks follow, one an image; same shape as ``x``.
 
-    The loss is summed, not averaged: the gradient of an image must not depend on who shares its batch.
+    It is that of the log-odds of an error (:func:`src.log_odds.log_odds_gradient`), and points where the gradient of
+    the cross-entropy does. It is not finite where the model's own derivative is not: see :func:`usable`.
     Works under ``torch.no_grad()`` too (Lightning's test loop), but not under ``torch.inference_mode()``.
     """
     if isinstance(model, KnowsGradient) and model.knows(x, y):
@@ -35,14 +38,27 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return _gradient_and_logits(model, x, y)[0]
 
 
+def usable(gradient: Tensor) -> Tensor:
+    """``gradient`` (N, C, H, W) with 0 in place of NaN, and of each image's largest finite entry in place of infinity.
+
+    A model such as ``x ** 0.5`` has an infinite derivative at a black pixel. One NaN would stop an image's momentum,
+    and one infinity would make all other entries 0 when the gradient is divided by its norm. The sign of an infinite
+    entry still says which way the loss rises.
+    """
+    if gradient.isfinite().all():
+        return gradient
+    finite = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    largest = finite.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
+    return torch.where(gradient.isinf(), gradient.sign() * largest, finite)
+
+
 def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        logits = model(x)
-        if logits.ndim != 2 or len(logits) != len(x):
-            raise ValueError(f"the model must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
-        gradient = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)[0]
+        logits = logits_of(model, x)
+        check_labels(y, logits.shape[1])
+        gradient = log_odds_gradient(logits, y, x)
     return gradient, logits.detach()
 
 
@@ -211,8 +227,8 @@ def _ascend_until_fooled(
         if not len(left):
             break
         gradient, logits = _gradient_and_logits(model, x_adv[left], y[left])
-        right = logits.argmax(1) == y[left]
-        left, gradient = left[right], gradient[right]
+        standing = ~wrong(logits, y[left])
+        left, gradient = left[standing], usable(gradient[standing])
         x_adv[left] = project(x_adv[left] + rel_step * eps * gradient.sign(), x[left], eps)
     return x_adv
 
@@ -239,7 +255,7 @@ def _ascend(
     x_adv, momentum, gradient = start.detach(), torch.zeros_like(x), None
     for _ in range(steps):
         if gradient is None or refresh_gradient:
-            gradient = input_gradient(model, x_adv, y)
+            gradient = usable(input_gradient(model, x_adv, y))
         if decay is None:
             direction = gradient
         else:

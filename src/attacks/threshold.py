@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from src.attacks.budget import check_adversarial, check_budget
+from src.attacks.budget import check_adversarial, check_budget, check_labels
 from src.attacks.margin import Best, logits_of, margin, margin_of
 from src.attacks.verdict import may_stop
 
@@ -86,6 +86,7 @@ def _rivals(model: nn.Module, x: Tensor, y: Tensor, targets: int) -> Tensor:
     """The classes with the highest logits besides ``y``, highest first: (targets, N)."""
     with torch.no_grad():
         logits = logits_of(model, x)
+    check_labels(y, logits.shape[1])
     others = logits.scatter(1, y.unsqueeze(1), NEVER)
     return others.topk(min(targets, logits.shape[1] - 1), dim=1).indices.T
 

@@ -1,10 +1,13 @@
 """Attack another network, and hope: the attacker who cannot look into the model."""
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from src.attacks.budget import check_adversarial, check_budget
+from src.attacks.budget import check_budget, within_budget
+from src.attacks.margin import logits_of
 
 
 def transfer(
@@ -27,9 +30,14 @@ def transfer(
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
     Raises:
-        ValueError: arguments out of range, or what ``attack`` raises.
+        ValueError: arguments out of range, the source answers NaN to a clean image, or what ``attack`` raises.
     """
     check_budget(x, y, eps)
     if eps == 0:
         return x
-    return check_adversarial(attack(source.to(x.device), x, y, eps=eps), x, eps)
+    source = source.to(x.device)
+    with torch.no_grad():
+        broken = int(logits_of(source, x).isnan().any(1).sum())
+    if broken:  # there would be no gradient to follow, and every model would look robust
+        raise ValueError(f"the source of the transfer answers NaN to {broken} of {len(x)} clean images: train it again")
+    return within_budget(partial(attack, eps=eps), source, x, y, eps)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from src.attacks.margin import logits_of
+
 #: Images, and answers to each, by which a module is seen to be random.
 PROBED, PROBES = 8, 4
 
@@ -10,11 +12,11 @@ PROBED, PROBES = 8, 4
 @torch.no_grad()
 def is_random(module: nn.Module, x: Tensor) -> bool:
     """Whether ``module`` answers the same images differently when it is asked again; found out on the first few of
-    ``x`` (N, C, H, W). The random streams are left as they were."""
+    ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
     probed = x[:PROBED]
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        first = module(probed)
-        return not all(torch.equal(first, module(probed)) for _ in range(PROBES - 1))
+        first, *others = (module(probed.clone()) for _ in range(PROBES))
+        return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
 
 
 def may_stop(model: nn.Module, x: Tensor) -> bool:
@@ -35,4 +37,9 @@ def may_stop(model: nn.Module, x: Tensor) -> bool:
 def fooled(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
     """Which images ``model`` gets wrong; (N,), bool."""
     with torch.no_grad():
-        return model(x_adv).argmax(1) != y
+        return wrong(logits_of(model, x_adv), y)
+
+
+def wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """Which answers (N, K) are not the class ``y`` (N,); (N,), bool. One with a NaN is no answer, and wrong."""
+    return (logits.argmax(1) != y) | logits.isnan().any(1)

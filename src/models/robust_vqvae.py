@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from src.log_odds import log_odds_gradient
 from src.models.bottleneck_vqvae import BottleneckVQVAE
 from src.straight_through import straight_through
 
@@ -82,7 +82,7 @@ class RobustVQVAE(BottleneckVQVAE):
         for _ in range(self.steps):
             x_adv = x_adv.detach().requires_grad_()
             features = self.features(straight_through(self._thresholded(x_adv), x_adv))
-            (gradient,) = torch.autograd.grad(F.cross_entropy(self.head(features), y), x_adv)
+            gradient = log_odds_gradient(self.head(features), y, x_adv)
             x_adv = (x_adv.detach() + length * gradient.sign()).clamp(x - self.eps, x + self.eps).clamp(0, 1)
         return x_adv.detach()
 
