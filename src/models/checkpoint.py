@@ -20,7 +20,16 @@ from src.errors import UserError
 from src.files import write_atomically
 
 PROVENANCE = "defense_vqvae"
+
+#: Version of what a checkpoint holds. It goes up when networks of a published configuration change, or what is stored
+#: beside them: 2 has biases in residual blocks, and the split of the training data.
+SCHEMA = 2
+
 Module = TypeVar("Module", bound=LightningModule)
+
+
+class OutdatedError(UserError):
+    """A checkpoint is one of ours, and of another :data:`SCHEMA`."""
 
 
 def weights_fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -41,6 +50,8 @@ class Provenance:
     data: str  #: name of the training data
     data_fingerprint: str
     image_shape: list[int]  #: [C, H, W]
+    split_seed: int = field(kw_only=True)  #: with val_size: which of the data's training images it was trained on
+    val_size: int = field(kw_only=True)  #: how many were kept for validation
     seed: int
     epochs: int  #: epochs trained so far
     planned_epochs: int
@@ -50,9 +61,9 @@ class Provenance:
 
 
 def stamp(checkpoint: dict[str, Any], provenance: Provenance) -> None:
-    """Add ``provenance``, with the fingerprint of the weights, to a Lightning checkpoint."""
+    """Add ``provenance``, with the fingerprint of the weights and the :data:`SCHEMA`, to a Lightning checkpoint."""
     weights = weights_fingerprint(checkpoint["state_dict"])
-    checkpoint[PROVENANCE] = asdict(provenance) | {"weights": weights}
+    checkpoint[PROVENANCE] = asdict(provenance) | {"weights": weights, "schema": SCHEMA}
 
 
 def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance]:
@@ -63,6 +74,7 @@ def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance
         remedy: the command that makes a good one; part of every error message.
 
     Raises:
+        OutdatedError: the file is of another version of this program.
         UserError: the file is missing, unreadable, truncated, altered, or not one of ours.
     """
     if not path.is_file():
@@ -70,6 +82,10 @@ def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         stored = checkpoint[PROVENANCE]
+        schema = int(stored.get("schema", 1))
+        if schema != SCHEMA:
+            age = "an older" if schema < SCHEMA else "a newer"
+            raise OutdatedError(f"{path} is of {age} version (schema {schema}, not {SCHEMA}); train again: {remedy}")
         provenance = Provenance(**{f.name: stored[f.name] for f in fields(Provenance)})
         intact = weights_fingerprint(checkpoint["state_dict"]) == provenance.weights
     except (
@@ -78,6 +94,7 @@ def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance
         OSError,
         pickle.UnpicklingError,
         KeyError,
+        AttributeError,
         TypeError,
         ValueError,
     ) as error:

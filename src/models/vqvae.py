@@ -17,9 +17,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.branch = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
+            nn.Conv2d(channels, hidden, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1, bias=False),
+            nn.Conv2d(hidden, channels, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

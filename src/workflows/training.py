@@ -89,6 +89,8 @@ def train(
         data=data.name,
         data_fingerprint=data.fingerprint,
         image_shape=list(data.image_shape),
+        split_seed=data.split_seed,
+        val_size=data.val_size,
         seed=plan.seed,
         epochs=0,
         planned_epochs=plan.epochs,

@@ -91,7 +91,7 @@ def save(path, **arguments):
         "global_step": 10,
         LightningModule.CHECKPOINT_HYPER_PARAMS_KEY: arguments,
     }
-    stamp(stored, Provenance("classifier", "mnist", "abc", [1, 28, 28], 1, 2, 2))
+    stamp(stored, Provenance("classifier", "mnist", "abc", [1, 28, 28], 1, 2, 2, split_seed=0, val_size=100))
     save_weights_only(stored, path)
     return classifier.eval()
 

@@ -8,6 +8,7 @@ from src.errors import UserError
 from src.models import VQVAE, Classifier
 from src.models.checkpoint import (
     PROVENANCE,
+    OutdatedError,
     Provenance,
     load_module,
     read_checkpoint,
@@ -21,7 +22,9 @@ SMALL = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "codes": 8, "dimensio
 
 @pytest.fixture
 def provenance() -> Provenance:
-    return Provenance("vqvae", "mnist", "abc", [1, 28, 28], 0, 2, 2, noise=0.5, config=SMALL)
+    return Provenance(
+        "vqvae", "mnist", "abc", [1, 28, 28], 0, 2, 2, noise=0.5, config=SMALL, split_seed=0, val_size=100
+    )
 
 
 @pytest.fixture
@@ -92,6 +95,24 @@ def test_altered_weights(path):
     torch.save(stored, path)
     with pytest.raises(UserError, match="not those that were saved"):
         read_checkpoint(path, "train me")
+
+
+@pytest.mark.parametrize(("change", "age"), [(-1, "an older"), (1, "a newer")])
+def test_another_version_is_said_and_trained_again(path, change, age):
+    stored = torch.load(path, weights_only=True)
+    stored[PROVENANCE]["schema"] += change
+    torch.save(stored, path)
+    with pytest.raises(OutdatedError, match=rf"{age} version.*train again: do this"):
+        read_checkpoint(path, "do this")
+
+
+def test_a_checkpoint_from_before_there_were_versions_is_an_older_one(path):
+    stored = torch.load(path, weights_only=True)
+    for name in ("schema", "split_seed", "val_size"):
+        del stored[PROVENANCE][name]
+    torch.save(stored, path)
+    with pytest.raises(OutdatedError, match=r"an older version \(schema 1"):
+        read_checkpoint(path, "do this")
 
 
 def test_other_peoples_files(path, tmp_path):

@@ -41,6 +41,43 @@ def test_vqvae_is_the_reports():
     assert shapes == [(64, 1, 4, 4), (128, 64, 4, 4), (128, 128, 3, 3), *residual, *residual, (64, 128, 1, 1)]
 
 
+class ReportsResidual(nn.Module):
+    """x + conv1×1(ReLU(conv3×3(ReLU(x)))), with biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(128, 32, 3, padding=1), nn.Conv2d(32, 128, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.narrow(self.wide(x.relu()).relu())
+
+
+def test_weights_of_the_reports_network_can_be_laid_into_ours_tensor_by_tensor():
+    """The report's network, written down once more from its description; its published weights are 30 tensors."""
+    residuals = (ReportsResidual(), ReportsResidual(), nn.ReLU())
+    encoder = nn.Sequential(
+        *(nn.Conv2d(1, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(), nn.Conv2d(128, 128, 3, 1, 1)),
+        *residuals,
+        nn.Conv2d(128, 64, 1),
+    )
+    decoder = nn.Sequential(
+        *(nn.Conv2d(64, 128, 3, 1, 1), ReportsResidual(), ReportsResidual(), nn.ReLU()),
+        *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1)),
+    )
+    published = [*encoder.parameters(), *decoder.parameters()]
+    vqvae = VQVAE().eval()
+    ours = list(vqvae.parameters())
+    assert [tuple(each.shape) for each in ours] == [tuple(each.shape) for each in published]
+    assert len(ours) == 30
+    with torch.no_grad():
+        for mine, theirs in zip(ours, published, strict=True):
+            mine.copy_(theirs)
+        x = torch.rand(2, 1, 28, 28)
+        assert torch.allclose(vqvae.encoder(x), encoder(x), atol=1e-6)
+        codes = vqvae.quantize(x).values
+        assert torch.allclose(vqvae(x), decoder(codes), atol=1e-6)
+
+
 def test_a_stem_looks_at_the_image_before_it_is_halved():
     vqvae = VQVAE(stem=8, hidden=16, residual_hidden=4, codes=8, dimension=4)
     convolutions = [module for module in vqvae.encoder if isinstance(module, nn.Conv2d)]

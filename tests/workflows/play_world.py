@@ -65,7 +65,8 @@ def keep(
         "global_step": 10,
         LightningModule.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
     }
-    provenance = Provenance(model, data.name, data.fingerprint, [1, 28, 28], seed, 1, 1, noise=noise)
+    split = {"split_seed": data.split_seed, "val_size": data.val_size}
+    provenance = Provenance(model, data.name, data.fingerprint, [1, 28, 28], seed, 1, 1, noise=noise, **split)
     stamp(stored, provenance)
     save_weights_only(stored, path)
     weights = asdict(provenance)["weights"]

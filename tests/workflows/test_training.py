@@ -53,15 +53,24 @@ class Harness:
         fields = {"checkpoint": self.folder / f"{name}.ckpt", "noise": noise, "seed": 0, "config": {"name": name}}
         return TrainingPlan(model=name, command=f"train {name}", **(fields | changes))
 
-    def data(self) -> ImageDataModule:
-        return ImageDataModule("slice", self.root, val_size=100, batch_size=200, seed=0)
+    def data(self, **split: int) -> ImageDataModule:
+        return ImageDataModule("slice", self.root, batch_size=200, seed=0, **({"val_size": 100} | split))
 
-    def train(self, name: str, epochs: int = 3, interrupt_in: int | None = None, **changes: object) -> TrainingRecord:
+    def train(
+        self,
+        name: str,
+        epochs: int = 3,
+        interrupt_in: int | None = None,
+        split: dict[str, int] | None = None,
+        **changes: object,
+    ) -> TrainingRecord:
         def make_trainer(callbacks: list[Callback], **arguments: object) -> Trainer:
             extra = [] if interrupt_in is None else [Interrupt(interrupt_in)]
             return Trainer(accelerator="cpu", max_epochs=epochs, callbacks=callbacks + extra, **arguments)
 
-        return train(self.plan(name, epochs=epochs, **changes), NETWORKS[name], self.data(), make_trainer)
+        return train(
+            self.plan(name, epochs=epochs, **changes), NETWORKS[name], self.data(**(split or {})), make_trainer
+        )
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         return read_checkpoint(self.folder / f"{name}.ckpt", "")[0]["state_dict"]
@@ -143,6 +152,20 @@ def test_resume_refuses_another_configuration(harness):
         harness.train("vqvae", epochs=2, resume=True, overwrite=True, config={"name": "other"})
     with pytest.raises(UserError, match="no checkpoint"):
         harness.train("classifier", resume=True)
+
+
+def test_a_network_knows_which_images_it_was_trained_on(harness):
+    harness.train("classifier", epochs=1)
+    for path in (harness.folder / "classifier.ckpt", harness.folder / "classifier.last.ckpt"):
+        provenance = read_checkpoint(path, "")[1]
+        assert (provenance.split_seed, provenance.val_size) == (0, 100)
+
+
+@pytest.mark.parametrize("split", [{"split_seed": 1}, {"val_size": 200}])
+def test_resume_refuses_another_split(harness, split):
+    harness.train("classifier", epochs=1)
+    with pytest.raises(UserError, match="another configuration"):
+        harness.train("classifier", epochs=2, resume=True, split=split)
 
 
 def test_the_commands_leave_what_the_contract_says(trained):
