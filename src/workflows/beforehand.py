@@ -26,6 +26,10 @@ class MakeFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with _refusing():
+            if config.hydra.job.chdir:
+                raise UserError(
+                    "hydra.job.chdir=true would scatter outputs over job folders; set paths.outputs=… instead"
+                )
             make_folder(self.folder)
 
     on_multirun_start = on_run_start

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from src.errors import UserError
 from src.models.checkpoint import Provenance, stamp
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,37 @@ class StopTogether(Callback):
         last_resort = threading.Timer(GRACE, os._exit, [TERMINATED])
         last_resort.daemon = True
         last_resort.start()
+
+
+class DivergedError(UserError):
+    """A training whose loss or weights are no numbers any more."""
+
+
+class StopWhenDiverged(Callback):
+    """Ends a training that diverged, before its state is saved: the state after the last good epoch stays.
+
+    The loss is looked at every :data:`EVERY` steps and the network after every epoch: a GPU has to wait for an answer.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % EVERY == 0 and not torch.isfinite(outputs["loss"]):
+            self._stop(trainer, f"the loss is {float(outputs['loss'])}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, tensor in pl_module.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                self._stop(trainer, f"{name} is not finite")
+        for name, value in trainer.callback_metrics.items():
+            if not torch.isfinite(value):
+                self._stop(trainer, f"{name} is {float(value)}")
+
+    def _stop(self, trainer: Trainer, what: str) -> None:
+        raise DivergedError(
+            f"the training diverged in epoch {trainer.current_epoch + 1}: {what}; nothing was published; "
+            "try a smaller learning rate (model.module.lr)"
+        )
 
 
 class Stamp(Callback):

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,7 +23,7 @@ from src.models.record import TrainingRecord
 from src.nested import leaves
 from src.precision import native_bfloat16
 from src.workflows.loggers import Training, opened
-from src.workflows.training import TrainingPlan, train
+from src.workflows.training import Overwrite, TrainingPlan, train
 
 log = logging.getLogger(__name__)
 
@@ -142,21 +142,25 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         config={
             "module": fingerprinted(plain(model.module), _weights),
             "batch_size": config.data.batch_size,
-            "batches": config.trainer.limit_train_batches,
-        }
-        | _processes(config)
-        | _precision(config),
+            "trainer": _trainer_identity(config),
+        },
         command=_command(config),
         resume=switch(config, "resume"),
-        overwrite=switch(config, "overwrite"),
+        overwrite=_overwrite(config),
     )
+    data = data_from_config(config.data)
+    _check_trainer(config, data)
+    trainer = plain(config.trainer)
+    more_callbacks, bar = trainer.pop("callbacks", None), trainer.pop("enable_progress_bar", True)
+    trainer.setdefault("enable_model_summary", False)
     return train(
         plan,
         make_module=lambda: build(model.module),
-        data=data_from_config(config.data),
-        make_trainer=partial(_make_trainer, build(config.trainer)),
+        data=data,
+        make_trainer=partial(_make_trainer, build(trainer)),
         open_loggers=lambda: _loggers(config, plan),
-        show_progress=sys.stdout.isatty(),
+        show_progress=bar and sys.stdout.isatty(),
+        more_callbacks=_callbacks(more_callbacks),
     )
 
 
@@ -199,26 +203,84 @@ def _make_trainer(make: Callable[..., Trainer], **arguments: Any) -> Trainer:
     return trainer
 
 
-def _processes(config: DictConfig) -> dict[str, Any]:
-    """How many train together, which makes it another training: their batches add up. Empty for one alone."""
-    shape = {"devices": plain(config.trainer.devices), "num_nodes": config.trainer.num_nodes}
-    return {} if shape == {"devices": 1, "num_nodes": 1} else shape
+#: Arguments of Lightning's Trainer that cannot change the weights, or are stored elsewhere (max_epochs).
+WITHOUT_INFLUENCE = frozenset(
+    {
+        *("_target_", "_partial_", "accelerator", "max_epochs", "num_sanity_val_steps", "log_every_n_steps"),
+        *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir", "profiler"),
+        *("detect_anomaly", "inference_mode", "deterministic", "benchmark"),
+    }
+)
+
+#: What the networks can be trained in. Quantizer and losses are written for float32 weights.
+TRAINING_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def _trainer_identity(config: DictConfig) -> dict[str, Any]:
+    """What of the trainer's configuration makes it another training: all of it but :data:`WITHOUT_INFLUENCE`."""
+    return {name: value for name, value in plain(config.trainer).items() if name not in WITHOUT_INFLUENCE}
+
+
+def _check_trainer(config: DictConfig, data: ImageDataModule) -> None:
+    """Refuse what Lightning's Trainer accepts and these trainings cannot do.
+
+    Raises:
+        UserError: one line that says what to do instead.
+    """
+    trainer = plain(config.trainer)
+    if trainer["precision"] not in TRAINING_PRECISIONS:
+        raise UserError(
+            f"trainer.precision={trainer['precision']} is no precision to train in; it can be auto, "
+            + ", ".join(TRAINING_PRECISIONS)
+        )
+    if trainer.get("overfit_batches"):
+        raise UserError(
+            "trainer.overfit_batches is not supported; trainer.limit_train_batches=5 trains on a few batches"
+        )
+    if "logger" in trainer:
+        raise UserError("trainer.logger is out of place: loggers are chosen by logger=…, see --help")
+    if trainer.get("enable_checkpointing") is False:
+        raise UserError("trainer.enable_checkpointing=false is not supported: the checkpoint is what a training is for")
+    limit = trainer["limit_train_batches"]
+    batches = len(data.train_dataloader())
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit <= 0 or int(_batches(limit, batches)) < 1:
+        raise UserError(
+            f"trainer.limit_train_batches={limit} leaves no batch of {batches}; "
+            f"it can be a whole number from 1, or a share from {1 / batches:.2g}"
+        )
+
+
+def _batches(limit: float, batches: int) -> float:
+    """How many of an epoch's batches Lightning trains on: so many, or a share of all."""
+    return limit if isinstance(limit, int) else limit * batches
+
+
+def _callbacks(components: Any) -> list[Any]:
+    """The user's callbacks, from ``trainer.callbacks``: one component or a list of them."""
+    listed = plain(components) or []
+    made = [build(each) for each in (listed if isinstance(listed, list) else [listed])]
+    for callback in made:
+        if not isinstance(callback, Callback):
+            raise UserError(f"trainer.callbacks: {callback!r} is no Lightning callback; write [{{_target_: …}}]")
+    return made
+
+
+def _overwrite(config: DictConfig) -> Overwrite:
+    value = config.overwrite
+    if not isinstance(value, bool) and value != "different":
+        raise UserError(f"overwrite={value} is neither true nor false nor different")
+    return value
 
 
 def _with_precision(config: DictConfig) -> DictConfig:
     """The configuration with the precision that ``auto`` stands for on this machine."""
-    if config.trainer.precision != "auto":
-        return config
+    asked = str(config.trainer.precision)
     chosen = config.copy()
-    chosen.trainer.precision = "bf16-mixed" if native_bfloat16(config.trainer.accelerator) else "32-true"
-    log.info("trainer.precision=%s", chosen.trainer.precision)
+    chosen.trainer.precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(asked, asked)
+    if asked == "auto":
+        chosen.trainer.precision = "bf16-mixed" if native_bfloat16(config.trainer.accelerator) else "32-true"
+        log.info("trainer.precision=%s", chosen.trainer.precision)
     return chosen
-
-
-def _precision(config: DictConfig) -> dict[str, Any]:
-    """What the trainer computes in, which makes it another training. Empty for the usual float32."""
-    precision = str(config.trainer.precision)
-    return {} if precision in ("32", "32-true") else {"precision": precision}
 
 
 def _loggers(config: DictConfig, plan: TrainingPlan) -> AbstractContextManager[list[Logger]]:

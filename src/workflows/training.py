@@ -4,11 +4,11 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule, Trainer, seed_everything
@@ -22,18 +22,27 @@ from src.errors import UserError
 from src.images import EXAMPLES, encode_images
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
 from src.models.record import TrainingRecord
+from src.nested import leaves
 from src.workflows.callbacks import (
     TERMINATED,
+    DivergedError,
     EpochSeeds,
     Illustrate,
     LogEveryEpoch,
     Recorder,
     Stamp,
     StopTogether,
+    StopWhenDiverged,
     illustrate,
 )
 
 log = logging.getLogger(__name__)
+
+#: Whether a training may take the place of a published one: never, if that is another training, or always.
+Overwrite = Literal[False, "different", True]
+
+#: Differences between two trainings that an error message names.
+NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class TrainingPlan:
     config: dict[str, Any]  #: what else makes this training another one: the module's arguments, as plain types
     command: str  #: what to type to run this training again
     resume: bool = False  #: continue from ``<stem>.last.ckpt``
-    overwrite: bool = False  #: train although the same checkpoint exists
+    overwrite: Overwrite = False  #: what may happen to a checkpoint that is there already
 
     @property
     def state(self) -> Path:
@@ -63,6 +72,7 @@ def train(
     make_trainer: Callable[..., Trainer],
     open_loggers: Callable[[], AbstractContextManager[list[Logger]]] = lambda: nullcontext([]),
     show_progress: bool = False,
+    more_callbacks: Sequence[Callback] = (),
 ) -> TrainingRecord | None:
     """Train one model on the training images of ``data``, validated after every epoch.
 
@@ -71,7 +81,7 @@ def train(
     before, as they were; a resumed run ends with the weights of an uninterrupted one.
 
     Under a trainer with several processes, each of them calls this. The first one publishes, logs and returns the
-    record, the others return None.
+    record, the others return None. A debug run (Lightning's ``fast_dev_run``) publishes nothing and returns None.
 
     Args:
         make_module: builds the module; called after seeding.
@@ -79,9 +89,11 @@ def train(
         open_loggers: Lightning loggers, open as long as this training runs; not called if there is nothing to train.
             One with a method ``log_trained(checkpoint, record)`` is told what came of it.
         show_progress: draw a progress bar.
+        more_callbacks: Lightning callbacks of the user's.
 
     Raises:
-        UserError: nothing to resume, a resumed state of another configuration, no such device.
+        UserError: nothing to resume, a resumed state of another configuration, another training's checkpoint in the
+            place of this one's, no such device, or the training diverged.
     """
     data.prepare_data()
     provenance = Provenance(
@@ -97,20 +109,23 @@ def train(
         noise=plan.noise,
         config=plan.config,
     )
-    if not plan.overwrite and (done := _published(plan, provenance)):
+    images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
+    callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
+    callbacks += [StopTogether(), LogEveryEpoch(), StopWhenDiverged(), *more_callbacks]
+    trainer = _build(make_trainer, callbacks, show_progress)
+    is_debug_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+    if not is_debug_run and (done := _published(plan, provenance)):
         log.info("%s is trained already; overwrite=true trains it again", plan.checkpoint)
         return done
     resumed = _state_to_resume(plan, provenance)
-    images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
-    callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
-    callbacks += [StopTogether(), LogEveryEpoch()]
-    trainer = _build(make_trainer, callbacks, show_progress)
     with open_loggers() if trainer.is_global_zero else nullcontext([]) as trainer.loggers:
         seed_everything(plan.seed, verbose=False)
         module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in
         log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
         _fit(trainer, module, data, resumed, plan)
-        if not trainer.is_global_zero:
+        if is_debug_run:
+            log.info("this was a debug run (trainer.fast_dev_run): %s is as it was", plan.checkpoint)
+        if is_debug_run or not trainer.is_global_zero:
             return None
         record = _publish(plan, module, recorder, images)
         for told in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
@@ -123,9 +138,7 @@ def _build(make_trainer: Callable[..., Trainer], callbacks: list[Callback], show
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     bar: list[Callback] = [RichProgressBar(leave=False)] if show_progress else []
     try:
-        return make_trainer(
-            callbacks=bar + callbacks, logger=False, enable_progress_bar=show_progress, enable_model_summary=False
-        )
+        return make_trainer(callbacks=bar + callbacks, logger=False, enable_progress_bar=show_progress)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -137,14 +150,40 @@ def _save_every_epoch(state: Path) -> ModelCheckpoint:
 
 
 def _published(plan: TrainingPlan, provenance: Provenance) -> TrainingRecord | None:
-    """The record of a checkpoint that this very training would make again; None if there is none."""
+    """The record of a published checkpoint that this very training would make again; None if there is none, or if it is
+    to be replaced.
+
+    Raises:
+        UserError: there is one of another training, which ``plan`` does not allow to replace.
+    """
+    if plan.overwrite is True:
+        return None
     try:
         _, found = read_checkpoint(plan.checkpoint, plan.command)
-        record = TrainingRecord.load(TrainingRecord.path(plan.checkpoint))
-    except (UserError, ValueError, OSError):
+    except UserError as error:
+        if plan.checkpoint.exists():
+            log.warning("%s will be replaced: %s", plan.checkpoint, error)
         return None
-    same = replace(found, weights="", epochs=0) == replace(provenance, weights="", epochs=0)
-    return record if same and record.weights == found.weights else None
+    differences = list(_differences(found, provenance))
+    if differences and plan.overwrite is False and not plan.resume:
+        named = ", ".join(differences[:NAMED]) + (", …" if len(differences) > NAMED else "")
+        raise UserError(
+            f"{plan.checkpoint} holds another training ({named}); overwrite=true replaces it, "
+            "model.checkpoint=another/path.ckpt leaves it alone"
+        )
+    try:
+        record = TrainingRecord.load(TrainingRecord.path(plan.checkpoint))
+    except (ValueError, OSError):
+        return None
+    return record if not differences and record.weights == found.weights else None
+
+
+def _differences(found: Provenance, wanted: Provenance) -> Iterator[str]:
+    """How a checkpoint's training differs from the one that is wanted: ``planned_epochs 1, not 6``."""
+    theirs, ours = (dict(leaves(asdict(each), separator=".")) for each in (found, wanted))
+    for name in dict.fromkeys([*ours, *theirs]):
+        if name not in ("weights", "epochs") and theirs.get(name) != ours.get(name):
+            yield f"{name.removeprefix('config.')} {theirs.get(name)}, not {ours.get(name)}"
 
 
 def _state_to_resume(plan: TrainingPlan, provenance: Provenance) -> Path | None:
@@ -171,6 +210,8 @@ def _fit(
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True if resumed else None)
+    except DivergedError:
+        raise
     except BaseException as error:
         if plan.state.exists():
             log.warning("interrupted; %s holds the last whole epoch", plan.state)

@@ -12,6 +12,7 @@ def tiny_vqvae() -> VQVAE:
     torch.manual_seed(1)
     vqvae = VQVAE(hidden=16, residual_hidden=4, codes=32, dimension=4)
     vqvae.train()(torch.rand(16, 1, 28, 28))
+    nn.init.constant_(vqvae.decoder[-1].bias, 0.5)  # away from 0 and 1, where clipping stops the gradient
     return vqvae.eval()
 
 

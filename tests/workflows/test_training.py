@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -20,6 +22,8 @@ from src.images import decode_images
 from src.models import VQVAE, Classifier, RobustVQVAE, SmoothVQVAE
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
 from src.models.record import TrainingRecord
+from src.workflows.command import CONFIG_PATH, register_resolvers
+from src.workflows.configured import _trainer_identity
 from src.workflows.training import TrainingPlan, train
 
 TINY = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "codes": 16, "dimension": 8, "lr": 1e-3}
@@ -42,6 +46,18 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
 
+class Spoil(Callback):
+    """Makes one weight NaN in an epoch, as a learning rate that is too large would."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.current_epoch == self.epoch:
+            next(pl_module.parameters()).view(-1)[0] = torch.nan
+
+
 class Harness:
     """Trains small networks on a slice of real digits."""
 
@@ -62,15 +78,17 @@ class Harness:
         epochs: int = 3,
         interrupt_in: int | None = None,
         split: dict[str, int] | None = None,
+        trainer: dict[str, object] | None = None,
+        more_callbacks: Sequence[Callback] = (),
         **changes: object,
     ) -> TrainingRecord:
         def make_trainer(callbacks: list[Callback], **arguments: object) -> Trainer:
             extra = [] if interrupt_in is None else [Interrupt(interrupt_in)]
+            arguments |= trainer or {}
             return Trainer(accelerator="cpu", max_epochs=epochs, callbacks=callbacks + extra, **arguments)
 
-        return train(
-            self.plan(name, epochs=epochs, **changes), NETWORKS[name], self.data(**(split or {})), make_trainer
-        )
+        plan, data = self.plan(name, epochs=epochs, **changes), self.data(**(split or {}))
+        return train(plan, NETWORKS[name], data, make_trainer, more_callbacks=more_callbacks)
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         return read_checkpoint(self.folder / f"{name}.ckpt", "")[0]["state_dict"]
@@ -142,8 +160,42 @@ def test_what_is_trained_is_not_trained_again(harness):
     changed = (harness.folder / "vqvae.ckpt").stat().st_mtime_ns
     assert harness.train("vqvae", epochs=1) == record
     assert (harness.folder / "vqvae.ckpt").stat().st_mtime_ns == changed
-    harness.train("vqvae", epochs=2)  # another budget is another training
-    assert read_checkpoint(harness.folder / "vqvae.ckpt", "")[1].epochs == 2
+
+
+def test_another_training_replaces_a_checkpoint_only_if_it_is_told_to(harness):
+    harness.train("vqvae", epochs=1)
+    path = harness.folder / "vqvae.ckpt"
+    before = path.read_bytes()
+    with pytest.raises(
+        UserError, match=r"another training \(planned_epochs 1, not 2\); overwrite=true .* model.checkpoint="
+    ):
+        harness.train("vqvae", epochs=2)
+    assert path.read_bytes() == before
+    harness.train("vqvae", epochs=1, overwrite="different")  # the same is kept
+    assert path.read_bytes() == before
+    harness.train("vqvae", epochs=2, overwrite="different")
+    assert read_checkpoint(path, "")[1].epochs == 2
+
+
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_a_debug_run_publishes_nothing(harness, trained_before, caplog):
+    caplog.set_level("INFO")
+    if trained_before:
+        harness.train("classifier", epochs=1)
+    before = {path.name: path.read_bytes() for path in harness.folder.glob("*")}
+    assert harness.train("classifier", overwrite=True, trainer={"fast_dev_run": True}) is None
+    assert {path.name: path.read_bytes() for path in harness.folder.glob("*")} == before
+    assert "debug run" in caplog.text
+
+
+def test_a_training_that_diverges_publishes_nothing_and_keeps_the_last_good_state(harness, caplog):
+    harness.train("vqvae", epochs=1)
+    files = [harness.folder / name for name in ("vqvae.ckpt", "vqvae.last.ckpt")]
+    before = [path.read_bytes() for path in files]
+    with pytest.raises(UserError, match=r"diverged in epoch 2: .* nothing was published"):
+        harness.train("vqvae", epochs=2, resume=True, overwrite=True, more_callbacks=[Spoil(epoch=1)])
+    assert [path.read_bytes() for path in files] == before
+    assert "resume=true" not in caplog.text
 
 
 def test_resume_refuses_another_configuration(harness):
@@ -210,3 +262,24 @@ def test_one_command_trains_several_models(run_command, trained, tmp_path):
     assert again.weights == alone.weights
     (run,) = (tmp_path / "train").iterdir()
     assert {path.name for path in run.iterdir()} == {"0_vqvae", "1_classifier", "multirun.yaml"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("+trainer.max_steps=20", "+trainer.gradient_clip_val=1", "+trainer.accumulate_grad_batches=2"),
+        *("+trainer.limit_val_batches=3", "+trainer.callbacks=[]", "trainer.limit_train_batches=7"),
+        *("trainer.precision=bf16-mixed", "trainer.devices=2", "+trainer.some_new_option=1"),
+    ],
+)
+def test_whatever_may_change_weights_is_a_part_of_what_a_checkpoint_is(override, compose_training):
+    usual = compose_training()
+    assert _trainer_identity(compose_training(override)) != _trainer_identity(usual)
+    assert _trainer_identity(compose_training("+trainer.profiler=simple", "trainer=cpu")) == _trainer_identity(usual)
+
+
+@pytest.fixture
+def compose_training():
+    register_resolvers()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        yield lambda *overrides: compose("train", overrides=["model=classifier", *overrides])
