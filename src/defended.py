@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks.verdict import is_random
-from src.defenses import Chain
+from src.defenses import Chain, Identity
+from src.images import ImageCheck, check_purified
 from src.straight_through import Surrogated, straight_through
 
 Surrogate = Literal["identity", "smooth"]
@@ -18,7 +19,10 @@ class DefendedClassifier(nn.Module):
     Both parts are frozen: in ``eval()``, which ``train()`` does not change, and without parameter gradients.
     The gradient with respect to x is that of the composition. A defense that passes none (of another library, or
     written without thinking of one) is passed straight through: BPDA with the identity (Athalye et al.,
-    arXiv:1802.00420). Without that, an attack would find nothing to follow and the defense would look strong.
+    arXiv:1802.00420). Without that, an attack would find nothing to follow and the defense would look strong. A defense
+    whose gradient is there but zero is not recognized: wrap it in :class:`src.straight_through.StraightThrough`.
+
+    The defense gets a copy of the images, and may write into it.
 
     Args:
         classifier: images (N, C, H, W) in [0, 1] → logits (N, K).
@@ -29,6 +33,7 @@ class DefendedClassifier(nn.Module):
         super().__init__()
         self.classifier = classifier
         self.defense = defense
+        self._check = ImageCheck()
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "DefendedClassifier":
@@ -36,23 +41,30 @@ class DefendedClassifier(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K) of ``x`` (N, C, H, W)."""
-        x_hat = self.defense(x)
+        """Logits (N, K) of ``x`` (N, C, H, W).
+
+        Raises:
+            ValueError: ``x`` cannot be images in [0, 1] (see :class:`src.images.ImageCheck`), or the defense changed
+                their shape.
+        """
+        self._check(x)
+        x_hat = self.defense(x.clone())
+        check_purified(x_hat, x)
         if x.requires_grad and torch.is_grad_enabled() and not x_hat.requires_grad:
             x_hat = straight_through(x_hat, x)
         return self.classifier(x_hat)
 
 
 class ExpectationOverTransformation(DefendedClassifier):
-    """The mean of a defended classifier's logits over its defense's own randomness: EOT (Athalye et al.,
-    arXiv:1707.07397), as an attacker sees it who knows the defense.
+    """The mean of a defended classifier's logits over the randomness of defense and classifier: EOT (Athalye et al.,
+    arXiv:1707.07397).
 
-    A defense that gives the same answer every time is asked once, so that its logits and gradients are those of
+    A model that gives the same answer every time is asked once, so that its logits and gradients are those of
     :class:`DefendedClassifier`, bit for bit.
 
     Args:
         classifier, defense: as for :class:`DefendedClassifier`.
-        eot_samples: answers of a random defense that are averaged, ≥ 1.
+        eot_samples: answers of a random model that are averaged, ≥ 1.
     """
 
     def __init__(self, classifier: nn.Module, defense: nn.Module, eot_samples: int) -> None:
@@ -70,10 +82,15 @@ class ExpectationOverTransformation(DefendedClassifier):
         return torch.stack([answer(x) for _ in range(self.eot_samples)]).mean(0)
 
     def is_random(self, x: Tensor) -> bool:
-        """Whether the defense answers the same images differently. Found out once, on a few of ``x``."""
+        """Whether defense or classifier answer the same images differently. Found out once, on a few of ``x``."""
         if self._is_random is None:
-            self._is_random = is_random(self.defense, x)
+            # Of the defense alone as well: a classifier may hide differences in these few images
+            self._is_random = is_random(super().forward, x) or is_random(self.defense, x)
         return self._is_random
+
+
+class KnownDefense(ExpectationOverTransformation):
+    """The model that an attacker sees who knows the defense: the one that will be asked in the end."""
 
     def verdict_counts(self, x: Tensor) -> bool:
         """Whether this module's answer is the one that will be counted, so that an attack need not go on with images
@@ -81,13 +98,19 @@ class ExpectationOverTransformation(DefendedClassifier):
         return not self.is_random(x)
 
 
-def gray_box(classifier: nn.Module, defense: nn.Module) -> nn.Module:
+def gray_box(classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1) -> nn.Module:
     """What the attacker differentiates through who does not know of the defense: the bare classifier.
 
-    A threat is a function of this signature. It is one YAML in ``conf/threat``, which also says whether the
-    attacked images depend on the defense (``knows_defense``), that is, whether defenses can share them.
+    A threat is a function of a classifier and a defense. It is one YAML in ``conf/threat``, which also says whether
+    the attacked images depend on the defense (``knows_defense``), that is, whether defenses can share them.
+
+    Args:
+        eot_samples: answers of a random classifier over which logits are averaged (EOT).
+
+    Raises:
+        ValueError: an argument out of range.
     """
-    return classifier
+    return classifier if eot_samples == 1 else ExpectationOverTransformation(classifier, Identity(), eot_samples)
 
 
 def adaptive(
@@ -96,7 +119,7 @@ def adaptive(
     """What the attacker differentiates through who knows the defense: the defended classifier.
 
     Args:
-        eot_samples: answers of a random defense over which logits are averaged (EOT).
+        eot_samples: answers of a random defense or classifier over which logits are averaged (EOT).
         surrogate: gradient of defenses, and of the parts of a :class:`Chain`, that have none of their own.
             "identity": straight through. "smooth": that of the defense's ``surrogate`` where it has one.
 
@@ -106,7 +129,7 @@ def adaptive(
     if surrogate not in ("identity", "smooth"):
         raise ValueError(f"surrogate must be identity or smooth; got {surrogate!r}")
     seen = with_surrogates(defense) if surrogate == "smooth" else defense
-    return ExpectationOverTransformation(classifier, seen, eot_samples)
+    return KnownDefense(classifier, seen, eot_samples)
 
 
 def with_surrogates(defense: nn.Module) -> nn.Module:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from src.images import check_purified
+
 
 def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     """``value`` in the forward pass, bit for bit; the gradient of ``carrier`` in the backward pass.
@@ -13,6 +15,27 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     a rounding error. Both tensors must be finite and of one shape.
     """
     return value.detach() + (carrier - carrier.detach())
+
+
+class StraightThrough(nn.Module):
+    """``purifier``, with the gradient of the identity in place of its own: BPDA with the identity (Athalye et al.,
+    arXiv:1802.00420). For a purifier whose own gradient is of no use, such as one with a rounding in it, whose gradient
+    is zero.
+
+    Args:
+        purifier: images → images of the same shape.
+    """
+
+    def __init__(self, purifier: nn.Module) -> None:
+        super().__init__()
+        self.purifier = purifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What ``purifier`` makes of ``x`` (N, C, H, W), bit for bit."""
+        with torch.no_grad():
+            value = self.purifier(x.clone())  # a copy: x is read again below
+        check_purified(value, x)
+        return straight_through(value, x) if torch.is_grad_enabled() else value
 
 
 class Surrogated(nn.Module):
@@ -30,7 +53,7 @@ class Surrogated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x̂, bit for bit; the surrogate is computed only where a gradient will be asked for."""
         with torch.no_grad():
-            value = self.purifier(x)
+            value = self.purifier(x.clone())  # a copy: x is read again below
         if not torch.is_grad_enabled():
             return value
         carrier: Tensor = self.purifier.surrogate(x)  # type: ignore[operator]

@@ -1,5 +1,7 @@
 """What an attack may take from a model's answers: when it may leave an image alone, whether to ask again."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ PROBED, PROBES = 8, 4
 
 
 @torch.no_grad()
-def is_random(module: nn.Module, x: Tensor) -> bool:
+def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether ``module`` answers the same images differently when it is asked again; found out on the first few of
     ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
     probed = x[:PROBED]

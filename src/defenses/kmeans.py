@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.images import ImageCheck
 from src.straight_through import straight_through
 
 #: Images clustered together: bounds memory.
@@ -42,9 +43,15 @@ class KMeansCompression(nn.Module):
         if backend not in ("torch", "sklearn"):
             raise ValueError(f"backend must be torch or sklearn; got {backend!r}")
         self.k, self.iterations, self.seed, self.backend = k, iterations, seed, backend
+        self._check = ImageCheck()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compressed images of the shape of ``x`` (N, C, H, W); one colour has C values."""
+        """Compressed images of the shape of ``x`` (N, C, H, W); one colour has C values.
+
+        Raises:
+            ValueError: ``x`` cannot be images in [0, 1], see :class:`src.images.ImageCheck`.
+        """
+        self._check(x)
         pixels = _pixels(x.detach())
         chunks = [self._cluster(chunk) for chunk in pixels.split(CHUNK)]
         compressed = [centers.gather(1, cluster.expand(-1, -1, pixels.shape[2])) for centers, cluster in chunks]

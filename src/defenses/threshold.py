@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from src.images import ImageCheck
 from src.straight_through import straight_through
 
 #: Width of the sigmoid that stands for the step where a gradient is wanted, in pixel units.
@@ -23,9 +24,15 @@ class Binarize(nn.Module):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), in pixel units; got {threshold}")
         self.threshold = threshold
+        self._check = ImageCheck()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Two-level images of the shape of ``x`` (N, C, H, W)."""
+        """Two-level images of the shape of ``x`` (N, C, H, W).
+
+        Raises:
+            ValueError: ``x`` cannot be images in [0, 1], see :class:`src.images.ImageCheck`.
+        """
+        self._check(x)
         return straight_through((x > self.threshold).to(x.dtype), x)
 
     def surrogate(self, x: Tensor) -> Tensor:

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from src.errors import UserError
+from src.images import ImageCheck, is_traced
 from src.models.checkpoint import load_module
 from src.models.vqvae import VQVAE
 from src.precision import PRECISIONS, Precision, computing_in
+
+#: A side of the image by a side of the map of codes: two convolutions of stride 2.
+REDUCTION = 4
 
 
 class VQVAEPurifier(nn.Module):
@@ -35,6 +39,7 @@ class VQVAEPurifier(nn.Module):
             raise ValueError(f"precision must be float32 or bfloat16; got {precision!r}")
         self.vqvae = vqvae.eval().requires_grad_(False)
         self.inference_noise, self.clip, self.precision = inference_noise, clip, precision
+        self._check = ImageCheck()
 
     @classmethod
     def from_checkpoint(
@@ -69,7 +74,17 @@ class VQVAEPurifier(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstructions of ``x`` (N, C, H, W), same shape."""
+        """Reconstructions of ``x`` (N, C, H, W), same shape.
+
+        Raises:
+            ValueError: ``x`` cannot be images in [0, 1], see :class:`src.images.ImageCheck`, or the network cannot
+                give back their height and width.
+        """
+        self._check(x)
+        if not is_traced() and any(side % REDUCTION for side in x.shape[2:]):
+            raise ValueError(
+                f"a VQ-VAE needs images whose height and width are divisible by {REDUCTION}; got {tuple(x.shape)}"
+            )
         if self.inference_noise:
             x = x + self.inference_noise * torch.randn_like(x)
         with computing_in(self.precision, x.device):

@@ -7,14 +7,17 @@ from dataclasses import MISSING, asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from src.evaluation.statistics import wilson_interval
 
 #: Part of every key. Raise it when a change of code changes what a stored number means.
-SCHEMA = 1
+SCHEMA = 2
 
 NO_DEFENSE = {"_target_": "src.defenses.Identity"}
+#: The prediction for an image whose logits hold a NaN. No label is -1, so it counts as wrong.
+NO_CLASS = -1
 #: Identity of the attack and threat at eps 0, where there is nothing to attack with.
 NOTHING = {"_target_": None}
 
@@ -49,13 +52,29 @@ class Protocol:
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images (N, C, H, W) in [0, 1] and labels (N,), int64, in canonical order."""
+    """Images (N, C, H, W), float32, in [0, 1] and labels (N,), int64, in canonical order.
+
+    Raises:
+        ValueError: they are something else.
+    """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
     images: Tensor
     labels: Tensor
     num_classes: int
+
+    def __post_init__(self) -> None:
+        x, y = self.images, self.labels
+        if x.ndim != 4 or x.dtype != torch.float32 or y.shape != x.shape[:1] or y.dtype != torch.int64:
+            raise ValueError(
+                "images must be float32 (N, C, H, W) and labels int64 (N,); "
+                f"got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
+            )
+        if x.numel() and not (x.min() >= 0 and x.max() <= 1):  # false for NaN as well
+            raise ValueError(f"images must be in [0, 1]; got values from {x.min():.4g} to {x.max():.4g}")
+        if len(y) and not (y.min() >= 0 and y.max() < self.num_classes):
+            raise ValueError(f"labels must be 0 to {self.num_classes - 1}; got {y.min()} to {y.max()}")
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,21 @@ class CellSpec:
         if "defense" in parts:
             return None
         return content_key({name: parts[name] for name in ("schema", "data", "classifier", "threat")})
+
+    @property
+    def view_key(self) -> str:
+        """Content hash of the model that the attacker differentiates through, and of the images: all attacks and eps
+        share what is found out about it."""
+        parts = self._seen_by_the_attacker
+        for name in ("attack", "eps", "protocol", "seed"):
+            del parts[name]
+        return content_key(parts)
+
+    @property
+    def attacker_knows_all(self) -> bool:
+        """Whether the attacker differentiates through the very model that is evaluated: the threat knows the defense,
+        or there is none."""
+        return self.knows_defense or self.identity["defense"] == NO_DEFENSE
 
     @property
     def _seen_by_the_attacker(self) -> dict[str, Any]:
@@ -167,12 +201,16 @@ class CellSpec:
         identity = dict(self.identity)
         for part, named in harder.items():
             identity[part] = dict(identity[part]) | {name: float(value) for name, value in named.items()}
+        bare = dict(self.bare_threat) if self.bare_threat else None
+        if bare:
+            bare |= {name: float(value) for name, value in harder.get("threat", {}).items() if name in bare}
         return replace(
             self,
             identity=identity,
             attack=partial(self.attack, **harder.get("attack", {})),
             threat=partial(self.threat, **harder.get("threat", {})),
             efforts=harder,
+            bare_threat=bare,
             members={name: member.strengthened() for name, member in self.members.items()},
         )
 
@@ -191,7 +229,7 @@ class Cell:
     coordinates: Coordinates
     n: int  #: images evaluated
     outcomes: str  #: one character an image in test-set order: "1" counted as correct, "0" as wrong
-    predictions: list[int]  #: class the defended classifier gave to each attacked image
+    predictions: list[int]  #: class the defended classifier gave to each attacked image, or :data:`NO_CLASS`
     clean_accuracy: float  #: the same defense without attack
     undefended_accuracy: float  #: the same attack without defense
     perturbation_l2: float  #: mean ‖x_adv − x‖₂
@@ -202,7 +240,7 @@ class Cell:
     examples: dict[str, Any] = field(default_factory=dict)  #: see :mod:`src.images`
     environment: dict[str, str] = field(default_factory=dict)
     per_class: list[list[int]] = field(default_factory=list)  #: (correct, images) of each class; empty if not known
-    #: what the attacker was and saw: "family", "knows_defense", and see :mod:`src.evaluation.diagnosis`
+    #: what the attacker was and saw: "family", "knows_defense", and see :mod:`src.evaluation.diagnosis`; empty at eps 0
     attacker: dict[str, Any] = field(default_factory=dict)
     #: by name, the cells of which this is the worst case: "key", "correct", and "alone", images that only it fooled
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -237,15 +275,16 @@ class Cell:
         }
         fields = asdict(self)
         coordinates = fields.pop("coordinates")
-        return {"schema": SCHEMA, "key": self.key} | coordinates | derived | fields
+        record = {"schema": SCHEMA, "key": self.key} | coordinates | derived | fields
+        return record | {"digest": content_key(record)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Cell":
         """Read what :meth:`to_json` wrote, and check that it is consistent.
 
         Raises:
-            ValueError: a field is missing or of the wrong type, the key is not that of the identity, or the counts
-                do not follow from the outcomes.
+            ValueError: a field is missing or of the wrong type, the key is not that of the identity, the counts do not
+                follow from the outcomes, or the record is not the one that was written.
         """
         try:
             names = [
@@ -257,6 +296,7 @@ class Cell:
             cell = cls(coordinates=where, **{name: stored[name] for name in names})
             consistent = (
                 stored["schema"] == SCHEMA
+                and stored["digest"] == content_key({name: each for name, each in stored.items() if name != "digest"})
                 and cell.key == content_key(cell.identity)
                 and cell.n == len(cell.outcomes) == len(cell.predictions) > 0
                 and set(cell.outcomes) <= {"0", "1"}
@@ -266,5 +306,5 @@ class Cell:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a cell: {error!r}") from error
         if not consistent:
-            raise ValueError("its key, counts or outcomes contradict each other")
+            raise ValueError("its digest, key, counts or outcomes contradict each other")
         return cell

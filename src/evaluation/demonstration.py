@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.evaluation.adversary import Recording
 from src.evaluation.cell import CellSpec
 from src.evaluation.evaluate import full_precision
-from src.evaluation.module import PurificationEvaluation
+from src.evaluation.module import PurificationEvaluation, predicted
 
 
 class OutOfTimeError(UserError):
@@ -67,22 +67,24 @@ def demonstrate(
 
     Raises:
         OutOfTimeError: the attack was given up.
-        UserError: a checkpoint or a package is missing.
+        UserError: a checkpoint or a package is missing, or what the classifier makes of the image is not a number.
         ValueError: the attack overspent its budget, or a component returned another shape.
     """
     classifier, defense = spec.load_classifier().to(device), spec.load_defense().to(device)
-    x, seed = image.detach().unsqueeze(0).to(device), spec.coordinates.seed
+    x, seed = image.detach().clone().unsqueeze(0).to(device), spec.coordinates.seed
     with torch.random.fork_rng([x.device] if x.is_cuda else []), full_precision(), torch.no_grad():
-        before = classifier(x)
+        before = classifier(x.clone())
+        if before.isnan().any():
+            raise UserError("what the classifier makes of this image is not a number")
         y = before.argmax(1) if label is None else torch.tensor([label], device=device)
         with _time_limit(classifier, patience, spec.coordinates.attack):
             for tried in list(spec.members.values()) or [spec]:
                 module = _evaluation(tried, classifier, defense)
                 torch.manual_seed(seed)
                 x_adv, x_hat, logits = module.attack_purify_classify(x, y)
-                if logits.argmax(1) != y:
+                if predicted(logits) != y:
                     break
-        undefended = classifier(x_adv)
+        undefended = classifier(x_adv.clone())
     return Demonstration(
         label=int(y),
         attack=tried.coordinates.attack,
@@ -97,8 +99,8 @@ def demonstrate(
 
 
 def _confidences(logits: Tensor) -> Tensor:
-    """Softmax (K,) of one image's logits (1, K)."""
-    return logits[0].float().softmax(0).cpu()
+    """Softmax (K,) of one image's logits (1, K); 0 where that is not a number."""
+    return logits[0].float().softmax(0).nan_to_num(0).cpu()
 
 
 def _evaluation(spec: CellSpec, classifier: nn.Module, defense: nn.Module) -> PurificationEvaluation:

@@ -1,4 +1,4 @@
-"""What an attacker who knows the defense sees of it, as numbers: what a later suspicion rests on."""
+"""What an attacker sees of the model that is attacked, as numbers: what a later suspicion rests on."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from src.attacks import input_gradient
 from src.attacks.verdict import is_random
+from src.evaluation.randomness import seeded
 
 #: Images that are looked at.
 DIAGNOSED = 100
@@ -17,23 +18,25 @@ def diagnose(view: nn.Module, defense: nn.Module, x: Tensor, y: Tensor) -> dict[
 
     Args:
         view: x → logits (N, K), as the attacker has it.
-        defense: the defense that it is, or contains.
+        defense: the defense that it contains, or the identity.
         x, y: clean images (N, C, H, W) in [0, 1] and labels (N,); the first :data:`DIAGNOSED` are used.
 
     Returns:
-        "zero_gradient", "nan_gradient": shares of the images whose loss gradient is zero everywhere, or not finite;
-        "random": whether the defense answers differently when asked again; "eot_samples": answers averaged for one
-        gradient; "probabilities": whether the logits are probabilities.
+        "zero_gradient", "nan_gradient": shares of the images whose loss gradient is zero everywhere, or not finite
+        somewhere; "nan_logits": share of the images with a logit that is NaN or infinite; "random": whether the model
+        answers differently when asked again; "eot_samples": answers averaged for one gradient; "probabilities":
+        whether the logits are probabilities. The same model always gives the same numbers.
     """
     x, y = x[:DIAGNOSED], y[:DIAGNOSED]
-    gradient = input_gradient(view, x, y).flatten(1)
-    finite = gradient.isfinite().all(1)
-    with torch.no_grad():
-        logits = view(x)
+    with seeded(0, x.device):
+        gradient = input_gradient(view, x.clone(), y).flatten(1)
+        with torch.no_grad():
+            logits = view(x.clone())
     return {
         "zero_gradient": (gradient == 0).all(1).float().mean().item(),
-        "nan_gradient": (~finite).float().mean().item(),
-        "random": is_random(defense, x),
+        "nan_gradient": (~gradient.isfinite()).any(1).float().mean().item(),
+        "nan_logits": (~logits.isfinite()).any(1).float().mean().item(),
+        "random": is_random(view, x) or is_random(defense, x),
         "eot_samples": int(getattr(view, "eot_samples", 1)),
         "probabilities": are_probabilities(logits),
     }

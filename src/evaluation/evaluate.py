@@ -1,10 +1,11 @@
 """Compute a cell, and the cells it is compared with, unless they are stored."""
 
 import logging
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,21 +14,22 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from src import __version__
 from src.data.batches import BatchIndices
 from src.defended import DefendedClassifier
+from src.defenses import Identity
 from src.errors import UserError
-from src.evaluation.adversary import AdversarialStore, Attack, CleanSet, Replay
+from src.evaluation.adversary import AdversarialStore, Attack, CleanSet, Recording, Replay
 from src.evaluation.cell import Cell, CellSpec, TestSet
 from src.evaluation.diagnosis import diagnose
+from src.evaluation.model_checks import PROBED, check_model, frozen
 from src.evaluation.module import PurificationEvaluation
 from src.evaluation.store import CellStore
 from src.evaluation.suite import WorstCase, worst_case
 from src.images import encode_images
-from src.models.checkpoint import weights_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Evaluator:
     accelerator: str = "auto"
     batch_size: int | None = None
     callbacks: Sequence[Callback] = ()
+    _diagnoses: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by the key of the attacker's view
 
     def __call__(self, spec: CellSpec) -> Cell:
         """The cell of ``spec``, from the store or computed and stored.
@@ -83,8 +86,8 @@ class Evaluator:
             return stored
 
     def rehearse(self, spec: CellSpec) -> None:
-        """Take one image through ``spec``'s attack, or those of its members, its defense and its classifier, so that
-        what cannot work is said at once.
+        """Check ``spec``'s classifier and defense (:func:`src.evaluation.model_checks.check_model`), and take one image
+        through its attack, or those of its members, so that what cannot work is said at once.
 
         Raises:
             UserError: something failed, or there is no such device.
@@ -94,19 +97,16 @@ class Evaluator:
             for member in spec.members.values():
                 self.rehearse(member)
             return
-        test, attack = spec.load_data(), partial(spec.attack, eps=spec.coordinates.eps)
-        module = PurificationEvaluation(
-            spec.load_classifier(),
-            spec.load_defense(),
-            attack if spec.coordinates.eps else None,
-            test.num_classes,
-            spec.threat,
-        )
+        test, where = spec.load_data(), spec.coordinates
+        attack = Recording(partial(spec.attack, eps=where.eps), where.eps, where.seed) if where.eps else None
+        classifier, defense = spec.load_classifier(), spec.load_defense()
+        module = PurificationEvaluation(classifier, defense, attack, test.num_classes, spec.threat).eval()
         try:
-            with torch.random.fork_rng(), torch.no_grad():
-                module.eval().attack_purify_classify(test.images[:1], test.labels[:1])
+            with torch.random.fork_rng(), torch.no_grad(), frozen(classifier=classifier, defense=defense):
+                check_model(classifier, defense, test.images[:PROBED], test.num_classes)
+                module.attack_purify_classify(test.images[:1], test.labels[:1])
         except Exception as error:
-            raise UserError(f"{spec.coordinates} fails on the first image: {' '.join(str(error).split())}") from error
+            raise UserError(f"{where} fails on the first images: {' '.join(str(error).split())}") from error
 
     def _member(self, spec: CellSpec) -> Cell:
         """A member of a worst case, told of if it had to be computed: a suite takes long, and has no line of its own
@@ -129,12 +129,12 @@ class Evaluator:
         worst: WorstCase | None,
     ) -> Cell:
         """Evaluate ``spec`` and put its numbers beside those of the cells it quotes; None stands for itself."""
-        test = spec.load_data()
-        classifier = spec.load_classifier()
-        before = weights_fingerprint(classifier.state_dict())
-        module, metrics, attacker = self._test(spec, test, classifier, worst)
-        if weights_fingerprint(classifier.state_dict()) != before:
-            raise RuntimeError("the evaluation changed the weights of the frozen classifier")
+        test, classifier, defense = spec.load_data(), spec.load_classifier(), spec.load_defense()
+        with frozen(classifier=classifier, defense=defense):
+            module, metrics, attacker = self._test(spec, test, classifier, defense, worst)
+        means = {name: metrics[f"test/{name}"].item() for name in MEANS}
+        if not math.isfinite(means["reconstruction_mse"]):
+            raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
         outcomes = worst.outcomes if worst else _outcomes(spec, module.predictions == test.labels, origin)
         accuracy = outcomes.count("1") / len(outcomes)
         return Cell(
@@ -152,11 +152,11 @@ class Evaluator:
             per_class=_per_class(outcomes, test),
             attacker=attacker,
             members=worst.members if worst else {},
-            **{name: metrics[f"test/{name}"].item() for name in MEANS},
+            **means,
         )
 
     def _test(
-        self, spec: CellSpec, test: TestSet, classifier: torch.nn.Module, worst: WorstCase | None
+        self, spec: CellSpec, test: TestSet, classifier: nn.Module, defense: nn.Module, worst: WorstCase | None
     ) -> tuple[PurificationEvaluation, dict[str, Tensor], dict[str, Any]]:
         """Run ``Trainer.test``; returns the module with what it saw, the means that it logged, and what there is to
         say of the attacker."""
@@ -166,21 +166,26 @@ class Evaluator:
         x, y = test.images.to(device), test.labels.to(device)
         batch_size = self.batch_size or BATCH_SIZE[device.type]
         with self._attack(spec, classifier, CleanSet(x, y), batch_size, worst) as attack, _evaluating():
-            module = PurificationEvaluation(classifier, spec.load_defense(), attack, test.num_classes, spec.threat).to(
-                memory_format=torch.channels_last
-            )
+            module = PurificationEvaluation(classifier, defense, attack, test.num_classes, spec.threat)
+            module.to(memory_format=torch.channels_last)
             torch.manual_seed(where.seed)
             trainer.test(module, _loader(x, y, batch_size), verbose=False)
             attacker: dict[str, Any] = {}
             if where.eps:
                 attacker = {"family": spec.family, "knows_defense": spec.knows_defense}
-                if spec.knows_defense and not worst:
-                    attacker |= diagnose(module.to(device).attacked, module.defended.defense, x, y)
+                attacker |= self._diagnosis(spec, module.to(device), x, y)
         return module, dict(trainer.callback_metrics), attacker
+
+    def _diagnosis(self, spec: CellSpec, module: PurificationEvaluation, x: Tensor, y: Tensor) -> dict[str, Any]:
+        """What there is to say of the model that the attacker sees; looked at once for all attacks and eps."""
+        if spec.view_key not in self._diagnoses:
+            seen_defense = module.defended.defense if spec.knows_defense else Identity()
+            self._diagnoses[spec.view_key] = diagnose(module.attacked, seen_defense, x, y)
+        return self._diagnoses[spec.view_key]
 
     @contextmanager
     def _attack(
-        self, spec: CellSpec, classifier: torch.nn.Module, clean: CleanSet, batch_size: int, worst: WorstCase | None
+        self, spec: CellSpec, classifier: nn.Module, clean: CleanSet, batch_size: int, worst: WorstCase | None
     ) -> Iterator[Attack | None]:
         """The attack of a cell, to be called batch by batch: none, its own, or what its members made."""
         if not spec.coordinates.eps:
@@ -192,7 +197,7 @@ class Evaluator:
             yield Replay(self._worst_images(spec, classifier, clean, batch_size, worst))
 
     def _worst_images(
-        self, spec: CellSpec, classifier: torch.nn.Module, clean: CleanSet, batch_size: int, worst: WorstCase
+        self, spec: CellSpec, classifier: nn.Module, clean: CleanSet, batch_size: int, worst: WorstCase
     ) -> Tensor:
         """Each image as the attack that was chosen for it left it: usually stored, else made again."""
         images = clean.images.clone()

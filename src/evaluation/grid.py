@@ -153,7 +153,7 @@ class Request:
         groups = evidence_of(cells, probed, store.get)
         return Suspicions(
             findings=tuple(finding for evidence in groups for finding in findings(evidence)),
-            judged=sum(len(evidence.adaptive) for evidence in groups),
+            judged=len({cell.key for evidence in groups for cell in evidence.views}),
             probed=sum(map(len, probed.values())),
             asked=len({(of, kind) for of, kind, _ in self.probes}),  # a member of a worst case may be a row too
         )

@@ -10,13 +10,19 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from src.defended import DefendedClassifier, gray_box
 from src.evaluation.adversary import Attack
-from src.images import EXAMPLES
+from src.evaluation.cell import NO_CLASS
+from src.images import EXAMPLES, check_purified
 
 STAGES = ("attack", "purify", "classify")
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The class with the highest of the logits (N, K), (N,); :data:`NO_CLASS` where one of them is NaN, which torch's
+    argmax would take for the highest."""
+    return logits.argmax(1).masked_fill(logits.isnan().any(1), NO_CLASS)
 
 
 class PurificationEvaluation(LightningModule):
@@ -45,8 +51,9 @@ class PurificationEvaluation(LightningModule):
         super().__init__()
         self.defended = DefendedClassifier(classifier, defense)
         self.attack, self.threat = attack, threat
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.perturbation_l2, self.perturbation_linf, self.reconstruction_mse = (MeanMetric() for _ in range(3))
+        self.num_classes = num_classes
+        self.accuracy, self.perturbation_l2, self.perturbation_linf = (MeanMetric() for _ in range(3))
+        self.reconstruction_mse = MeanMetric(nan_strategy="ignore")
         self.stages = dict.fromkeys(STAGES, 0.0)
         self._predictions: list[Tensor] = []
         self.examples: dict[str, Tensor] = {}
@@ -54,7 +61,7 @@ class PurificationEvaluation(LightningModule):
 
     @property
     def predictions(self) -> Tensor:
-        """Predicted classes of all images so far, (N,), int64."""
+        """Predicted classes of all images so far, (N,), int64; see :func:`predicted`."""
         return torch.cat(self._predictions)
 
     def on_test_start(self) -> None:
@@ -66,7 +73,8 @@ class PurificationEvaluation(LightningModule):
         self._measure(x, y, *self.attack_purify_classify(x, y))
 
     def attack_purify_classify(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One batch through the three stages.
+        """One batch through the three stages. Attack and defense may write into what they are given: the tensors of the
+        caller and those returned are others.
 
         Args:
             x: images (N, C, H, W) in [0, 1].
@@ -76,19 +84,20 @@ class PurificationEvaluation(LightningModule):
             attacked images and purified images, both (N, C, H, W), and logits (N, K).
 
         Raises:
-            ValueError: the defense changed the shape, or the classifier did not return (N, K).
+            ValueError: the defense changed the shape, the classifier did not return (N, K), or a label is out of range.
         """
+        if len(y) and not (y.min() >= 0 and y.max() < self.num_classes):
+            raise ValueError(f"labels must be 0 to {self.num_classes - 1}; got {y.min()} to {y.max()}")
         with self._stage("attack"):
-            x_adv = x if self.attack is None else self.attack(self.attacked, x, y)
+            x_adv = x if self.attack is None else self.attack(self.attacked, x.clone(), y.clone())
         with self._stage("purify"):
-            x_hat = self.defended.defense(x_adv)
-        if x_hat.shape != x.shape:
-            raise ValueError(f"the defense turned images {tuple(x.shape)} into {tuple(x_hat.shape)}")
+            x_hat = self.defended.defense(x_adv.clone())
+        check_purified(x_hat, x)
         with self._stage("classify"):
-            logits = self.defended.classifier(x_hat)
-        if logits.shape != (len(x), self.accuracy.num_classes):
+            logits = self.defended.classifier(x_hat.clone())
+        if logits.shape != (len(x), self.num_classes):
             raise ValueError(
-                f"the classifier returned {tuple(logits.shape)}, not logits ({len(x)}, {self.accuracy.num_classes})"
+                f"the classifier returned {tuple(logits.shape)}, not logits ({len(x)}, {self.num_classes})"
             )
         return x_adv, x_hat, logits
 
@@ -107,22 +116,25 @@ class PurificationEvaluation(LightningModule):
         self.stages[name] += time.perf_counter() - begin
 
     def _measure(self, x: Tensor, y: Tensor, x_adv: Tensor, x_hat: Tensor, logits: Tensor) -> None:
+        predictions = predicted(logits)
         if not self._predictions:
             shown = {
                 "original": x,
                 "attacked": x_adv,
                 "purified": x_hat,
                 "labels": y,
-                "predictions": logits.argmax(1),
-                "confidences": logits.softmax(1).amax(1),
+                "predictions": predictions,
+                "confidences": logits.softmax(1).amax(1).nan_to_num(0),
             }
-            self.examples = {name: tensor[:EXAMPLES].detach().cpu() for name, tensor in shown.items()}
-        self._predictions.append(logits.argmax(1).cpu())
+            # Copies: a defense may hand out the same memory again and again
+            self.examples = {name: tensor[:EXAMPLES].detach().clone().cpu() for name, tensor in shown.items()}
+        self._predictions.append(predictions.cpu())
         difference = (x_adv - x).flatten(1)
-        self.accuracy(logits, y)
+        self.accuracy((predictions == y).float())
         self.perturbation_l2(difference.norm(dim=1))
         self.perturbation_linf(difference.abs().amax(1))
-        self.reconstruction_mse((x_hat - x).square().flatten(1).mean(1))
+        mse = (x_hat - x).square().flatten(1).mean(1)
+        self.reconstruction_mse(mse.where(mse.isfinite(), torch.nan))  # the mean is over the others
         metrics: dict[str, Any] = {
             "test/accuracy": self.accuracy,
             "test/perturbation_l2": self.perturbation_l2,

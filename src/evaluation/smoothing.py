@@ -72,7 +72,8 @@ class NoisyCopies:
 
 @torch.inference_mode()
 def count_votes(classify: Classify, copies: NoisyCopies, n: int, batch: int) -> Tensor:
-    """How often each class is given to the next ``n`` noisy copies, (K,), int64; ``batch`` of them at a time.
+    """How often each class is given to the next ``n`` noisy copies, (K,), int64; ``batch`` of them at a time. A copy
+    whose logits hold a NaN is given no class.
 
     Raises:
         ValueError: ``classify`` does not return logits (N, K).
@@ -84,7 +85,8 @@ def count_votes(classify: Classify, copies: NoisyCopies, n: int, batch: int) -> 
         if logits.ndim != 2 or len(logits) != len(x):
             raise ValueError(f"the classifier must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
         classes = torch.arange(logits.shape[1], device=logits.device)
-        given = (logits.argmax(1, keepdim=True) == classes).sum(0)
+        is_number = ~logits.isnan().any(1, keepdim=True)  # argmax would take NaN for the highest
+        given = ((logits.argmax(1, keepdim=True) == classes) & is_number).sum(0)
         votes = given if votes is None else votes + given
     assert votes is not None
     return votes

@@ -1,16 +1,18 @@
 """Reasons not to believe a grid: signs of a weak attack or of masked gradients, after Carlini et al., arXiv:1902.06705.
 
 A defense is only as strong as the attacks that it was tried against. Each check looks for one way in which an attack
-that knows the defense may have failed for another reason than the defense's strength. ``docs/checks.md`` has a
-paragraph on each, under its name.
+may have failed for another reason than the defense's strength. ``docs/checks.md`` has a paragraph on each, under its
+name. An attacker who knows the defense is judged by how little he leaves. So is one who knows no defense, against the
+bare classifier: there he knows all there is. What any attacker saw of the model that he differentiates through is
+looked at as well.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scipy.stats import binomtest
 
-from src.evaluation.cell import Cell, CellSpec, Coordinates
+from src.evaluation.cell import NO_CLASS, NO_DEFENSE, Cell, CellSpec, Coordinates
 
 #: Share of images without a usable gradient that is too many.
 FEW = 0.01
@@ -27,7 +29,7 @@ KINDS = STRONGER, HALF = "stronger", "half"
 
 @dataclass(frozen=True)
 class Probing:
-    """How a cell whose attacker knows the defense is attacked once more."""
+    """How a cell whose attacker knows all there is to know is attacked once more."""
 
     images: int = 50  #: the first so many; 0 turns it off
     eps: float = 0.5  #: L∞ budget in pixel units at which nothing should be left: any image can be made grey
@@ -47,28 +49,50 @@ class Suspicions:
     """What the checks of a grid came to."""
 
     findings: tuple[Finding, ...] = ()
-    judged: int = 0  #: cells whose attacker knew the defense; without any there is nothing to check
+    judged: int = 0  #: attacked cells that were looked at; without any there is nothing to check
     probed: int = 0  #: probes that are computed
     asked: int = 0  #: probes that were asked for
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one defense: its attacked cells, and what became of those that were probed."""
+    """What is known of one defense, or of the bare classifier: its attacked cells, and what became of those that were
+    probed."""
 
     cells: tuple[Cell, ...]
     stronger: Mapping[str, Cell] = field(default_factory=dict)  #: by key, the cell with twice the effort
     half: Mapping[str, Cell] = field(default_factory=dict)  #: by key, the cell with the budget of :class:`Probing`
+    clean: tuple[Cell, ...] = ()  #: its cells without attack
+    #: of a bare classifier, attacked cells of defenses whose attackers saw nothing but it
+    seen_by: tuple[Cell, ...] = ()
 
     @property
-    def adaptive(self) -> list[Cell]:
-        """The cells whose attacker knew the defense."""
-        return [cell for cell in self.cells if cell.attacker.get("knows_defense")]
+    def informed(self) -> list[Cell]:
+        """The cells whose attacker knew all there is to know."""
+        return [cell for cell in self.cells if _is_informed(cell)]
+
+    @property
+    def views(self) -> list[Cell]:
+        """The cells whose attackers saw the model that this is about."""
+        return [*self.informed, *self.seen_by]
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is no defense."""
+        return not any(_has_defense(cell) for cell in [*self.cells, *self.clean])
 
     def at_each_eps(self) -> Iterator["Evidence"]:
         """The same, split by budget, smallest first."""
         for eps in sorted({cell.coordinates.eps for cell in self.cells}):
-            yield Evidence(tuple(cell for cell in self.cells if cell.coordinates.eps == eps), self.stronger, self.half)
+            yield replace(self, cells=tuple(cell for cell in self.cells if cell.coordinates.eps == eps))
+
+
+def _has_defense(cell: Cell) -> bool:
+    return bool(cell.identity["defense"] != NO_DEFENSE)
+
+
+def _is_informed(cell: Cell) -> bool:
+    return cell.attacker.get("knows_defense", False) or not _has_defense(cell)
 
 
 @dataclass(frozen=True)
@@ -82,33 +106,49 @@ class Probe:
 
 def probes(spec: CellSpec, probing: Probing) -> list[Probe]:
     """The cells by which ``spec`` is to be checked, on its first few images: twice the effort, and a budget at which
-    nothing should be left. Only iterative attacks that know the defense have any; for a worst case, its members."""
+    nothing should be left. Only iterative attacks that know all there is to know have any; for a worst case, its
+    members."""
     if spec.members:
         return [probe for member in spec.members.values() for probe in probes(member, probing)]
-    if not (probing.images and spec.coordinates.eps and spec.knows_defense and spec.family == ITERATIVE):
+    if not (probing.images and spec.coordinates.eps and spec.attacker_knows_all and spec.family == ITERATIVE):
         return []
     few = spec.on_first(probing.images)
     return [Probe(spec.key, STRONGER, few.strengthened()), Probe(spec.key, HALF, few.at(probing.eps))]
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """All reasons for suspicion that there are about one defense."""
+    """All reasons for suspicion that there are about one defense or bare classifier."""
     return [finding for check in CHECKS for finding in check(evidence)]
 
 
 def zero_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Images whose gradient is zero or not a number cannot be attacked by following it."""
-    for cell in evidence.adaptive:
+    for cell in evidence.views:
         zero, nan = cell.attacker.get("zero_gradient", 0.0), cell.attacker.get("nan_gradient", 0.0)
         if zero + nan > FEW:
             said = f"the loss gradient is zero at {zero:.0%} of the clean images and not finite at {nan:.0%}"
-            yield Finding("zero-gradient", cell.coordinates, said)
+            remedy = "mend the classifier's gradient" if evidence.is_bare else "try defense.bpda=true"
+            yield Finding("zero-gradient", cell.coordinates, f"{said}: {remedy}")
             return  # the same for all attacks
+
+
+def not_finite_logits(evidence: Evidence) -> Iterator[Finding]:
+    """An answer that is not a number is counted as wrong, and says nothing of how strong the attack was."""
+    for cell in evidence.views:
+        if nan := cell.attacker.get("nan_logits", 0.0):
+            said = f"the model's logits are not finite at {nan:.0%} of the clean images"
+            yield Finding("not-finite-logits", cell.coordinates, said)
+            return  # the same for all attacks
+    for cell in [*evidence.clean, *evidence.cells]:
+        if lost := cell.predictions.count(NO_CLASS):
+            said = f"the logits of {lost} of {cell.n} images were not a number; these count as wrong"
+            yield Finding("not-finite-logits", cell.coordinates, said)
+            return
 
 
 def probabilities_as_logits(evidence: Evidence) -> Iterator[Finding]:
     """A softmax under the cross-entropy's own softmax flattens the loss, and the gradient with it."""
-    for cell in evidence.adaptive:
+    for cell in evidence.views:
         if cell.attacker.get("probabilities"):
             said = "the model returns probabilities, not logits: take its softmax off"
             yield Finding("probabilities-as-logits", cell.coordinates, said)
@@ -116,10 +156,11 @@ def probabilities_as_logits(evidence: Evidence) -> Iterator[Finding]:
 
 
 def random_without_eot(evidence: Evidence) -> Iterator[Finding]:
-    """The gradient of one answer of a random defense points anywhere."""
-    for cell in evidence.adaptive:
+    """The gradient of one answer of a random model points anywhere."""
+    for cell in evidence.views:
         if cell.attacker.get("random") and cell.attacker.get("eot_samples", 1) == 1:
-            said = "the defense is random and was attacked with a single sample of it: set eot_samples"
+            what = "classifier" if evidence.is_bare else "defense or the classifier"
+            said = f"the {what} is random and was attacked with a single sample of it: set eot_samples"
             yield Finding("random-without-eot", cell.coordinates, said)
             return
 
@@ -127,8 +168,8 @@ def random_without_eot(evidence: Evidence) -> Iterator[Finding]:
 def one_step_beats_iterative(evidence: Evidence) -> Iterator[Finding]:
     """Many small steps can do what one large step does; where they do worse, they were led astray."""
     for here in evidence.at_each_eps():
-        one_step = _lowest(cell for cell in here.adaptive if cell.attacker.get("family") == ONE_STEP)
-        iterative = _lowest(cell for cell in here.adaptive if cell.attacker.get("family") == ITERATIVE)
+        one_step = _lowest(cell for cell in here.informed if cell.attacker.get("family") == ONE_STEP)
+        iterative = _lowest(cell for cell in here.informed if cell.attacker.get("family") == ITERATIVE)
         if one_step and iterative and _breaks_more(one_step, iterative):
             yield Finding("one-step-beats-iterative", one_step.coordinates, _beats(one_step, iterative))
 
@@ -136,9 +177,9 @@ def one_step_beats_iterative(evidence: Evidence) -> Iterator[Finding]:
 def black_box_beats_white_box(evidence: Evidence) -> Iterator[Finding]:
     """Who knows the defense can do all that others can; where that is less, its gradient hides the way."""
     for here in evidence.at_each_eps():
-        white = _lowest(cell for cell in here.adaptive if cell.attacker.get("family") == ITERATIVE)
+        white = _lowest(cell for cell in here.informed if cell.attacker.get("family") == ITERATIVE)
         others = (cell for cell in here.cells if cell.attacker.get("family") not in (None, ITERATIVE, ONE_STEP))
-        oblivious = (cell for cell in here.cells if cell.attacker.get("knows_defense") is False)
+        oblivious = (cell for cell in here.cells if not _is_informed(cell))
         black = _lowest([*others, *oblivious])
         if white and black and _breaks_more(black, white):
             yield Finding("black-box-beats-white-box", black.coordinates, _beats(black, white))
@@ -160,11 +201,11 @@ def stronger_attack_lowers(evidence: Evidence) -> Iterator[Finding]:
     """Attacks that have not converged say nothing of where they would have ended. What counts is what all attacks of
     one eps leave together, image by image: that one of the weaker ones could do better changes nothing."""
     for here in evidence.at_each_eps():
-        probed = [(cell, here.stronger[cell.key]) for cell in here.adaptive if cell.key in here.stronger]
+        probed = [(cell, here.stronger[cell.key]) for cell in here.informed if cell.key in here.stronger]
         if not probed:
             continue
         n = probed[0][1].n
-        left = _left_by_all(here.adaptive, n)
+        left = _left_by_all(here.informed, n)
         lost = {cell.key: len(left - _left_by_all([probe], n)) for cell, probe in probed}
         cell, _ = max(probed, key=lambda pair: lost[pair[0].key])
         if lost[cell.key] > max(1, CONVERGED * n):
@@ -184,6 +225,7 @@ def _left_by_all(cells: Iterable[Cell], n: int) -> set[int]:
 Check = Callable[[Evidence], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     zero_gradient,
+    not_finite_logits,
     probabilities_as_logits,
     random_without_eot,
     one_step_beats_iterative,
@@ -216,25 +258,47 @@ def _beats(lower: Cell, higher: Cell) -> str:
 def evidence_of(
     cells: Iterable[Cell], probed: Mapping[str, Mapping[str, Cell]], find: Callable[[str], Cell | None]
 ) -> list[Evidence]:
-    """What there is to judge, one for each defense, in order of first appearance.
+    """What there is to judge, one for each defense or bare classifier, in order of first appearance.
 
     Args:
         cells: those of a grid; members of a worst case are looked at as well.
         probed: by the cell's key, its probes by kind, as far as they are computed.
         find: the stored cell of a key, or None.
     """
-    groups: dict[tuple[object, ...], dict[str, Cell]] = {}
+
+    def probes_of(kind: str, cells: Iterable[Cell]) -> dict[str, Cell]:
+        return {cell.key: probed[cell.key][kind] for cell in cells if kind in probed.get(cell.key, {})}
+
+    attacked, clean, onlookers = _Groups(), _Groups(), _Groups()
     for cell in cells:
         at = cell.coordinates
-        group = groups.setdefault((at.data, at.defense, at.noise, at.protocol, at.seed), {})
+        bare = (at.data, at.protocol, at.seed, repr(cell.identity["classifier"]))
+        where = (*bare, at.defense, at.noise) if _has_defense(cell) else bare
+        if not at.eps:
+            clean.add(where, cell)
+            continue
         members = [found for member in cell.members.values() if (found := find(member["key"]))]
-        for each in [*members, cell]:
-            if each.coordinates.eps and not each.members:
-                group[each.key] = each
+        for each in members if cell.members else [cell]:
+            attacked.add(where, each)
+            if not _is_informed(each):
+                onlookers.add(bare, each)
     return [
         Evidence(
-            tuple(group.values()),
-            *({key: probed[key][kind] for key in group if kind in probed.get(key, {})} for kind in KINDS),
+            attacked.of(where),
+            stronger=probes_of(STRONGER, attacked.of(where)),
+            half=probes_of(HALF, attacked.of(where)),
+            clean=clean.of(where),
+            seen_by=onlookers.of(where),
         )
-        for group in groups.values()
+        for where in dict.fromkeys([*attacked, *clean, *onlookers])
     ]
+
+
+class _Groups(dict[tuple[object, ...], dict[str, Cell]]):
+    """Cells by what they have in common, each once."""
+
+    def add(self, where: tuple[object, ...], cell: Cell) -> None:
+        self.setdefault(where, {})[cell.key] = cell
+
+    def of(self, where: tuple[object, ...]) -> tuple[Cell, ...]:
+        return tuple(self.get(where, {}).values())

@@ -1,5 +1,6 @@
 """Tensors that are costly to make, made once for all cells and processes."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +11,21 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from src.files import locked, write_atomically
+from src.models.checkpoint import weights_fingerprint
 
 log = logging.getLogger(__name__)
+
+#: Under this name a file's metadata hold the digest of what is in it.
+DIGEST = "digest"
 
 Verify = Callable[[Tensor], Tensor]  #: a tensor as it was read -> the tensor to be used; ValueError if it is no good
 
 
 class TensorStore:
     """Tensors by content key: the last one in memory, all of them under ``folder`` as ``<key>.safetensors``.
+
+    A file states a digest of its key and its tensor. One that does not fit is not used: bits that flipped, another
+    tensor, or a file that was renamed to another key.
 
     Args:
         folder: made when the first tensor is kept; None keeps nothing on disk.
@@ -29,15 +37,22 @@ class TensorStore:
         self._last: tuple[str, Tensor] | None = None
 
     def find(self, key: str, verify: Verify) -> Tensor | None:
-        """The tensor of this key, or None. A file that is damaged, or that ``verify`` refuses, is named in a warning
-        and counts as none, so that it is made again."""
+        """The tensor of this key, or None. A file that is damaged, that does not hold what was stored under this key,
+        or that ``verify`` refuses, is named in a warning and counts as none, so that it is made again.
+
+        Whoever gets it must not write into it: it is handed out again.
+        """
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         if self.folder is None or not (path := self._path(key)).exists():
             return None
         try:
             # Not load_file, which maps the file into memory: a file truncated later would kill the process.
-            tensor = verify(load(path.read_bytes())[self.name])
+            content = path.read_bytes()
+            tensor = load(content)[self.name]
+            if _stated_digest(content) != self._digest(key, tensor):
+                raise ValueError("it does not hold what was stored under this key")
+            tensor = verify(tensor)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             log.warning("%s is damaged (%s) and will be made again", path, error)
             return None
@@ -50,8 +65,10 @@ class TensorStore:
         Raises:
             UserError: the folder cannot be written.
         """
+        tensor = tensor.contiguous()  # in memory as on disk: the order of values may change how sums are rounded
         if self.folder is not None:
-            content = save({self.name: tensor.cpu()})  # save_file turns a full disk into an error of its own
+            # Not save_file, which turns a full disk into an error of its own
+            content = save({self.name: tensor.cpu()}, {DIGEST: self._digest(key, tensor)})
             write_atomically(self._path(key), lambda temporary: temporary.write_bytes(content))
         self._last = (key, tensor)
 
@@ -65,6 +82,16 @@ class TensorStore:
             with locked(self._path(key)):
                 yield
 
+    def _digest(self, key: str, tensor: Tensor) -> str:
+        """SHA-256 of the key, and of the tensor's name, shape, type and bytes."""
+        return weights_fingerprint({f"{key}/{self.name}": tensor})
+
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{key}.safetensors"
+
+
+def _stated_digest(content: bytes) -> str | None:
+    """The digest in the metadata of a safetensors file: 8 bytes for the length of a JSON header, then the header."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]).get("__metadata__", {}).get(DIGEST)

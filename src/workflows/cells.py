@@ -16,7 +16,7 @@ from src.data import ImageDataModule
 from src.errors import UserError
 from src.evaluation import CellSpec, CellStore, Coordinates, Evaluator, Protocol, TestSet
 from src.evaluation.adversary import AdversarialStore
-from src.evaluation.cell import NOTHING, SCHEMA
+from src.evaluation.cell import NO_DEFENSE, NOTHING, SCHEMA
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
@@ -116,7 +116,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     switch(section(config, "protocol"), "clean_errors_count")
     protocol = Protocol(**plain(config.protocol))
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
-    threat, purifier = plain(config.threat), plain(config.defense.purifier)
+    threat, purifier = plain(config.threat), purifier_of(config.defense)
     uses_noise = bool(config.defense.uses_noise)
     defense_identity = identified(purifier, data, bench)
     identity: dict[str, Any] = {
@@ -190,6 +190,19 @@ def _efforts(said: dict[str, Any], arguments: dict[str, Any]) -> dict[str, int]:
         if not isinstance(arguments.get(name), int):
             raise UserError(f"{said['name']}: {name}={arguments.get(name)} is not a whole number")
     return {name: arguments[name] for name in names}
+
+
+def purifier_of(defense: DictConfig) -> Any:
+    """What a ``conf/defense`` file builds, as plain types; with ``bpda`` its gradient is the identity's.
+
+    Raises:
+        UserError: ``bpda`` is neither true nor false.
+    """
+    purifier = plain(defense.purifier)
+    bpda = "bpda" in defense and switch(defense, "bpda")
+    if not bpda or purifier == NO_DEFENSE:  # whose gradient is the identity's
+        return purifier
+    return {"_target_": "src.straight_through.StraightThrough", "purifier": purifier}
 
 
 def nothing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:

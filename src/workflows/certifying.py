@@ -18,11 +18,12 @@ from torch import nn
 
 from src.defended import DefendedClassifier
 from src.defenses import Identity
-from src.errors import UserError
+from src.errors import UserError, in_a_line
 from src.evaluation import TestSet
 from src.evaluation.certificates import SCHEMA, CertificateFile, Certification, CertifiedImage
 from src.evaluation.evaluate import BATCH_SIZE, full_precision, trainer_on
 from src.evaluation.grid import latest_sweep
+from src.evaluation.model_checks import PROBED, check_model
 from src.evaluation.smoothing import certify, image_stream
 from src.precision import PRECISIONS, Precision, computing_in
 from src.reporting.certified import load_certified
@@ -55,7 +56,7 @@ class Plan:
     certification: Certification
     held_out: TestSet
     indices: Sequence[int]  #: of those images
-    load_base: Callable[[], nn.Module]  #: the function that is smoothed: images (N, C, H, W) -> logits
+    load_base: Callable[[], DefendedClassifier]  #: the function that is smoothed: images (N, C, H, W) -> logits
     precision: Precision  #: that it computes in, which is part of what function it is
 
 
@@ -109,7 +110,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
         identity=identity,
     )
 
-    def load_base() -> nn.Module:
+    def load_base() -> DefendedClassifier:
         return DefendedClassifier(load_classifier(), bench.defense(repr(denoiser), purifier) if denoise else Identity())
 
     return Plan(certification, images, _chosen(config, len(images.labels)), load_base, precision)
@@ -128,6 +129,7 @@ def _complete(plan: Plan, bench: Bench) -> CertificateFile:
     base = plan.load_base().to(device).to(memory_format=torch.channels_last)
     file = CertificateFile(bench.outputs / "certified", plan.certification)
     compute = _image_certifier(plan, base, device, bench.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"]))
+    _check_base(plan, base, device)
     about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
     stored = len(_stored(file, plan.indices))
     log.info("%s: %d images, %d of them stored -> %s", about, len(plan.indices), stored, file.path)
@@ -135,6 +137,20 @@ def _complete(plan: Plan, bench: Bench) -> CertificateFile:
         for _ in file.complete(plan.indices, compute):
             tell()
     return file
+
+
+def _check_base(plan: Plan, base: DefendedClassifier, device: torch.device) -> None:
+    """Refuse a classifier and a denoiser whose certificates would mean nothing.
+
+    Raises:
+        UserError: see :func:`src.evaluation.model_checks.check_model`.
+    """
+    images, classes = plan.held_out.images[:PROBED].to(device), plan.held_out.num_classes
+    try:
+        with full_precision(), computing_in(plan.precision, device):
+            check_model(base.classifier, base.defense, images, classes)
+    except Exception as error:
+        raise UserError(f"{plan.certification.label} cannot be certified: {in_a_line(error)}") from error
 
 
 def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:

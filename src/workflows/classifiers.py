@@ -1,6 +1,7 @@
 """Which classifier a sweep protects: a checkpoint of ours, or anyone's module by the name of what makes it."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -111,8 +112,9 @@ def _fingerprint(name: str, module: nn.Module) -> str | None:
 
 
 def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_classes: int) -> None:
-    """Take two grey images through the module: one would not tell a module that loses the batch."""
-    images = torch.full((2, *image_shape), 0.5)
+    """Take two images with all shades of grey through the module: one would not tell a module that loses the batch."""
+    shades = torch.linspace(0, 1, 2 * math.prod(image_shape)).view(2, *image_shape)
+    images = shades.clone()
     try:
         with torch.no_grad():
             logits = module(images)
@@ -123,5 +125,5 @@ def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_class
         raise UserError(
             f"classifier={name} turned images {tuple(images.shape)} into {what}, not into logits (2, {num_classes})"
         )
-    if (images != 0.5).any():
+    if not torch.equal(images, shades):
         raise UserError(f"classifier={name} changes its input in place; let it work on a copy")

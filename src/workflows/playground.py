@@ -16,10 +16,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from src.defenses import Identity
 from src.errors import UserError, in_a_line
 from src.evaluation import CellSpec, TestSet
 from src.evaluation.demonstration import Demonstration, OutOfTimeError, demonstrate
 from src.evaluation.evaluate import trainer_on
+from src.evaluation.model_checks import check_model
 from src.models.record import TrainingRecord
 from src.reporting.labels import column_label
 from src.workflows.cells import Bench, bench_for, cell_spec
@@ -114,9 +116,13 @@ def playground_from_config(config: DictConfig, overrides: Sequence[str], compose
     """
     number(config, "patience", math.ulp(0.0), math.inf, "a time in seconds, above 0")
     bench = bench_for(config)
-    image = cell_spec(config, bench).load_data().images[0]
-    noises = _noises(config)
-    search = _Search(config, overrides, composer, bench, image)
+    spec = cell_spec(config, bench)
+    test, noises = spec.load_data(), _noises(config)
+    try:
+        check_model(spec.load_classifier(), Identity(), test.images, test.num_classes)
+    except ValueError as error:
+        raise UserError(f"this classifier cannot be played with: {one_line(error)}") from error
+    search = _Search(config, overrides, composer, bench, test)
     attacks, defenses, threats = search.attacks(), search.defenses(noises), search.nodes(THREAT)
     noise = config.noise if config.defense.uses_noise else None
     first = Choice(
@@ -168,9 +174,9 @@ class _Search:
     """Goes through the options of the groups, and notes why one is left out."""
 
     def __init__(
-        self, config: DictConfig, overrides: Sequence[str], composer: Composer, bench: Bench, image: Tensor
+        self, config: DictConfig, overrides: Sequence[str], composer: Composer, bench: Bench, test: TestSet
     ) -> None:
-        self.config, self.composer, self.bench, self.image = config, composer, bench, image
+        self.config, self.composer, self.bench, self.test = config, composer, bench, test
         self.overrides = OverridesParser.create().parse_overrides(list(overrides))
         self.left_out: dict[str, str] = {}
 
@@ -194,7 +200,7 @@ class _Search:
             with self._or_left_out(ATTACK, name):
                 spec = self._spec({ATTACK: node}, TRIED_AT).without_defense()
                 with suppress(OutOfTimeError):
-                    demonstrate(spec, self.image, patience=0)
+                    demonstrate(spec, self.test.images[0], patience=0)
                 begun[name] = node
         return begun
 
@@ -205,7 +211,9 @@ class _Search:
             for noise in noises if node.uses_noise else [None]:
                 label = column_label(name, noise)
                 with self._or_left_out(DEFENSE, label):
-                    demonstrate(self._spec({DEFENSE: node}, 0, noise), self.image)
+                    spec = self._spec({DEFENSE: node}, 0, noise)
+                    check_model(spec.load_classifier(), spec.load_defense(), self.test.images, self.test.num_classes)
+                    demonstrate(spec, self.test.images[0])
                     tried[label] = (node, noise)
         return tried
 

@@ -1,6 +1,8 @@
+import json
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
@@ -69,16 +71,45 @@ def test_a_damaged_attacked_set_is_named_and_made_again(evaluator, another, spec
     assert counting.batches == 8
 
 
-def test_an_attacked_set_out_of_its_budget_does_not_count(evaluator, another, specify, counting, caplog, tmp_path):
-    from safetensors.torch import save_file
+#: What may stand in an attacked set's place: x_adv (64, 1, 28, 28) -> another set, within the budget but for the last.
+OTHER_SETS = {
+    "the clean images": lambda x_adv, x: x,
+    "moved a tenth of the way": lambda x_adv, x: x + 0.1 * (x_adv - x),
+    "one pixel": lambda x_adv, x: x_adv.index_fill(3, torch.tensor([5]), 0).lerp(x_adv, 0.999),
+    "out of its budget": lambda x_adv, x: torch.zeros_like(x),
+}
 
-    evaluator(specify(eps=0.3))
+
+@pytest.mark.parametrize("other", OTHER_SETS)
+@pytest.mark.parametrize("keeps_its_digest", [False, True])
+def test_another_attacked_set_does_not_count(
+    evaluator, another, specify, counting, caplog, tmp_path, digits, other, keeps_its_digest
+):
+    expected = evaluator(specify(eps=0.3))
     for cell in (tmp_path / "cells").iterdir():
         cell.unlink()
     (file,) = (tmp_path / "adversarial").glob("*.safetensors")
-    save_file({"x_adv": torch.zeros(64, 1, 28, 28)}, file)
-    assert another()(specify(eps=0.3)).perturbation_linf == pytest.approx(0.3, abs=1e-6)
-    assert "spent" in caplog.text
+    content = file.read_bytes()
+    stored = safetensors.torch.load(content)["x_adv"]
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header["__metadata__"] if keeps_its_digest else None
+    safetensors.torch.save_file({"x_adv": OTHER_SETS[other](stored, digits.images).contiguous()}, file, metadata)
+    assert another()(specify(eps=0.3)).outcomes == expected.outcomes
+    assert file.name in caplog.text
+    assert counting.batches == 8, "the attack was made again"
+
+
+def test_an_attacked_set_under_the_key_of_another_does_not_count(
+    evaluator, another, specify, counting, caplog, tmp_path
+):
+    evaluator(specify(eps=0.3))
+    expected = evaluator(specify(eps=0.2))
+    for cell in (tmp_path / "cells").iterdir():
+        cell.unlink()
+    strong, weak = (tmp_path / "adversarial" / f"{specify(eps=eps).adversarial_key}.safetensors" for eps in (0.3, 0.2))
+    strong.replace(weak)
+    assert another()(specify(eps=0.2)).outcomes == expected.outcomes
+    assert weak.name in caplog.text
 
 
 def test_eps_zero_attacks_nobody(evaluator, specify, counting, digits):

@@ -1,5 +1,6 @@
 """One gradient serves every attack that begins with it; one attacked set serves every defense."""
 
+import json
 import random
 from dataclasses import replace
 from functools import partial
@@ -12,9 +13,10 @@ from src.attacks import fgsm, ifgsm, mifgsm, pgd
 from src.attacks.gradient import KnowsGradient, input_gradient
 from src.defended import adaptive
 from src.evaluation import CellStore, Evaluator
-from src.evaluation.adversary import SAMPLED, AdversarialStore
+from src.evaluation.adversary import AdversarialStore
 
 BATCHES = 4  # 64 images in batches of 16
+LOOKED_AT = 1  # the batch that a process diagnoses a model by, for all attacks and eps
 
 
 class Counted(torch.nn.Module):
@@ -76,19 +78,19 @@ def test_one_gradient_serves_every_attack_that_follows_it(folders, frozen, count
     evaluator = folders()
     for spec in frozen:
         evaluator(spec)
-    assert counted.gradients == BATCHES
+    assert counted.gradients == BATCHES + LOOKED_AT
 
 
 def test_the_first_step_of_an_iterative_attack_costs_nothing(folders, attacked, counted):
     evaluator = folders()
     evaluator(attacked(fgsm, 0.1))
     evaluator(attacked(ifgsm, 0.3, steps=5))
-    assert counted.gradients == BATCHES + 4 * BATCHES
+    assert counted.gradients == BATCHES + 4 * BATCHES + LOOKED_AT
 
 
 def test_an_attack_that_starts_elsewhere_asks_for_no_gradient_at_the_clean_images(folders, attacked, counted, tmp_path):
     folders()(attacked(pgd, 0.3, steps=3))
-    assert counted.gradients == 3 * BATCHES
+    assert counted.gradients == 3 * BATCHES + LOOKED_AT
     assert not (tmp_path / "gradients").exists()
 
 
@@ -117,10 +119,32 @@ def test_another_process_takes_the_gradient_from_disk(folders, attacked, counted
     folders()(attacked(fgsm, 0.1))
     before = counted.gradients
     folders()(attacked(fgsm, 0.3))
-    assert counted.gradients == before + 1  # a few images, to see that it is the gradient of this classifier
+    assert counted.gradients == before + LOOKED_AT
 
 
-@pytest.mark.parametrize("damage", ["truncated", "of another classifier", "not finite", "of other images"])
+#: What may have become of a tensor (N, C, H, W) in a file.
+DAMAGES = {
+    "of another classifier": lambda tensor: -tensor,
+    "not finite": lambda tensor: tensor * torch.nan,
+    "of other images": lambda tensor: tensor[8:].contiguous(),
+    "right in its first images alone": lambda tensor: torch.cat([tensor[:8], torch.zeros_like(tensor[8:])]),
+}
+
+
+def damage_file(file, name, damage):
+    """Damage the tensor in a file, and leave its metadata as they are."""
+    content = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(content[:4000])
+    elif damage == "one bit flipped":
+        file.write_bytes(content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:])
+    else:
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        save_file({name: DAMAGES[damage](load(content)[name])}, file, metadata)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit flipped", *DAMAGES])
 def test_a_damaged_gradient_is_named_and_made_again(folders, attacked, counted, tmp_path, caplog, damage):
     expected = folders()(attacked(fgsm, 0.3)).predictions
     folders()(attacked(fgsm, 0.1))
@@ -128,12 +152,7 @@ def test_a_damaged_gradient_is_named_and_made_again(folders, attacked, counted, 
         file.unlink()
     (file,) = (tmp_path / "gradients").glob("*.safetensors")
     gradient = load(file.read_bytes())["gradient"]
-    if damage == "truncated":
-        file.write_bytes(file.read_bytes()[:4000])
-    elif damage == "of other images":
-        save_file({"gradient": gradient[SAMPLED:].contiguous()}, file)
-    else:
-        save_file({"gradient": -gradient if damage == "of another classifier" else gradient * torch.nan}, file)
+    damage_file(file, "gradient", damage)
     assert folders()(attacked(fgsm, 0.3)).predictions == expected
     assert file.name in caplog.text
     assert torch.equal(load_file(file)["gradient"], gradient)
@@ -157,16 +176,12 @@ def knowing(attacked):
     return make
 
 
-LOOKED_AT = 1  # the batch that every cell of an attacker who knows the defense is diagnosed by
-
-
 @pytest.mark.parametrize("knowing_first", [False, True])
 def test_without_a_defense_there_is_nothing_to_know(folders, attacked, knowing, counted, knowing_first):
     for make in (knowing, attacked) if knowing_first else (attacked, knowing):
         folders()(make(fgsm, 0.2))  # each in a process of its own
         folders()(make(ifgsm, 0.3, steps=5))
-    sampled = 1  # the gradient at a few images, by which the second attack trusts the stored one
-    assert counted.gradients == BATCHES + 4 * BATCHES + sampled + 2 * LOOKED_AT
+    assert counted.gradients == BATCHES + 4 * BATCHES + 4 * LOOKED_AT
 
 
 @pytest.mark.parametrize(("attack", "arguments"), [(fgsm, {}), (ifgsm, {"steps": 4}), (mifgsm, {"steps": 4})])
@@ -175,7 +190,7 @@ def test_sharing_between_threats_changes_nothing_in_a_cell(
 ):
     def outcome(spec):
         stored = folders()(spec).to_json()
-        return {name: value for name, value in stored.items() if name not in ("stages", "seconds")}
+        return {name: value for name, value in stored.items() if name not in ("stages", "seconds", "digest")}
 
     alone = outcome(knowing(attack, 0.2, bare=False, **arguments))
     before = counted.gradients
@@ -184,7 +199,7 @@ def test_sharing_between_threats_changes_nothing_in_a_cell(
             file.unlink()
     folders()(attacked(attack, 0.2, **arguments))
     assert outcome(knowing(attack, 0.2, **arguments)) == alone
-    assert counted.gradients == 2 * before, "what the one threat costs the other need not pay"
+    assert counted.gradients == 2 * before + LOOKED_AT, "what the one threat costs the other need not pay"
 
 
 def test_what_is_shared_has_no_part_in_what_a_cell_is(attacked, knowing):

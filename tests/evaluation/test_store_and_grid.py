@@ -60,7 +60,8 @@ def test_every_number_of_the_file_follows_from_its_outcomes(store):
         lambda text: "[1, 2]",
         lambda text: text.replace('"1101"', '"1111"'),
         lambda text: text.replace('"eps": 0.3}', '"eps": 0.4}'),
-        lambda text: text.replace('"schema": 1', '"schema": 99'),
+        lambda text: text.replace('"schema": 2', '"schema": 99'),
+        lambda text: text.replace('"clean_accuracy": 1.0', '"clean_accuracy": 0.5'),
         lambda text: json.dumps(json.loads(text) | {"per_class": [[2, 4], [0, 0]]}),
     ],
 )

@@ -84,7 +84,7 @@ def judge(specify, evaluator, tmp_path) -> Judge:
             identity=dict(base.identity)
             | {
                 "attack": {"name": name, "steps": 10.0},
-                "threat": {"name": str(knows)},
+                "threat": {"name": str(knows), "eot_samples": eot_samples},
                 "defense": type(defense).__name__,
             },
             knows_defense=knows,
@@ -176,9 +176,11 @@ def test_an_attack_that_has_not_arrived_does_not_matter_where_another_has(judge)
     assert "stronger-attack-lowers" not in names(judge(Honest(), "ifgsm", "fgsm", steps=3, rel_step=0.15))
 
 
-def test_probes_can_be_turned_off_and_gray_boxes_have_none(specify):
+def test_probes_can_be_turned_off_and_who_does_not_know_the_defense_has_none(specify):
     knowing = replace(specify(eps=EPS), knows_defense=True, family="iterative", efforts={"attack": {"steps": 10}})
     assert [probe.kind for probe in probes(knowing, Probing())] == ["stronger", "half"]
     assert probes(knowing, Probing(images=0)) == []
-    assert probes(replace(knowing, knows_defense=False), Probing()) == []
+    unknowing = replace(specify(eps=EPS, binarize=True), family="iterative", efforts=knowing.efforts)
+    assert probes(unknowing, Probing()) == []
+    assert len(probes(unknowing.without_defense(), Probing())) == 2, "without a defense there is nothing to know"
     assert probes(replace(knowing, family="one-step"), Probing()) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from src.evaluation.model_checks import PROBED
 from src.models import VQVAE
 
 
@@ -61,6 +62,52 @@ def drawn_classifier() -> nn.Module:
 
 def five_classes() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 5))
+
+
+class NotANumber(nn.Module):
+    """A network whose training failed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 10), torch.nan)
+
+
+def nan_everywhere() -> nn.Module:
+    return NotANumber()
+
+
+class BatchStandardized(nn.Module):
+    """Standardizes by the statistics of the batch, which it should have learned in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean()) / x.std()
+
+
+def of_batch_statistics() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(BatchStandardized(), nn.Flatten(), nn.Linear(784, 10))
+
+
+class BlackensInPlace(nn.Module):
+    """Sets dark pixels to 0, in the very images that it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x[x < 0.35] = 0
+        return x
+
+
+class WritesIntoDark(nn.Module):
+    """Spoils its caller's images, but not where they are grey."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x[x < 0.35] = 0
+        return x.flatten(1)[:, :10]
+
+
+class Rounded(nn.Module):
+    """Eight shades of grey. Its gradient is there, and it is zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (7 * x).round() / 7
 
 
 def no_module() -> dict[str, int]:
@@ -123,7 +170,7 @@ def random_signs(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tenso
 
 
 class Noted(nn.Module):
-    """The identity, which writes a line into ``file`` for every batch of more than one image."""
+    """The identity, which writes a line into ``file`` for every batch, but not in a rehearsal."""
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -141,6 +188,6 @@ def noted(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, file: str) -> T
 
 
 def note(file: Path, x: Tensor) -> None:
-    if len(x) > 1:  # one image: a rehearsal
+    if len(x) > PROBED:  # fewer images: a rehearsal
         with file.open("a") as lines:
             lines.write(f"{len(x)}\n")

@@ -64,6 +64,20 @@ SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
 
 
 @pytest.mark.parametrize(
+    ("command", "more"),
+    [("sweep", SWEEP), ("certify", ("denoise=false", "images=20", "n=10", "n0=5")), ("play", ("noises=[0]",))],
+)
+@pytest.mark.parametrize(
+    ("classifier", "said"),
+    [("nan_everywhere", "returned NaN for each of 8 clean images"), ("of_batch_statistics", "depend on batch_size")],
+)
+def test_a_network_whose_numbers_would_mean_nothing(refuse, trained, command, more, classifier, said):
+    before = set(trained.rglob("*.json")) | set(trained.rglob("*.csv"))
+    assert said in refuse(command, *more, f"classifier=tests.workflows.components:{classifier}")
+    assert set(trained.rglob("*.json")) | set(trained.rglob("*.csv")) == before, "work had begun"
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("attack=nonsense",), ["nonsense", "fgsm", "ifgsm", "mifgsm", "pgd"]),

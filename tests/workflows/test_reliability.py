@@ -16,7 +16,10 @@ import pytest
 from src.evaluation import Cell
 from tests.conftest import REPO
 
-GRID = ("-m", "attack=fgsm,ifgsm,mifgsm", "eps=0,0.1,0.2,0.3", "defense=none,kmeans,binarize,vqvae", "noise=0,0.5")
+GRID = (
+    *("-m", "attack=fgsm,ifgsm,mifgsm", "eps=0,0.1,0.2,0.3", "defense=none,kmeans,binarize,vqvae", "noise=0,0.5"),
+    "checks.images=0",
+)
 ROWS, CELLS = 3 * 4 * 5, 5 + 3 * 3 * 5
 KILLS = 20
 USERS_OWN = f"hydra.searchpath=[file://{REPO}/tests/workflows/conf]"
