@@ -4,12 +4,17 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from src.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -20,21 +25,52 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: the folder cannot be written or the disk is full; nothing is left behind.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
+        with _temporary(path) as temporary:
+            write(temporary)
+            temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+            temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; make room or set paths.outputs elsewhere") from error
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path``, ``.<name>.<8 letters>.tmp``, which is gone afterwards.
+
+    This process holds a lock on it meanwhile, by which :func:`clear_temporaries` knows that it is in use.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        if fcntl is None:
+            os.close(handle)  # Windows moves no file that is open
+        else:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield Path(name)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
+        if fcntl is not None:
+            os.close(handle)
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what :func:`write_atomically` left in ``folder`` when its process was killed.
+
+    The files of running processes stay: these hold a lock on them, which the system releases when they die. Where the
+    system has no such locks, all stay.
+    """
+    for path in folder.glob(".*.????????.tmp"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
 
 
 def make_folder(path: Path) -> None:

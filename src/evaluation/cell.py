@@ -3,14 +3,21 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, replace
-from functools import partial
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, WrapValidator
 from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from src.evaluation.statistics import wilson_interval
+from src.images import EncodedImages, of_one_shape
+from src.stored import check, parse, read
+
+T = TypeVar("T")
 
 #: Part of every key. Raise it when a change of code changes what a stored number means.
 SCHEMA = 2
@@ -21,6 +28,10 @@ NO_CLASS = -1
 #: Identity of the attack and threat at eps 0, where there is nothing to attack with.
 NOTHING = {"_target_": None}
 
+# Types that are checked when a cell is read from its file
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 @dataclass(frozen=True, order=True)
 class Coordinates:
@@ -28,10 +39,10 @@ class Coordinates:
 
     data: str
     attack: str
-    eps: float  #: L∞ budget in pixel units
+    eps: Fraction  #: L∞ budget in pixel units
     threat: str
     defense: str
-    noise: float | None  #: σ the defense was trained with; None where the defense has none
+    noise: Quantity | None  #: σ the defense was trained with; None where the defense has none
     protocol: str
     seed: int
 
@@ -221,29 +232,92 @@ def content_key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+class Attacker(TypedDict, total=False):
+    """What the attacker of a cell was and saw; see :mod:`src.evaluation.diagnosis`. Entries that are not named here may
+    be there as well."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    family: str  #: "one-step", "iterative", "gradient-free", "transfer", "noise"
+    knows_defense: bool
+    zero_gradient: Fraction
+    nan_gradient: Fraction
+    nan_logits: Fraction
+    random: bool
+    eot_samples: PositiveInt
+    probabilities: bool
+
+
+class Member(TypedDict):
+    """What a worst case says of one of its attacks."""
+
+    key: str  #: of its cell
+    correct: NonNegativeInt
+    alone: NonNegativeInt  #: images that only this attack fooled
+
+
+class Examples(TypedDict):
+    """The first images of a cell, and what they were taken for."""
+
+    original: EncodedImages
+    attacked: EncodedImages
+    purified: EncodedImages
+    labels: list[int]
+    predictions: list[int]
+    confidences: list[Fraction | None]  #: in the prediction; None where the network gave no finite one
+    undefended_predictions: list[int]
+
+
+@cache
+def _parts(of: type[T]) -> TypeAdapter[T]:
+    """The schema of a part of a cell."""
+    return TypeAdapter(of)
+
+
+def _attacker(stored: dict[str, Any]) -> dict[str, Any]:
+    return dict(check(_parts(Attacker), stored))
+
+
+def _examples(stored: dict[str, Any]) -> dict[str, Any]:
+    if not stored:
+        return {}
+    shown = check(_parts(Examples), stored)
+    if not of_one_shape({name: shown[name] for name in ("original", "attacked", "purified")}):
+        raise ValueError("the images are not of one shape")
+    told = (shown["labels"], shown["predictions"], shown["confidences"], shown["undefended_predictions"])
+    if {len(each) for each in told} != {shown["original"]["shape"][0]}:
+        raise ValueError("there are more or fewer labels than images")
+    return stored
+
+
 @dataclass(frozen=True)
 class Cell:
-    """A computed cell. All rates are fractions, all distances in pixel units, all times in seconds."""
+    """A computed cell. All rates are fractions, all distances in pixel units, all times in seconds.
+
+    The types of its fields are also the schema by which a stored cell is checked.
+    """
 
     key: str
     coordinates: Coordinates
-    n: int  #: images evaluated
+    n: PositiveInt  #: images evaluated
     outcomes: str  #: one character an image in test-set order: "1" counted as correct, "0" as wrong
     predictions: list[int]  #: class the defended classifier gave to each attacked image, or :data:`NO_CLASS`
-    clean_accuracy: float  #: the same defense without attack
-    undefended_accuracy: float  #: the same attack without defense
-    perturbation_l2: float  #: mean ‖x_adv − x‖₂
-    perturbation_linf: float  #: mean ‖x_adv − x‖∞
-    reconstruction_mse: float  #: mean squared error of x̂ to the clean image
-    stages: dict[str, float]  #: seconds in "attack", "purify" and "classify"
+    clean_accuracy: Fraction  #: the same defense without attack
+    undefended_accuracy: Fraction  #: the same attack without defense
+    perturbation_l2: Quantity  #: mean ‖x_adv − x‖₂
+    perturbation_linf: Quantity  #: mean ‖x_adv − x‖∞
+    reconstruction_mse: Quantity  #: mean squared error of x̂ to the clean image
+    stages: dict[str, Quantity]  #: seconds in "attack", "purify" and "classify"
     identity: dict[str, Any]
-    examples: dict[str, Any] = field(default_factory=dict)  #: see :mod:`src.images`
+    #: the first images, see :class:`Examples`; empty if none are kept
+    examples: Annotated[dict[str, Any], AfterValidator(_examples)] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    per_class: list[list[int]] = field(default_factory=list)  #: (correct, images) of each class; empty if not known
-    #: what the attacker was and saw: "family", "knows_defense", and see :mod:`src.evaluation.diagnosis`; empty at eps 0
-    attacker: dict[str, Any] = field(default_factory=dict)
-    #: by name, the cells of which this is the worst case: "key", "correct", and "alone", images that only it fooled
-    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: (correct, images) of each class; empty if not known
+    per_class: list[list[NonNegativeInt]] = field(default_factory=list)
+    #: see :class:`Attacker`; empty where nothing was attacked
+    attacker: Annotated[dict[str, Any], AfterValidator(_attacker)] = field(default_factory=dict)
+    #: by name, the cells of which this is the worst case
+    members: dict[str, Member] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:
@@ -279,32 +353,58 @@ class Cell:
         return record | {"digest": content_key(record)}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Cell":
-        """Read what :meth:`to_json` wrote, and check that it is consistent.
+    def from_json(cls, stored: Mapping[str, Any] | str | bytes) -> "Cell":
+        """Read what :meth:`to_json` gave, or its text, and check it.
 
         Raises:
-            ValueError: a field is missing or of the wrong type, the key is not that of the identity, the counts do not
+            Damaged: a field is missing or of the wrong type, the key is not that of the identity, the counts do not
                 follow from the outcomes, or the record is not the one that was written.
         """
-        try:
-            names = [
-                name
-                for name, each in cls.__dataclass_fields__.items()
-                if name != "coordinates" and (name in stored or each.default_factory is MISSING)
-            ]  # a field with a default may be younger than the file
-            where = Coordinates(**{name: stored[name] for name in Coordinates.__dataclass_fields__})
-            cell = cls(coordinates=where, **{name: stored[name] for name in names})
-            consistent = (
-                stored["schema"] == SCHEMA
-                and stored["digest"] == content_key({name: each for name, each in stored.items() if name != "digest"})
-                and cell.key == content_key(cell.identity)
-                and cell.n == len(cell.outcomes) == len(cell.predictions) > 0
-                and set(cell.outcomes) <= {"0", "1"}
-                and cell.correct == stored["correct"]
-                and (not cell.per_class or [*map(sum, zip(*cell.per_class, strict=True))] == [cell.correct, cell.n])
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a cell: {error!r}") from error
-        if not consistent:
-            raise ValueError("its digest, key, counts or outcomes contradict each other")
-        return cell
+        return parse(_schema(), stored if isinstance(stored, str | bytes) else json.dumps(stored))
+
+    @classmethod
+    def read(cls, path: Path) -> "Cell":
+        """Read a cell's file and check it.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Damaged: like :meth:`from_json`, or it cannot be read.
+        """
+        return read(_schema(), path)
+
+
+@cache
+def _schema() -> TypeAdapter[Cell]:
+    """Of a cell's file."""
+    return TypeAdapter(Annotated[Cell, WrapValidator(_as_written)])
+
+
+def _as_written(stored: Any, fields_of: Callable[[Any], Cell]) -> Cell:
+    """A cell's record, whose coordinates stand among its other fields; its parts must agree with one another."""
+    if not isinstance(stored, dict):
+        raise ValueError("it is no record")
+    if stored.get("schema") != SCHEMA:
+        raise ValueError(f"schema {stored.get('schema')} where this version has {SCHEMA}")
+    names = Coordinates.__dataclass_fields__.keys() & stored.keys()
+    cell = fields_of(stored | {"coordinates": {name: stored[name] for name in names}})
+    written = {name: value for name, value in stored.items() if name != "digest"}
+    faults = {
+        "it is not the record that was written": stored.get("digest") != content_key(written),
+        "its key is not that of its identity": cell.key != content_key(cell.identity),
+        "its outcomes are no outcomes": not set(cell.outcomes) <= {"0", "1"},
+        "its counts contradict each other": not cell.n == len(cell.outcomes) == len(cell.predictions),
+        "its correct images are not those of its outcomes": cell.correct != stored.get("correct"),
+        "its classes do not add up": not _adds_up(cell),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ValueError(fault)
+    return cell
+
+
+def _adds_up(cell: Cell) -> bool:
+    """Whether the classes come to the counts of the whole, if they are known."""
+    if not cell.per_class:
+        return True
+    pairs = all(len(pair) == 2 and pair[0] <= pair[1] for pair in cell.per_class)
+    return pairs and [*map(sum, zip(*cell.per_class, strict=True))] == [cell.correct, cell.n]

@@ -6,16 +6,19 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
+from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, WrapValidator
 
 from src.errors import UserError
 from src.evaluation.cell import content_key
 from src.evaluation.smoothing import ABSTAIN
 from src.files import locked, write_text
+from src.stored import Damaged, read
 
 log = logging.getLogger(__name__)
 
@@ -78,19 +81,21 @@ class CertifiedImage:
 class Certification:
     """What a set of certificates was computed with.
 
+    The types of the fields are also the schema by which a stored description is checked.
+
     ``identity`` is all that a certificate depends on besides the image, as plain JSON types: data, weights of the
     classifier and the denoiser, σ, n0, n, alpha, seed. Its hash is part of the name of the file.
     """
 
     data: str
     denoiser: str | None  #: name of the denoiser's configuration; None for the bare classifier
-    noise: float | None  #: σ of the denoiser's training noise
-    sigma: float  #: σ of the smoothing, in pixel units
-    n0: int
-    n: int
-    alpha: float
+    noise: FiniteFloat | None  #: σ of the denoiser's training noise
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]  #: σ of the smoothing, in pixel units
+    n0: PositiveInt
+    n: PositiveInt
+    alpha: Annotated[float, Field(gt=0, lt=1)]
     seed: int
-    identity: Mapping[str, Any]
+    identity: dict[str, Any]
 
     @property
     def key(self) -> str:
@@ -111,6 +116,21 @@ class Certification:
     def name(self) -> str:
         """``mnist-vqvae0.5-sigma0.5-1a2b3c4d``: the name of the files without their endings."""
         return f"{self.data}-{self.label.replace(' ', '')}-sigma{self.sigma:g}-{self.key[:8]}"
+
+
+@cache
+def _schema() -> TypeAdapter[Certification]:
+    """Of the JSON beside a CSV."""
+    return TypeAdapter(Annotated[Certification, WrapValidator(_as_written)])
+
+
+def _as_written(stored: Any, fields_of: Callable[[Any], Certification]) -> Certification:
+    found = fields_of(stored)
+    if stored.get("key") != found.key:
+        raise ValueError("its key is not that of its identity")
+    if (found.denoiser is None) != (found.noise is None):
+        raise ValueError("a denoiser has a noise that it was trained with")
+    return found
 
 
 class CertificateFile:
@@ -135,13 +155,10 @@ class CertificateFile:
             UserError: it is damaged.
         """
         try:
-            stored = json.loads(description.read_text(encoding="utf-8"))
-            names = [field.name for field in fields(Certification)]
-            found = cls(description.parent, Certification(**{name: stored[name] for name in names}))
-            consistent = stored["key"] == found.certification.key and found.description.name == description.name
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-            raise UserError(f"{description} is damaged ({error!r}); move it and its CSV away") from error
-        if not consistent:
+            found = cls(description.parent, read(_schema(), description))
+        except (Damaged, FileNotFoundError) as error:
+            raise UserError(f"{description} is damaged ({error}); move it and its CSV away") from error
+        if found.description.name != description.name:
             raise UserError(f"{description} is damaged: it describes other certificates; move it and its CSV away")
         return found
 
@@ -152,9 +169,13 @@ class CertificateFile:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read ({error.strerror}); move it away") from error
         found = {}
-        for line, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-            try:
+        head, *lines = text.splitlines() or [""]
+        for line, each in enumerate(lines, start=2):
+            try:  # no value holds a comma, so none is quoted
+                row = dict(zip(head.split(","), each.split(","), strict=True))
                 image = CertifiedImage.from_columns(row)
                 if (image.n, image.n0) != (self.certification.n, self.certification.n0):
                     raise ValueError("it is of another number of samples")

@@ -5,15 +5,19 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, FiniteFloat, TypeAdapter
 
 from src.errors import UserError
 from src.evaluation.cell import SCHEMA, Cell, Coordinates
 from src.evaluation.store import CellStore
 from src.evaluation.suspicion import Suspicions, evidence_of, findings
 from src.files import write_text
+from src.stored import Damaged, read
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +103,24 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _with_key_apart(stored: Any) -> Any:
+    """A row of the file, which has the key among the coordinates, as the pair that it stands for."""
+    if not isinstance(stored, dict) or "key" not in stored:
+        raise ValueError("a row has a key and coordinates")
+    return {name: value for name, value in stored.items() if name != "key"}, stored["key"]
+
+
 @dataclass(frozen=True)
 class Request:
-    """What a sweep asked for, written at its start, so that a killed sweep's grid still shows what is missing."""
+    """What a sweep asked for, written at its start, so that a killed sweep's grid still shows what is missing.
 
-    rows: tuple[tuple[Coordinates, str], ...]  #: coordinates and key of every row
+    The types of its fields are also the schema by which a stored request is checked.
+    """
+
+    #: coordinates and key of every row
+    rows: tuple[Annotated[tuple[Coordinates, str], BeforeValidator(_with_key_apart)], ...]
     pending: int = 0  #: cells, probes and members included, that were not stored when the sweep began
-    started: float = 0.0  #: when that was, in seconds since 1970
+    started: FiniteFloat = 0.0  #: when that was, in seconds since 1970
     compare_published: bool = False  #: whether its report shows the published numbers beside ours
     number: int = 0  #: one more than the sweeps before it, so that no clock decides which is the newest
     probes: tuple[tuple[str, str, str], ...] = ()  #: key of a row, and kind and key of a cell by which it is checked
@@ -128,15 +143,10 @@ class Request:
         """
         path = folder / cls.FILE
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            del stored["schema"]
-            keyed = [(row.pop("key"), row) for row in stored.pop("rows")]
-            rows = tuple((Coordinates(**row), key) for key, row in keyed)
-            probes = tuple((of, kind, key) for of, kind, key in stored.pop("probes", ()))
-            return cls(rows=rows, probes=probes, members=tuple(stored.pop("members", ())), **stored)
-        except (FileNotFoundError, NotADirectoryError) as error:
+            return read(_schema(), path)
+        except FileNotFoundError as error:
             raise UserError(f"{folder} is no sweep: it has no {cls.FILE}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except Damaged as error:
             raise UserError(f"{path} is damaged ({error}); run the sweep again, stored cells are kept") from error
 
     def grid(self, store: CellStore) -> Grid:
@@ -149,7 +159,8 @@ class Request:
         for of, kind, key in self.probes:
             if (probe := store.get(key)) is not None:
                 probed.setdefault(of, {})[kind] = probe
-        cells = [cell for _, key in self.rows if (cell := store.get(key)) is not None]
+        found = ((where, store.get(key)) for where, key in self.rows)
+        cells = [replace(cell, coordinates=where) for where, cell in found if cell is not None]
         groups = evidence_of(cells, probed, store.get)
         return Suspicions(
             findings=tuple(finding for evidence in groups for finding in findings(evidence)),
@@ -162,6 +173,11 @@ class Request:
         """How many of the pending cells are stored by now, whichever process computed them."""
         keys = {key for _, key in self.rows} | {key for *_, key in self.probes} | set(self.members)
         return sum(store.path(key).exists() for key in keys) - (len(keys) - self.pending)
+
+
+@cache
+def _schema() -> TypeAdapter[Request]:
+    return TypeAdapter(Request)
 
 
 def latest_sweep(sweeps: Path) -> Path | None:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from src.errors import UserError
 from src.evaluation.cell import Cell
 from src.files import locked, write_text
+from src.stored import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +35,12 @@ class CellStore:
         if key not in self._known:
             path = self.path(key)
             try:
-                cell = Cell.from_json(json.loads(path.read_text(encoding="utf-8")))
+                cell = Cell.read(path)
                 if cell.key != key:
-                    raise ValueError(f"it holds the cell {cell.key}")
+                    raise Damaged(f"it holds the cell {cell.key}")
             except FileNotFoundError:
                 return None
-            except (ValueError, OSError) as error:
+            except Damaged as error:
                 log.warning("%s is damaged (%s) and will be computed again", path, error)
                 return None
             self._known[key] = cell
@@ -57,7 +59,13 @@ class CellStore:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold the right to compute the cell of this key. Look for it again once inside."""
+        """Hold the right to compute the cell of this key. Look for it again once inside.
+
+        Raises:
+            UserError: the cell could not be stored, because its folder cannot be written or its file is a folder.
+        """
+        if self.path(key).is_dir():
+            raise UserError(f"{self.path(key)} is a folder, where a cell belongs; move it away")
         with locked(self.path(key)):
             yield
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from src.evaluation.cell import Cell
+from src.evaluation.cell import Cell, Member
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class WorstCase:
     outcomes: str  #: "1" where no attack made the image count as wrong
     predictions: list[int]  #: under the attack that was chosen
     chosen: list[str]  #: for each image, the first attack that it fell to, or else the last of the suite
-    members: dict[str, dict[str, Any]]  #: see :attr:`src.evaluation.cell.Cell.members`
+    members: dict[str, Member]  #: see :attr:`src.evaluation.cell.Cell.members`
 
 
 def worst_case(members: Mapping[str, Cell]) -> WorstCase:
@@ -32,7 +31,7 @@ def worst_case(members: Mapping[str, Cell]) -> WorstCase:
     names = list(members)
     outcomes = list(zip(*(cell.outcomes for cell in members.values()), strict=True))
     chosen = [names[each.index("0")] if "0" in each else names[-1] for each in outcomes]
-    told = {
+    told: dict[str, Member] = {
         name: {
             "key": cell.key,
             "correct": cell.correct,

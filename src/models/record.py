@@ -2,25 +2,40 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, FiniteFloat, TypeAdapter
 
 from src.files import write_text
+from src.images import EncodedImages, of_one_shape
+from src.stored import read
+
+
+def _beside_one_another(stacks: dict[str, EncodedImages]) -> dict[str, EncodedImages]:
+    if not of_one_shape(stacks):
+        raise ValueError("the images are not of one shape")
+    return stacks
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """Losses, metrics and, for a VQ-VAE, reconstructions of one training run; ``<checkpoint>.json``."""
+    """Losses, metrics and, for a VQ-VAE, reconstructions of one training run; ``<checkpoint>.json``.
+
+    The types of its fields are also the schema by which a stored record is checked.
+    """
 
     model: str  #: "classifier", "vqvae", …
     data: str
-    noise: float | None  #: σ of the training noise; None for a model without one
+    noise: FiniteFloat | None  #: σ of the training noise; None for a model without one
     seed: int
     weights: str  #: fingerprint of the trained weights
-    seconds: float  #: time spent in training, interruptions excluded
-    losses: list[tuple[int, float]]  #: (step, training loss), every few steps
-    epochs: list[dict[str, float]]  #: metrics by name at the end of each epoch: "epoch", "step", "val/loss", …
-    examples: dict[str, Any] = field(default_factory=dict)  #: encoded images "original", "noisy", "reconstruction"
+    seconds: FiniteFloat  #: time spent in training, interruptions excluded
+    losses: list[tuple[int, FiniteFloat]]  #: (step, training loss), every few steps
+    epochs: list[dict[str, FiniteFloat]]  #: metrics by name at the end of each epoch: "epoch", "step", "val/loss", …
+    #: "original", "noisy", "reconstruction"; empty for a model that makes no images
+    examples: Annotated[dict[str, EncodedImages], AfterValidator(_beside_one_another)] = field(default_factory=dict)
 
     @staticmethod
     def path(checkpoint: Path) -> Path:
@@ -36,12 +51,12 @@ class TrainingRecord:
         """Read a record.
 
         Raises:
-            ValueError: the file is damaged.
-            OSError: it cannot be read.
+            FileNotFoundError: there is none.
+            Damaged: it cannot be read, or is no training record.
         """
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            losses = [(int(step), float(loss)) for step, loss in stored.pop("losses")]
-            return cls(losses=losses, **stored)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no training record: {error!r}") from error
+        return read(_schema(), path)
+
+
+@cache
+def _schema() -> TypeAdapter[TrainingRecord]:
+    return TypeAdapter(TrainingRecord)

@@ -150,10 +150,10 @@ def load_certified(folder: Path) -> list[CertifiedSet]:
     for description in sorted(folder.glob("*.json")):
         try:
             file = CertificateFile.load(description)
+            rows = file.rows()
         except UserError as error:
             log.warning("left out of the report: %s", error)
             continue
-        rows = file.rows()
         if rows:
             found.append(CertifiedSet(file.certification, tuple(rows[index] for index in sorted(rows))))
     return sorted(found, key=_order)

@@ -5,13 +5,14 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from pydantic import TypeAdapter
 
 from src.files import write_atomically, write_text
 from src.reporting.figures import Drawing
+from src.stored import Damaged, read
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
         elif (figure := drawing.draw()) is not None:
             save(figure, path)
             now[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
-    for name in before.keys() - now.keys():
-        (folder / Path(name).name).unlink(missing_ok=True)
+    for path in folder.glob("*.png"):
+        if path.name in before.keys() - now.keys() and path.is_file():
+            path.unlink(missing_ok=True)
     if now or before:
         write_text(folder / MANIFEST, json.dumps(now, indent=1) + "\n")
     return {name: folder / name for name in now}
@@ -65,11 +67,10 @@ def save(figure: Figure, path: Path) -> None:
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     """What the last call drew; nothing if there was none or its record is damaged."""
     try:
-        stored: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {str(name): dict(entry) for name, entry in stored.items() if str(name).endswith(".png")}
+        return read(TypeAdapter(dict[str, dict[str, str]]), folder / MANIFEST)
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError, TypeError, OSError) as error:
+    except Damaged as error:
         log.warning("%s is damaged (%s); all figures are drawn again", folder / MANIFEST, error)
         return {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.evaluation.grid import Grid
-from src.files import write_text
+from src.files import clear_temporaries, write_text
 from src.reporting.certified import CertifiedSet, certified_parts
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.figures import plan, plan_certified
@@ -52,6 +52,7 @@ def write_report(
     Raises:
         UserError: the folder cannot be written.
     """
+    _clear(folder)
     parts = chapters(grid)
     beside = comparisons(grid) if compare_published else []
     proven = certified_parts(certified)
@@ -75,6 +76,7 @@ def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:
     Raises:
         UserError: the folder cannot be written.
     """
+    _clear(folder)
     parts = certified_parts(sets)
     figures = {}
     for drawing in plan_certified(parts):
@@ -84,3 +86,9 @@ def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:
     path = folder / "certified.md"
     write_text(path, certified_to_markdown(parts, figures))
     return Report(folder, (path, *figures.values()), tuple(sentence for part in parts for sentence in part.sentences))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a report that was killed left half written."""
+    for each in (folder, folder / "figures"):
+        clear_temporaries(each)

@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.evaluation import CellSpec, Coordinates, Request
 from src.evaluation.grid import next_number
 from src.evaluation.suspicion import Probing, probes
+from src.files import clear_temporaries
 from src.workflows.cells import bench_for, cell_spec
 from src.workflows.composing import is_plain_value
 from src.workflows.configured import number, section, switch
@@ -91,6 +92,9 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
     """
     evaluator = bench_for(config).evaluator
     store = evaluator.cells
+    sweeps = Path(config.paths.outputs) / "sweeps"
+    for left in {folder, *sweeps.glob("*"), *sweeps.glob("*/*")}:
+        clear_temporaries(left)
     checked = {job.key: probes(job.spec, probing_from(config)) for job in jobs}
     members = {
         job.key: [member.key for member in job.spec.members.values()] for job in jobs if store.get(job.key) is None
@@ -107,7 +111,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         pending=len(absent),
         started=time.time(),
         compare_published=switch(config, "compare_published"),
-        number=next_number(Path(config.paths.outputs) / "sweeps"),
+        number=next_number(sweeps),
         probes=tuple((each.of, each.kind, each.spec.key) for key in checked for each in checked[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
     ).save(folder)

@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.evaluation import Cell, CellStore, Coordinates, Request, wilson_interval
 from src.evaluation.cell import content_key
 from src.evaluation.grid import COLUMNS, latest_sweep, next_number
-from src.files import write_atomically
+from src.files import clear_temporaries, write_atomically
 
 WHERE = Coordinates("mnist", "fgsm", 0.3, "gray_box", "vqvae", 0.25, "default", 0)
 
@@ -85,6 +85,22 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match="No space left on device"):
         write_atomically(tmp_path / "cell.json", write)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("cell.json", "before")]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_stays(tmp_path):
+    (tmp_path / ".cell.json.k1ll3d__.tmp").write_text("half")
+    (tmp_path / ".mine.tmp").write_text("of another program")
+
+    def write(path):
+        path.write_text("whole")
+        clear_temporaries(tmp_path)
+        assert path.read_text() == "whole"
+
+    write_atomically(tmp_path / "cell.json", write)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "cell.json": "whole",
+        ".mine.tmp": "of another program",
+    }
 
 
 def test_wilson_interval_is_the_textbooks():

@@ -49,7 +49,13 @@ def cell(
     """A cell of which the first ``accuracy * n`` images count as correct."""
     correct = round(accuracy * n)
     at_zero = {"attack": None, "threat": None} if where.eps == 0 else {"attack": where.attack, "threat": where.threat}
-    facts = {"data": where.data, "eps": where.eps, "defense": where.defense, "noise": where.noise}
+    facts = {
+        "data": where.data,
+        "classifier": "c" * 64,
+        "eps": where.eps,
+        "defense": where.defense,
+        "noise": where.noise,
+    }
     facts |= at_zero | {"protocol": where.protocol, "seed": where.seed, "n": n} | identity
     return Cell(
         key=content_key(facts),

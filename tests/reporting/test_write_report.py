@@ -182,6 +182,14 @@ def test_a_damaged_figure_is_drawn_again(pictured: Grid, tmp_path: Path) -> None
     assert (tmp_path / "figures" / "panel-eps0.png").is_file()
 
 
+def test_what_a_killed_report_left_half_written_goes(pictured: Grid, tmp_path: Path) -> None:
+    write(pictured, tmp_path)
+    for name in (".index.html.k1ll3d__.tmp", "figures/.heatmap.png.k1ll3d__.tmp"):
+        (tmp_path / name).write_text("half")
+    write(pictured, tmp_path)
+    assert list(tmp_path.rglob("*.tmp")) == []
+
+
 def test_figures_of_an_older_grid_go_and_files_of_others_stay(pictured: Grid, tmp_path: Path) -> None:
     write(pictured, tmp_path)
     (tmp_path / "figures" / "mine.png").write_bytes(b"not ours")
