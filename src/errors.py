@@ -1,4 +1,12 @@
-"""The one exception that stands for a mistake of the user's, not of the program's; and others' errors on one line."""
+"""The one exception that stands for a mistake of the user's; and what to say of other errors."""
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+#: Folders of code that no user wrote: ours, Python's, and of installed packages.
+INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))
+OURS = Path(__file__).resolve().parent
 
 
 class UserError(Exception):
@@ -12,3 +20,13 @@ class UserError(Exception):
 def in_a_line(error: Exception) -> str:
     """``ValueError: what it said``, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def in_code_of_the_users(error: BaseException) -> str | None:
+    """Where the user's own code was when ``error`` was raised, as ``path/file.py:12, in forward``; None if there was
+    none between the program and the error."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in (OURS, *INSTALLED)):
+            return f"{frame.filename}:{frame.lineno}, in {frame.name}"
+    return None

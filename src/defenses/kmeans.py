@@ -78,7 +78,10 @@ class KMeansCompression(nn.Module):
         return lloyd(pixels, centers, self.iterations)
 
     def _sklearn(self, pixels: Tensor) -> Clusters:
-        from sklearn.cluster import KMeans
+        try:
+            from sklearn.cluster import KMeans
+        except ImportError as error:
+            raise ImportError("backend=sklearn needs scikit-learn: pip install --editable '.[sklearn]'") from error
 
         centers = np.zeros((len(pixels), self.k, pixels.shape[2]), dtype=np.float32)
         cluster = np.empty((*pixels.shape[:2], 1), dtype=np.int64)

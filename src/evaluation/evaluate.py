@@ -164,7 +164,7 @@ class Evaluator:
         trainer = trainer_on(self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
-        batch_size = self.batch_size or BATCH_SIZE[device.type]
+        batch_size = self.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
         with self._attack(spec, classifier, CleanSet(x, y), batch_size, worst) as attack, _evaluating():
             module = PurificationEvaluation(classifier, defense, attack, test.num_classes, spec.threat)
             module.to(memory_format=torch.channels_last)

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
-from src.workflows.explaining import one_line
+from src.workflows.console import help_as_text, print_whatever_comes
+from src.workflows.explaining import of_a_choice, one_line
 from src.workflows.helping import register_help
 from src.workflows.memory import keep_freed_memory
 
@@ -79,7 +80,8 @@ def run(command: Callable[[], object]) -> None:
     if PLUGINS not in sys.path:
         sys.path.append(PLUGINS)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), PLUGINS]))  # for workers
-    with one_line_errors():
+    print_whatever_comes()
+    with one_line_errors(), help_as_text():
         command()
 
 
@@ -100,6 +102,11 @@ def one_line_errors() -> Iterator[None]:
             raise
         package = plugin[1].replace("_", "-")
         sys.exit(f"error: a plugin of Hydra is not installed: pip install {package} --constraint constraints.txt")
+    except ValueError as error:  # Hydra's, of a group
+        said = of_a_choice(error)
+        if os.environ.get(TRACEBACK) == "1" or said is None:
+            raise
+        sys.exit(f"error: {said}")
     except OSError as error:
         if os.environ.get(TRACEBACK) == "1" or error.errno not in UNWRITABLE:
             raise
@@ -115,6 +122,7 @@ def job() -> Iterator[None]:
     the others with it.
     """
     register_resolvers()  # this may be a worker process of a parallel launcher
+    print_whatever_comes()
     _use_the_launchers_share_of_cores()
     keep_freed_memory()
     with _portable_errors() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():

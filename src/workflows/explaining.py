@@ -2,8 +2,10 @@
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
 
+from hydra.core.object_type import ObjectType
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -40,14 +42,34 @@ def _of_a_value(error: Exception) -> str | None:
     return f"there is no {asked} here; {nearest(asked, names)}" if names else f"there is no {asked} here"
 
 
+def of_a_choice(error: ValueError) -> str | None:
+    """What to say of a value, such as null, in the place of a group's option; None if ``error`` is another one.
+
+    Hydra's message has no name. The override is a variable of the function that raised it.
+    """
+    if "Config group override" not in str(error):
+        return None
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if "override" in frame.f_locals and "repo" in frame.f_locals:
+            override, repo = frame.f_locals["override"], frame.f_locals["repo"]
+            group = override.key_or_group
+            options = ", ".join(repo.get_group_options(group, ObjectType.CONFIG))
+            return f"{override.input_line} chooses none of {group}, which can be {options}"
+    return str(error)
+
+
 def _of_an_option(error: Exception) -> str | None:
     """A group's option that does not exist."""
     if not isinstance(error, MissingConfigException) or not error.missing_cfg_file or not error.options:
         return None
-    group, _, option = error.missing_cfg_file.rpartition("/")
+    named = re.search(r"Available options in '(.+)':", str(error))  # else an option with slashes passes for groups
+    group = named[1] if named else error.missing_cfg_file.rpartition("/")[0]
+    option = error.missing_cfg_file.removeprefix(f"{group}/")
     close = difflib.get_close_matches(option, error.options, n=1, cutoff=0.5)
     meant = f"did you mean {close[0]}? " if close else ""
-    return f"there is no {group}={option}; {meant}{group} can be {', '.join(error.options)}"
+    said = f"there is no {group}={option}; {meant}{group} can be {', '.join(error.options)}"
+    own = "/" in option and "folder" in error.options
+    return f"{said}; for images of your own: {group}=folder {group}.root={option}" if own else said
 
 
 def _of_an_override(error: Exception) -> str | None:

@@ -61,7 +61,9 @@ def wandb_settings(
     job_type: str | None = None,
 ) -> WandbSettings:
     """Settings for W&B runs, from a configuration's plain types."""
-    return WandbSettings(Path(folder), project, entity, group, tuple(tags or ()), notes, job_type=job_type)
+    return WandbSettings(
+        Path(folder), project or WandbSettings.project, entity, group, tuple(tags or ()), notes, job_type=job_type
+    )
 
 
 def wandb_logger(training: Training, settings: WandbSettings) -> AbstractContextManager[Logger | None]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from src.errors import UserError, in_a_line
+from src.attacks import check_adversarial
+from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
 from src.evaluation.grid import latest_sweep
 from src.evaluation.suspicion import Suspicions, probes
@@ -42,13 +44,13 @@ def run_job(config: DictConfig) -> None:
     bench = bench_for(config)
     spec = cell_spec(config, bench)
     try:
-        if hydra.mode != RunMode.MULTIRUN:  # a sweep has done this before its first job
+        if not _planned(hydra):
             bench.evaluator.rehearse(spec)
         cell = bench.evaluator(spec)
     except Exception as error:
         log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)
         if not isinstance(error, UserError):
-            log.exception("this is a bug; its trace follows")
+            log.exception("%s; the trace follows", _whose(error, spec))
         if config.logger.cells:
             log_failure(spec, error, build(config.logger.cells))
         raise
@@ -58,6 +60,17 @@ def run_job(config: DictConfig) -> None:
     if config.logger.cells:
         log_cell(cell, spec.coordinates, build(config.logger.cells))
     _probe(spec, bench, config)
+
+
+def _whose(error: Exception, spec: CellSpec) -> str:
+    """Who can mend an error: the user whose component failed or broke its promise, or we."""
+    if where := in_code_of_the_users(error):
+        return f"this comes from code that is no part of defense-vqvae ({where})"
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].name
+    target = str(spec.identity["attack"].get("_target_"))
+    if raised_in == check_adversarial.__name__ and not target.startswith("src."):
+        return f"{target}, an attack that is no part of defense-vqvae, breaks its promise"
+    return "this is a bug of defense-vqvae"
 
 
 def _probe(spec: CellSpec, bench: Bench, config: DictConfig) -> None:
@@ -76,10 +89,16 @@ def describe(cell: Cell, coordinates: Coordinates) -> str:
     return f"{coordinates}: {cell.accuracy:.2%} [{low:.2%}, {high:.2%}] of {cell.n}"
 
 
+def _planned(hydra: HydraConf) -> bool:
+    """Whether this job is one of a grid that our sweeper has planned, and whose components it has tried; other sweepers
+    of Hydra's start jobs that stand alone."""
+    return hydra.mode == RunMode.MULTIRUN and (Path(hydra.sweep.dir) / Request.FILE).exists()
+
+
 def _progress(hydra: HydraConf, store: CellStore) -> str:
     """How many cells of how many there are by now, and the time left if the others come as fast as those so far; empty
     for a single one. Counted in the store, because this process may be one of several."""
-    if hydra.mode != RunMode.MULTIRUN:
+    if not _planned(hydra):
         return ""
     request = Request.load(Path(hydra.sweep.dir))
     done = max(1, request.finished(store))

@@ -39,7 +39,8 @@ def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
 
     def call(command: str, *arguments: str, outputs: Path = trained, root: Path = slice_root) -> str:
         data = [f"data.root={root}", "data.source=null", "data.val_size=100"] if command not in WITHOUT_DATA else []
-        logger = ["logger=none"] if command != "prepare" else []
+        named = any(argument.lstrip("+~").startswith("logger") for argument in arguments)
+        logger = ["logger=none"] if command != "prepare" and not named else []
         monkeypatch.setattr(sys, "argv", [command, *arguments, *data, f"paths.outputs={outputs}", *logger])
         for name in ("HYDRA_FULL_ERROR", TRACEBACK):  # set, so that the variables are gone again after the test
             monkeypatch.setenv(name, "0")
@@ -101,6 +102,12 @@ def test_a_network_whose_numbers_would_mean_nothing(refuse, trained, command, mo
         (("epss=0.1",), ["no epss here", "did you mean eps?"]),
         (("atack=fgsm",), ["did you mean attack?"]),
         (("attack=fgms",), ["no attack=fgms", "did you mean fgsm?", "mifgsm"]),
+        (("attack=fgsm,null",), ["attack=null", "fgsm, ifgsm"]),
+        (("~attack=[fgsm]",), ["~attack=[fgsm]", "fgsm, ifgsm"]),
+        (("logger=false",), ["logger=false", "none"]),
+        (("trainer.precision=16-mixed",), ["no trainer.precision here"]),
+        (("trainer.devices=2",), ["no trainer.devices here"]),
+        (("++eps=7",), ["eps=7", "0 to 1"]),
         (("defense=vqave",), ["did you mean vqvae?"]),
         (("attack=ifgsm", "attack.stesp=4"), ["no attack.stesp", "did you mean attack.steps?"]),
         (("attack=ifgsm", "atack.steps=4"), ["no atack here", "did you mean attack?"]),
@@ -136,6 +143,8 @@ def test_sweep(refuse, trained, arguments, said):
         (("eps=2",), ["eps=2"]),
         (("eps=0,0.1",), ["eps=0,0.1 has several values", "-m"]),
         (("experiment=report",), ["+experiment=report"]),
+        (("data=some/path",), ["no data=some/path", "data can be", "mnist"]),
+        (("attack=null",), ["attack=null", "fgsm, ifgsm"]),
         (("threat.view=3",), ["3 is no component"]),
         (("defense.purifier=3",), ["3 is no component"]),
         (("defense=vqvae", "noise=0.6"), ["python -m src.train model=vqvae noise=0.6"]),
@@ -189,6 +198,7 @@ def test_two_classifiers_in_one_grid(refuse):
         (("model=nonsense",), ["nonsense", "classifier", "vqvae"]),
         (("model=clasifier",), ["no model=clasifier", "did you mean classifier?"]),
         (("modl=vqvae",), ["no modl here", "did you mean model?"]),
+        (("model=null",), ["model=null", "classifier, vqvae"]),
         (("model=vqvae", "model.module.cods=5"), ["did you mean model.module.codes?"]),
         (("-m", "model=vqvae,classifier", "model.module.codes=64"), ["no model.module.codes here"]),
         (("-m", "model=vqvae,classifier", "model.module.patience=3"), ["no model.module.patience here"]),

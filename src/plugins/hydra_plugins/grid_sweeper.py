@@ -46,10 +46,14 @@ class GridSweeper(BasicSweeper):
             sweeping.collect(self.config, folder)
 
     def _points(self, arguments: list[str]) -> list[list[str]]:
+        """What is swept over: the command line, and of ``hydra.sweeper.params`` what the command line does not name,
+        whether as ``eps=``, ``++eps=`` or ``~eps``."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides(self._parse_config() + arguments)
-        return self.split_arguments(overrides, None)[0]
+        given = parser.parse_overrides(arguments)
+        named = {override.key_or_group for override in given}
+        usual = parser.parse_overrides(self._parse_config())
+        return self.split_arguments([each for each in usual if each.key_or_group not in named] + given, None)[0]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None

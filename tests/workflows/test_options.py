@@ -1,0 +1,121 @@
+"""An option that is accepted acts."""
+
+import importlib
+import sys
+import traceback
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from src.attacks import check_adversarial
+from src.errors import in_code_of_the_users
+from src.evaluation import CellStore
+from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
+from src.workflows.configured import build
+from src.workflows.sweeping import _whose
+from tests.workflows.components import AwkwardError, Fragile
+from tests.workflows.conftest import copy_of
+
+COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play")
+
+
+@pytest.fixture
+def show(monkeypatch, capsys):
+    """``show("sweep", "--cfg", "job")``: what a command prints that computes nothing."""
+
+    def call(command: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [command, *arguments])
+        for name in ("HYDRA_FULL_ERROR", TRACEBACK):
+            monkeypatch.setenv(name, "0")
+        GlobalHydra.instance().clear()
+        run(importlib.import_module(f"src.{command}").main)
+        return capsys.readouterr().out
+
+    yield call
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_whole_configuration_can_be_shown_resolved(show, command):
+    config = OmegaConf.create(show(command, "--cfg", "job", "--resolve"))
+    assert config.paths.outputs == "outputs"
+    assert "${" not in OmegaConf.to_yaml(config)
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "project", "folder"),
+    [
+        ({}, [], "defense-vqvae", "outputs"),
+        ({"WANDB_PROJECT": "mine", "WANDB_DIR": "/runs"}, [], "mine", "/runs"),
+        ({"WANDB_PROJECT": "mine"}, ["logger.project=its"], "its", "outputs"),
+        ({"WANDB_PROJECT": ""}, [], "defense-vqvae", "outputs"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "sweep", "certify", "report", "dashboard"])
+def test_wandbs_own_variables_say_where_runs_go(monkeypatch, command, environment, arguments, project, folder):
+    for name in ("WANDB_PROJECT", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    register_resolvers()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        config = compose(command, overrides=arguments)
+    settings = build(config.logger.cells)
+    assert (settings.project, str(settings.folder)) == (project, folder)
+
+
+def test_a_sweep_takes_what_the_command_line_names_in_whatever_way():
+    from hydra_plugins.grid_sweeper import GridSweeper
+
+    usual = {"attack": "fgsm,ifgsm", "eps": "0,0.1", "noise": "0,0.5"}
+    sweeper = GridSweeper(max_batch_size=None, params=usual)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    points = sweeper._points(["++eps=0.3", "attack=pgd", "+attack.more=1", "~noise"])
+    assert points == [["++eps=0.3", "attack=pgd", "+attack.more=1", "~noise=null"]]
+    assert len(sweeper._points(["limit=5"])) == 8
+    assert OverridesParser.create().parse_overrides(points[0])
+
+
+def test_hydras_basic_sweeper_computes_cells_that_stand_alone(run_command, trained, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    asked = ("-m", "hydra/sweeper=basic", "attack=fgsm", "eps=0.1,0.2", "defense=none", "noise=0", "logger=none")
+    done = run_command("src.sweep", *asked, outputs=outputs)
+    assert done.stdout.count("fgsm eps") == 2
+    store = CellStore(outputs / "cells")
+    found = [store.get(path.stem) for path in (outputs / "cells").glob("*.json")]
+    assert {cell.coordinates.eps for cell in found} == {0, 0.1, 0.2}
+
+
+@pytest.mark.parametrize("choice", ["disabled", "stdout", "default"])
+def test_hydras_other_settings_of_logging_can_be_chosen(run_command, trained, tmp_path, choice):
+    outputs = copy_of(trained, tmp_path)
+    done = run_command("src.sweep", f"hydra/job_logging={choice}", "logger=none", "limit=10", outputs=outputs)
+    assert ("fgsm eps 0.3" in done.stdout) == (choice != "disabled")
+    assert bool(list(outputs.rglob("sweep.log"))) == (choice == "default")
+
+
+def failure(call, *arguments) -> Exception:
+    """What a call raises, with the part of the traceback below this file, which would be a user's own code, too."""
+    with pytest.raises((ValueError, AwkwardError)) as raised:
+        call(*arguments)
+    trace = raised.value.__traceback__
+    while traceback.extract_tb(trace)[0].filename == __file__:
+        trace = trace.tb_next
+    return raised.value.with_traceback(trace)
+
+
+def test_a_failure_is_put_down_to_whose_code_it_is_in(images):
+    theirs = SimpleNamespace(identity={"attack": {"_target_": "somebodys.attack"}})
+    ours = SimpleNamespace(identity={"attack": {"_target_": "src.attacks.fgsm"}})
+    spent = failure(check_adversarial, images + 0.3, images, 0.1)
+    assert "somebodys.attack" in _whose(spent, theirs)
+    assert "bug" in _whose(spent, ours)
+
+    raised = failure(Fragile(), images)
+    where = in_code_of_the_users(raised)
+    assert where is not None and "components.py" in where and "in forward" in where
+    assert "no part of defense-vqvae" in _whose(raised, ours)
