@@ -11,11 +11,12 @@ from src.workflows.command import CONFIG_PATH, job, run
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="report")
 def main(config: DictConfig) -> None:
     with job():
-        from src.workflows.configured import switch
+        from src.workflows.settings import ReportSettings, checked
         from src.workflows.sweeping import report
 
+        config = checked(config, ReportSettings)
         folder = None if config.sweep == "latest" else Path(config.sweep)
-        report(config, folder, None if config.compare_published is None else switch(config, "compare_published"))
+        report(config, folder, config.compare_published)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from src.evaluation.cell import NO_DEFENSE, NOTHING, SCHEMA
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
-from src.workflows.configured import build, data_from_config, fingerprinted, number, plain, section, seed_of, switch
+from src.workflows.configured import build, data_from_config, fingerprinted, plain
+from src.workflows.settings import SweepSettings, checked
 
 log = logging.getLogger(__name__)
 
@@ -106,14 +107,10 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     Raises:
         UserError: a value out of range, a checkpoint that is missing, damaged or of other data.
     """
-    eps = number(config, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
-    noise = number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
-    number(config, "inference_noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
-    seed, split, limit = seed_of(config), config.split, _limit(config.limit)
+    config = checked(config, SweepSettings)
+    eps, noise = float(config.eps), float(config.noise)
+    seed, split, limit = config.seed, config.split, config.limit
     data = bench.data(config.data)
-    switch(config, "clip_output")
-    switch(section(config, "iterative"), "refresh_gradient")
-    switch(section(config, "protocol"), "clean_errors_count")
     protocol = Protocol(**plain(config.protocol))
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
     threat, purifier = plain(config.threat), purifier_of(config.defense)
@@ -193,14 +190,9 @@ def _efforts(said: dict[str, Any], arguments: dict[str, Any]) -> dict[str, int]:
 
 
 def purifier_of(defense: DictConfig) -> Any:
-    """What a ``conf/defense`` file builds, as plain types; with ``bpda`` its gradient is the identity's.
-
-    Raises:
-        UserError: ``bpda`` is neither true nor false.
-    """
+    """What a ``conf/defense`` file builds, as plain types; with ``bpda`` its gradient is the identity's."""
     purifier = plain(defense.purifier)
-    bpda = "bpda" in defense and switch(defense, "bpda")
-    if not bpda or purifier == NO_DEFENSE:  # whose gradient is the identity's
+    if not defense.get("bpda") or purifier == NO_DEFENSE:  # whose gradient is the identity's
         return purifier
     return {"_target_": "src.straight_through.StraightThrough", "purifier": purifier}
 
@@ -212,21 +204,12 @@ def nothing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
 
 def bench_for(config: DictConfig) -> Bench:
     """The bench of this process for jobs of this configuration."""
-    batch_size = config.batch_size
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise UserError(f"batch_size={batch_size} is not a positive whole number or null")
-    return _bench(Path(config.paths.outputs), config.trainer.accelerator, batch_size)
+    return _bench(Path(config.paths.outputs), config.trainer.accelerator, config.batch_size)
 
 
 @lru_cache(maxsize=1)
 def _bench(outputs: Path, accelerator: str, batch_size: int | None) -> Bench:
     return Bench(outputs, accelerator, batch_size, show_progress=sys.stdout.isatty())
-
-
-def _limit(limit: Any) -> int | None:
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise UserError(f"limit={limit} is not a positive whole number or null")
-    return limit
 
 
 def classifier_of(asked: Any, data: ImageDataModule, bench: Bench) -> tuple[Any, Callable[[], nn.Module]]:

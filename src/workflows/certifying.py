@@ -25,7 +25,7 @@ from src.evaluation.evaluate import BATCH_SIZE, full_precision, trainer_on
 from src.evaluation.grid import latest_sweep
 from src.evaluation.model_checks import PROBED, check_model
 from src.evaluation.smoothing import certify, image_stream
-from src.precision import PRECISIONS, Precision, computing_in
+from src.precision import Precision, computing_in
 from src.reporting.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
@@ -39,8 +39,9 @@ from src.workflows.cells import (
     split_identity,
     split_name,
 )
-from src.workflows.configured import build, number, plain, seed_of, switch, whole
+from src.workflows.configured import build, plain
 from src.workflows.lineage import weights_behind
+from src.workflows.settings import CertifySettings, checked
 from src.workflows.sweeping import refresh
 
 log = logging.getLogger(__name__)
@@ -66,20 +67,8 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     Raises:
         UserError: a value out of range, a checkpoint that is missing, damaged, of other data or another noise.
     """
-    sigma = number(
-        config,
-        "sigma",
-        math.ulp(0.0),
-        10,
-        "a σ of smoothing noise in pixel units: above 0, at most 10; noise unless given",
-    )
-    noise = number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
-    alpha = number(config, "alpha", math.ulp(0.0), math.nextafter(1, 0), "a probability between 0 and 1")
-    n0 = whole(config, "n0", 1, "a number of samples: at least 1")
-    n = whole(config, "n", n0, f"a number of samples: at least n0={n0}")
-    denoise, seed, precision = switch(config, "denoise"), seed_of(config), config.precision
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision} is neither {' nor '.join(PRECISIONS)}")
+    sigma, noise, alpha = float(config.sigma), float(config.noise), float(config.alpha)
+    n0, n, denoise, seed, precision = config.n0, config.n, config.denoise, config.seed, config.precision
     data = bench.data(config.data)
     images = bench.held_out(data, config.split)
     classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
@@ -118,6 +107,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
 
 def certify_from_config(config: DictConfig) -> None:
     """Certify what the configuration asks for and is not stored, and tell of it."""
+    config = checked(config, CertifySettings)
     bench = bench_for(config)
     plan = plan_from_config(config, bench)
     _tell(config, _complete(plan, bench), Path(config.paths.outputs))
@@ -239,8 +229,7 @@ def duration(seconds: float) -> str:
 
 def _chosen(config: DictConfig, size: int) -> range:
     """Which of a test set's images are asked for: ``images`` of them, every ``skip``-th, from the first on."""
-    images = None if config.images is None else whole(config, "images", 1, "a number of images: at least 1, or null")
-    skip = None if config.skip is None else whole(config, "skip", 1, "a step: at least 1, or null")
+    images, skip = config.images, config.skip
     step = skip or max(1, size // (images or size))
     chosen = range(0, size, step)[:images]
     if images is not None and len(chosen) < images:

@@ -1,7 +1,6 @@
 """From configuration to typed calls."""
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from src.models.record import TrainingRecord
 from src.nested import leaves
 from src.precision import native_bfloat16
 from src.workflows.loggers import Training, opened
+from src.workflows.settings import TrainSettings, checked
 from src.workflows.training import Overwrite, TrainingPlan, train
 
 log = logging.getLogger(__name__)
@@ -55,63 +55,6 @@ def _name(config: Any) -> Any:
     return config.get("_target_") if isinstance(config, Mapping | DictConfig) else f"{config} is no component"
 
 
-def section(config: DictConfig, name: str) -> DictConfig:
-    """A part of the configuration, which a value in its place would have swept away.
-
-    Raises:
-        UserError: it is a value.
-    """
-    part = config[name]
-    if not isinstance(part, DictConfig):
-        raise UserError(f"{name}={part} is out of place: {name} is set value by value, as in {name}.…=…; see --help")
-    return part
-
-
-def switch(config: DictConfig, name: str) -> bool:
-    """A value of the configuration that is true or false. Any text would count as true, "no" included.
-
-    Raises:
-        UserError: it is something else.
-    """
-    value = OmegaConf.select(config, name)
-    if not isinstance(value, bool):
-        raise UserError(f"{name}={value} is neither true nor false")
-    return value
-
-
-def number(config: DictConfig, name: str, low: float, high: float, what: str) -> float:
-    """A top-level number of the configuration, checked.
-
-    Raises:
-        UserError: it is not a finite number in [low, high].
-    """
-    value = config[name]
-    acceptable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not acceptable or not low <= value <= high:
-        raise UserError(f"{name}={value} is not {what}")
-    return float(value)
-
-
-def whole(config: DictConfig, name: str, low: int, what: str) -> int:
-    """A top-level whole number of the configuration, checked.
-
-    Raises:
-        UserError: it is not a whole number of at least ``low``.
-    """
-    value = config[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise UserError(f"{name}={value} is not {what}")
-    return value
-
-
-def seed_of(config: DictConfig) -> int:
-    """The seed, checked."""
-    seed = config.seed
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-        raise UserError(f"seed={seed} is not a whole number from 0 to 2147483647")
-    return seed
-
-
 def _epochs(config: DictConfig) -> int:
     epochs = config.trainer.max_epochs
     if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
@@ -126,9 +69,7 @@ def data_from_config(config: DictConfig) -> ImageDataModule:
 
 def train_from_config(config: DictConfig) -> TrainingRecord | None:
     """Train what ``conf/train.yaml`` and the command line say; None in all but the first of several processes."""
-    number(config, "noise", 0, 10, "a noise level: σ in pixel units, 0 to 10")
-    seed = seed_of(config)
-    config = _with_precision(config)
+    config = _with_precision(checked(config, TrainSettings))
     model = config.model
     if "budgets" in model and config.budget not in model.budgets:
         raise UserError(f"budget={config.budget} is no budget of model={model.name}: {', '.join(model.budgets)}")
@@ -137,7 +78,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         model=model.name,
         checkpoint=Path(model.checkpoint),
         noise=None if noise is None else float(noise),
-        seed=seed,
+        seed=config.seed,
         epochs=_epochs(config),
         config={
             "module": fingerprinted(plain(model.module), _weights),
@@ -145,7 +86,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
             "trainer": _trainer_identity(config),
         },
         command=_command(config),
-        resume=switch(config, "resume"),
+        resume=config.resume,
         overwrite=_overwrite(config),
     )
     data = data_from_config(config.data)

@@ -16,7 +16,7 @@ from src.evaluation.suspicion import Probing, probes
 from src.files import clear_temporaries
 from src.workflows.cells import bench_for, cell_spec
 from src.workflows.composing import is_plain_value
-from src.workflows.configured import number, section, switch
+from src.workflows.settings import SweepSettings, checked
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def plan_jobs(
         UserError: a value or checkpoint is no good, or two different cells would stand in one place of the grid.
         HydraException: a component does not exist.
     """
-    bench = bench_for(config)
+    bench = bench_for(checked(config, SweepSettings))
     composed: dict[tuple[str, ...], DictConfig] = {}
     jobs = []
     for point in points:
@@ -90,16 +90,17 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
     Raises:
         UserError: an attack or defense that is needed fails on a single image, or the folder cannot be written.
     """
+    config = checked(config, SweepSettings)
     evaluator = bench_for(config).evaluator
     store = evaluator.cells
     sweeps = Path(config.paths.outputs) / "sweeps"
     for left in {folder, *sweeps.glob("*"), *sweeps.glob("*/*")}:
         clear_temporaries(left)
-    checked = {job.key: probes(job.spec, probing_from(config)) for job in jobs}
+    probing = {job.key: probes(job.spec, probing_from(config)) for job in jobs}
     members = {
         job.key: [member.key for member in job.spec.members.values()] for job in jobs if store.get(job.key) is None
     }
-    needed = {key: {key, *members.get(key, ()), *(probe.spec.key for probe in checked[key])} for key in checked}
+    needed = {key: {key, *members.get(key, ()), *(probe.spec.key for probe in probing[key])} for key in probing}
     absent = {key for key in set().union(*needed.values()) if store.get(key) is None}
     rows = {job.key for job in jobs}
     pending = {job.key: job for job in reversed(jobs) if needed[job.key] & absent}
@@ -110,9 +111,9 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         rows=tuple((job.coordinates, job.key) for job in jobs),
         pending=len(absent),
         started=time.time(),
-        compare_published=switch(config, "compare_published"),
+        compare_published=config.compare_published,
         number=next_number(sweeps),
-        probes=tuple((each.of, each.kind, each.spec.key) for key in checked for each in checked[key]),
+        probes=tuple((each.of, each.kind, each.spec.key) for key in probing for each in probing[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
     ).save(folder)
     others = f" and {len(absent - rows)} that they rest on or are checked by" if absent - rows else ""
@@ -121,16 +122,8 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
 
 
 def probing_from(config: DictConfig) -> Probing:
-    """How cells are checked, from ``checks`` of the configuration.
-
-    Raises:
-        UserError: a value out of range.
-    """
-    checks = section(config, "checks")
-    images, eps = checks.images, number(checks, "eps", 0, 1, "an eps: L∞ budget in pixel units, 0 to 1")
-    if not isinstance(images, int) or isinstance(images, bool) or images < 0:
-        raise UserError(f"checks.images={images} is not a whole number, 0 or more")
-    return Probing(images, eps)
+    """How cells are checked, from ``checks`` of a configuration that fits its schema."""
+    return Probing(config.checks.images, float(config.checks.eps))
 
 
 def _cover(jobs: Sequence[Job]) -> Iterator[Job]:

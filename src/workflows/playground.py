@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +25,8 @@ from src.models.record import TrainingRecord
 from src.reporting.labels import column_label
 from src.workflows.cells import Bench, bench_for, cell_spec
 from src.workflows.command import one_line
-from src.workflows.configured import number, plain
+from src.workflows.configured import plain
+from src.workflows.settings import PlaySettings, checked
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def playground_from_config(config: DictConfig, overrides: Sequence[str], compose
     Raises:
         UserError: the classifier is not there, or a value or a choice of the command line is no good.
     """
-    number(config, "patience", math.ulp(0.0), math.inf, "a time in seconds, above 0")
+    config = checked(config, PlaySettings)
     bench = bench_for(config)
     spec = cell_spec(config, bench)
     test, noises = spec.load_data(), _noises(config)
@@ -149,8 +149,6 @@ def with_parts(config: DictConfig, parts: Mapping[str, DictConfig], *, eps: floa
 def _noises(config: DictConfig) -> list[float]:
     """The noises to offer: those asked for, or those of the trained networks; and that of the chosen defense."""
     asked = plain(config.noises)
-    if asked is not None and not isinstance(asked, list):
-        raise UserError(f"noises={asked} is neither a list of noise levels, such as noises=[0,0.5], nor null")
     found = asked or sorted(_trained_noises(Path(config.paths.checkpoints) / config.data.name, config.seed))
     if config.defense.uses_noise or not found:
         found = sorted({*found, config.noise})

@@ -16,8 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.errors import UserError
-from src.workflows.configured import whole
 from src.workflows.playground import playground_from_config
+from src.workflows.settings import PlaySettings, checked
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def play(config: DictConfig) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:  # where Gradio keeps what visitors send
         os.environ.update(SILENCE | {"GRADIO_TEMP_DIR": folder})
-        page, thumbnails = _page_module(), whole(config, "thumbnails", 1, "a positive whole number")
+        page, thumbnails = _page_module(), checked(config, PlaySettings).thumbnails
         with closing(listen(config.host, config.port)) as listening:
             playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
             for sentence in playground.left_out:

@@ -30,6 +30,7 @@ from src.workflows.cells import Bench, bench_for, cell_spec
 from src.workflows.configured import build
 from src.workflows.lineage import weights_behind
 from src.workflows.planning import probing_from
+from src.workflows.settings import SweepSettings, checked
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def run_job(config: DictConfig) -> None:
     """A Hydra job: compute one cell, keep a copy in the job's folder, tell of it."""
     hydra = HydraConfig.get()
     begin_time = time.perf_counter()
+    config = checked(config, SweepSettings)
     bench = bench_for(config)
     spec = cell_spec(config, bench)
     try:

@@ -1,0 +1,337 @@
+"""What the plain values of each command may be: one typed schema, and one line for whatever does not fit it.
+
+Hydra composes a configuration; :func:`checked` holds it against the schema of its command before anybody reads it.
+Components, such as an attack, check their own arguments when they are built.
+
+The schema is written in pydantic: OmegaConf's structured configurations know types, but neither ranges nor units.
+"""
+
+import copy
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from src.errors import UserError
+from src.nested import leaves
+from src.workflows.explaining import nearest
+
+#: Significant digits of an eps or noise: 0.1 · 3 and 0.3 are one number, and float32 does not tell more apart.
+DIGITS = 12
+
+#: Names of values in pixel units, wherever they stand.
+IN_PIXEL_UNITS = frozenset({"eps", "noise", "noises", "sigma", "inference_noise", "threshold", "thresholds"})
+
+FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+def pixel_units(value: Any) -> Any:
+    """A number, or a fraction such as ``"8/255"``, as a float of :data:`DIGITS` digits; anything else as it is."""
+    if isinstance(value, str) and (match := FRACTION.fullmatch(value)) and float(match[2]):
+        value = float(match[1]) / float(match[2])
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+Eps = Annotated[float, Field(ge=0, le=1, description="L∞ budget in pixel units"), BeforeValidator(pixel_units)]
+Noise = Annotated[float, Field(ge=0, le=10, description="σ in pixel units"), BeforeValidator(pixel_units)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    """Values of one name each; a text is never taken for a number, nor a number for a truth value."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Paths(_Section):
+    outputs: str
+    data: str
+    checkpoints: str
+
+
+class Settings(_Section):
+    """What every command has. ``Any`` is looked at by whoever reads it; so are sections that a configuration adds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    paths: Paths
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Logger(_Section):
+    model_config = ConfigDict(extra="ignore")
+
+    tags: list[str] = []
+
+
+class Defense(_Section):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    uses_noise: bool
+    bpda: bool = False
+    learned: bool = False
+
+
+class TrainSettings(Settings):
+    data: Any
+    model: Any
+    trainer: Any
+    logger: Logger
+    noise: Noise
+    budget: Any
+    resume: bool
+    overwrite: Any
+
+
+class Iterative(_Section):
+    steps: Any  # checked by the attack
+    rel_step: Annotated[float, Field(gt=0, description="step size / eps")] | None
+    refresh_gradient: bool
+
+
+class ProtocolSettings(_Section):
+    name: str
+    clean_errors_count: bool
+
+
+class Checks(_Section):
+    images: Annotated[int, Field(ge=0)]
+    eps: Eps
+
+
+class SweepSettings(Settings):
+    data: Any
+    attack: Any
+    defense: Defense
+    threat: Any
+    trainer: Any
+    logger: Logger
+    classifier: Any
+    split: Any
+    purify_precision: Any
+    surrogate: Any
+    eps: Eps
+    noise: Noise
+    inference_noise: Noise
+    limit: Count | None
+    batch_size: Count | None
+    clip_output: bool
+    eot_samples: Count
+    compare_published: bool
+    iterative: Iterative
+    protocol: ProtocolSettings
+    checks: Checks
+
+
+class PlaySettings(SweepSettings):
+    host: Any
+    port: Any
+    noises: list[Noise] | None
+    patience: Annotated[float, Field(gt=0, description="seconds")]
+    thumbnails: Count
+
+
+class CertifySettings(Settings):
+    data: Any
+    model: Any
+    trainer: Any
+    logger: Logger
+    classifier: Any
+    denoiser: Any
+    split: Any
+    budget: Any
+    noise: Noise
+    sigma: Annotated[
+        float,
+        Field(gt=0, le=10, description="σ of the smoothing in pixel units; noise unless given"),
+        BeforeValidator(pixel_units),
+    ]
+    denoise: bool
+    images: Count | None
+    skip: Count | None
+    n0: Annotated[int, Field(ge=1, description="samples")]
+    n: Annotated[int, Field(ge=1, description="samples")]
+    alpha: Annotated[float, Field(gt=0, lt=1, description="a probability")]
+    batch_size: Count | None
+    precision: Literal["float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> "CertifySettings":
+        if self.n < self.n0:
+            raise ValueError(f"n={self.n} is too small: at least n0={self.n0}")
+        return self
+
+
+class ReportSettings(Settings):
+    logger: Logger
+    sweep: str
+    compare_published: bool | None
+
+
+#: Groups whose file is not a component itself, but has some.
+GROUPS = frozenset({"model", "defense", "threat", "logger"})
+
+#: What may be added to a component's file: read where it is there.
+OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger", "only_logits"})
+
+
+def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
+    """A copy of a command's configuration whose plain values fit their schema, with fractions as numbers.
+
+    Args:
+        config: as Hydra composed it, interpolations and all.
+        schema: that of the command.
+
+    Raises:
+        UserError: a value does not fit, or an override would have no effect.
+    """
+    config = copy.deepcopy(config)
+    trains = schema is TrainSettings
+    overrides = _overrides(config)
+    _refuse_several(overrides, config)
+    _refuse_without_effect(overrides, config, schema)
+    _fractions_as_numbers(config)
+    fields = {name: field.annotation for name, field in schema.model_fields.items() if name in config}
+    values = {name: _value(config, name, annotation) for name, annotation in fields.items()}
+    try:
+        settings = schema.model_validate(values)
+    except ValidationError as error:
+        raise UserError(in_one_line(error, schema)) from None
+    for name, value in settings:
+        if isinstance(value, int | float) and value != config[name]:
+            config[name] = value
+    if not trains and "logger" in config and config.logger.get("training") and not config.logger.get("cells"):
+        raise UserError("this logger is for trainings; cells and certificates go to logger=wandb or logger=none")
+    return config
+
+
+def _value(config: DictConfig, name: str, annotation: Any) -> Any:
+    """A value with its interpolations resolved; those of a component are left to whoever builds it."""
+    value = config[name]
+    return OmegaConf.to_container(value, resolve=annotation is not Any) if OmegaConf.is_config(value) else value
+
+
+def _fractions_as_numbers(config: DictConfig) -> None:
+    """Write the fractions among the values in pixel units as numbers, and round the numbers, wherever they stand."""
+    for path, value in list(leaves(OmegaConf.to_container(config, resolve=False), separator=".")):
+        names = [name for name in path.split(".") if not name.isdecimal()]
+        if names and names[-1] in IN_PIXEL_UNITS and pixel_units(value) != value:
+            OmegaConf.update(config, path, pixel_units(value))
+
+
+def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The first mistake that pydantic found, as ``eps=2 is not a number from 0 to 1 (L∞ budget in pixel units)``."""
+    first = error.errors()[0]
+    path = [str(each) for each in first["loc"]]
+    kind, given = first["type"], first["input"]
+    if kind == "missing":
+        return f"there is no {'.'.join(path)} here; see --help"
+    if kind == "extra_forbidden":
+        inner = _model(schema.model_fields[path[0]].annotation)
+        known = [f"{path[0]}.{name}" for name in inner.model_fields] if inner else []
+        return f"there is no {'.'.join(path)} here; {nearest('.'.join(path), known)}"
+    if kind == "value_error":
+        return str(first["ctx"]["error"])
+    path = [name for name in path if name.isdecimal() or name in _names(schema)]  # less the branches of a union
+    name = ".".join(path)
+    shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else given
+    if kind == "model_type":
+        return f"{name}={shown} is out of place: {name} is set value by value, as in {name}.…=…; see --help"
+    if kind == "bool_type":
+        return f"{name}={shown} is neither true nor false"
+    if kind == "literal_error":
+        return f"{name}={shown} is not {first['ctx']['expected']}"
+    return f"{name}={shown} is not {_expected(schema, path).format(name=name)}"
+
+
+def _names(schema: type[BaseModel]) -> set[str]:
+    inner = [_model(field.annotation) for field in schema.model_fields.values()]
+    return {*schema.model_fields, *(name for model in inner if model for name in _names(model))}
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _expected(schema: type[BaseModel], path: Iterable[str]) -> str:
+    """What a value has to be, from its type, range and unit."""
+    described: dict[str, Any] = schema.model_json_schema()
+    part = described
+    for name in path:
+        if name.isdecimal():
+            part = next(each for each in part.get("anyOf", [part]) if "items" in each)["items"]
+            continue
+        part = part["properties"][name]
+        if "$ref" in part:
+            part = described["$defs"][part["$ref"].rpartition("/")[2]]
+    return _in_words(part)
+
+
+def _in_words(part: dict[str, Any]) -> str:
+    if "anyOf" in part:
+        return " or ".join(_in_words(each) for each in part["anyOf"])
+    kinds = {"integer": "a whole number", "number": "a number", "string": "a text", "null": "null"}
+    if part.get("type") == "array":
+        example = "[a,b]" if part["items"].get("type") == "string" else "[0,0.5]"
+        return f"a list such as {{name}}={example}"
+    words = kinds.get(part.get("type", ""), "what it should be")
+    low, high = part.get("minimum"), part.get("maximum")
+    above, below = part.get("exclusiveMinimum"), part.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        words += f" from {low:g} to {high:g}"
+    elif low is not None and below is not None:
+        words += f" from {low:g} to {below - 1}"
+    elif above is not None and below is not None:
+        words += f" between {above:g} and {below:g}"
+    elif low is not None:
+        words += f", at least {low:g}"
+    elif above is not None:
+        words += f" above {above:g}" + (f", at most {high:g}" if high is not None else "")
+    return words + (f" ({part['description']})" if "description" in part else "")
+
+
+def _overrides(config: DictConfig) -> list[Override]:
+    """What the command line, or a point of a sweep, asks for; nothing where a configuration was composed by itself."""
+    if "hydra" in config:
+        lines = list(config.hydra.overrides.task)
+    else:
+        lines = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return OverridesParser.create().parse_overrides(lines)
+
+
+def _refuse_several(overrides: list[Override], config: DictConfig) -> None:
+    """``attack=[fgsm,ifgsm]`` would lay one file over the other, and the last would run."""
+    for override in overrides:
+        name, chosen = override.key_or_group, override.value()
+        if isinstance(chosen, list) and isinstance(OmegaConf.select(config, name), DictConfig):
+            raise UserError(
+                f"{override.input_line} chooses several where one is wanted; for one job each: "
+                f"-m {name}={','.join(str(each) for each in chosen)}"
+            )
+
+
+def _refuse_without_effect(overrides: list[Override], config: DictConfig, schema: type[Settings]) -> None:
+    """An override that adds what nobody reads: no field of the schema, no argument of a component, no interpolation."""
+    read = " ".join(re.findall(r"\$\{[^}]*", str(OmegaConf.to_container(config, resolve=False))))
+    for override in overrides:
+        name = override.key_or_group.partition("@")[0]
+        top, _, below = name.partition(".")
+        if schema is not TrainSettings and top == "trainer" and below not in ("", "accelerator"):
+            raise UserError(f"{override.input_line} has no effect here: only trainer.accelerator has")
+        if not (override.is_add() or override.is_force_add()) or top not in config or _is_read(name, read):
+            continue
+        if top not in schema.model_fields:
+            raise UserError(f"{override.input_line} has no effect; {nearest(top, schema.model_fields)}")
+        in_no_component = isinstance(config[top], DictConfig) and "_target_" not in config[top]
+        if in_no_component and below and "." not in below and below not in OPTIONAL and top in GROUPS:
+            raise UserError(f"{override.input_line} has no effect: no part of {top} is called {below}")
+
+
+def _is_read(name: str, interpolations: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", interpolations) is not None

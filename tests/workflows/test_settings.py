@@ -1,0 +1,154 @@
+"""The schema of the commands' values: what fits, and the one line for what does not. No command is run."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from src.errors import UserError
+from src.workflows.command import CONFIG_PATH, register_resolvers
+from src.workflows.settings import (
+    CertifySettings,
+    PlaySettings,
+    ReportSettings,
+    SweepSettings,
+    TrainSettings,
+    checked,
+    pixel_units,
+)
+
+SCHEMAS = {
+    "train": TrainSettings,
+    "sweep": SweepSettings,
+    "certify": CertifySettings,
+    "report": ReportSettings,
+    "play": PlaySettings,
+}
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """``settings("sweep eps=8/255")``: the checked configuration of a command line."""
+    register_resolvers()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+
+        def call(line: str) -> DictConfig:
+            command, *overrides = line.split()
+            return checked(compose(command, overrides=overrides, return_hydra_config=True), SCHEMAS[command])
+
+        yield call
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_every_commands_own_values_fit(settings, command):
+    assert settings(command).seed == 0
+
+
+@pytest.mark.parametrize("experiment", ["report", "adaptive", "robust", "demo"])
+def test_so_do_experiments(settings, experiment):
+    assert settings(f"{'train' if experiment == 'demo' else 'sweep'} +experiment={experiment}")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("sweep eps=8/255", "eps", 8 / 255),
+        ("sweep ++eps=8/255", "eps", 8 / 255),
+        ("sweep eps=0.30000000000000004", "eps", 0.3),
+        ("sweep defense=vqvae noise=1/4", "defense.purifier.noise", 0.25),
+        (
+            "sweep defense=vqvae noise=1/4",
+            "defense.purifier.checkpoint",
+            "outputs/checkpoints/mnist/vqvae-noise0.25.ckpt",
+        ),
+        ("sweep inference_noise=1/8 defense=vqvae", "defense.purifier.inference_noise", 0.125),
+        ("sweep checks.eps=1/2", "checks.eps", 0.5),
+        ("sweep attack=threshold attack.thresholds=[1/4,0.5]", "attack.thresholds", [0.25, 0.5]),
+        ("train model=vqvae noise=1/4", "model.module.noise", 0.25),
+        ("train model=vqvae_robust model.module.eps=8/255", "model.module.eps", pytest.approx(8 / 255)),
+        ("certify noise=1/4", "sigma", 0.25),
+        ("play noises=[0,1/4]", "noises", [0, 0.25]),
+    ],
+)
+def test_an_eps_or_noise_may_be_a_fraction(settings, line, name, value):
+    found = settings(line)
+    for part in name.split("."):
+        found = found[part]
+    assert found == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+def test_numbers_that_differ_by_rounding_are_one():
+    assert pixel_units(0.1 * 3) == pixel_units(0.3) == 0.3
+    assert pixel_units("8/255") == pixel_units(8 / 255)
+    assert [pixel_units(each) for each in ("1/0", "x/2", "${noise}", 1, None)] == ["1/0", "x/2", "${noise}", 1, None]
+
+
+REFUSED = {
+    "sweep eps=2": "eps=2 is not a number from 0 to 1 (L∞ budget in pixel units)",
+    "sweep eps=300/255": "eps=1.17647058824 is not a number from 0 to 1",
+    "sweep eps=true": "eps=true is not a number from 0 to 1",
+    "sweep eps=null": "eps=null is not",
+    "sweep eps=nan": "eps=nan is not",
+    "sweep eps=[0.1]": "eps=[0.1] is not a number",
+    "sweep limit=1.5": "limit=1.5 is not a whole number, at least 1 or null",
+    "sweep limit=true": "limit=true is not a whole number",
+    "sweep seed=-1": "seed=-1 is not a whole number from 0 to 2147483647",
+    "sweep eot_samples=0": "eot_samples=0 is not a whole number, at least 1",
+    "sweep batch_size=abc": "batch_size=abc is not a whole number, at least 1 or null",
+    "sweep iterative.rel_step=-1": "iterative.rel_step=-1 is not a number above 0 (step size / eps) or null",
+    "sweep checks=5": "checks=5 is out of place",
+    "sweep +checks.image=5": "there is no checks.image here; did you mean checks.images?",
+    "sweep protocol.clean_errors_count=1": "protocol.clean_errors_count=1 is neither true nor false",
+    "sweep paths.outputs=null": "paths.outputs=null is not a text",
+    "sweep attack=[fgsm,ifgsm]": "chooses several where one is wanted; for one job each: -m attack=fgsm,ifgsm",
+    "sweep defense=[none,binarize]": "-m defense=none,binarize",
+    "sweep logger=[wandb,csv]": "chooses several",
+    "sweep logger=tensorboard": "for trainings",
+    "sweep logger=csv": "for trainings",
+    "certify logger=tensorboard": "for trainings",
+    "sweep logger.tags=abc": "logger.tags=abc is not a list such as logger.tags=[a,b]",
+    "train logger.tags=abc": "logger.tags=abc is not a list such as logger.tags=[a,b]",
+    "sweep ~attack": "there is no attack here",
+    "sweep ~eps": "there is no eps here",
+    "train ~model": "there is no model here",
+    "sweep defense.bpda=no": "defense.bpda=no is neither true nor false",
+    "sweep +foo=1": "+foo=1 has no effect",
+    "sweep ++foo.bar=1": "++foo.bar=1 has no effect",
+    "train +lr=1": "+lr=1 has no effect",
+    "sweep +defense.colour=1": "+defense.colour=1 has no effect",
+    "sweep +threat.colour=1": "+threat.colour=1 has no effect",
+    "sweep +trainer.callbacks=[]": "+trainer.callbacks=[] has no effect here",
+    "sweep +trainer.precision=16": "+trainer.precision=16 has no effect here",
+    "certify +trainer.devices=2": "+trainer.devices=2 has no effect here",
+    "certify n=50": "n=50 is too small: at least n0=100",
+    "certify noise=0": "sigma=0 is not a number above 0, at most 10 (σ of the smoothing",
+    "certify alpha=1": "alpha=1 is not a number between 0 and 1 (a probability)",
+    "certify precision=half": "precision=half is not 'float32' or 'bfloat16'",
+    "play noises=[0,-1]": "noises.1=-1 is not a number from 0 to 10",
+    "play patience=0": "patience=0 is not a number above 0 (seconds)",
+    "report compare_published=yes": "compare_published=yes is neither true nor false",
+    "report sweep=5": "sweep=5 is not a text",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_does_not_fit_is_refused_in_one_line(settings, line):
+    with pytest.raises(UserError) as refused:
+        settings(line)
+    assert REFUSED[line] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train +trainer.max_steps=3",  # Lightning's
+        "train model=classifier +model.precision=auto",  # read by trainer.precision
+        "sweep attack=worst +attack@attack.members.more=apgd_t",
+        "sweep attack=ifgsm +attack.decay=1",  # for the attack itself to take or refuse
+        "sweep logger=none",
+        "train logger=csv",
+        "sweep logger.tags=[abc]",
+    ],
+)
+def test_what_is_read_somewhere_is_accepted(settings, line):
+    assert settings(line)
