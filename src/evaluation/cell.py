@@ -116,6 +116,7 @@ class CellSpec:
     #: identity of another threat under which the same images are attacked to the same end where there is no defense;
     #: None: there is none, or the attack may tell the two apart
     bare_threat: Mapping[str, Any] | None = None
+    learned: bool = False  #: whether the defense was trained, as opposed to one that learns nothing
 
     @property
     def key(self) -> str:
@@ -177,6 +178,7 @@ class CellSpec:
             self,
             coordinates=replace(self.coordinates, defense="none", noise=None),
             identity=dict(self.identity) | {"defense": NO_DEFENSE, "noise": None},
+            learned=False,
             load_defense=Identity,
             members={name: member.without_defense() for name, member in self.members.items()},
         )

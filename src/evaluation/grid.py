@@ -38,6 +38,9 @@ class GridRow:
     coordinates: Coordinates
     key: str
     cell: Cell | None
+    bare: bool = False  #: there is no defense
+    learned: bool = False  #: the defense was trained, as opposed to one that learns nothing
+    informed: bool = False  #: the attacker knows the defense
 
     def columns(self) -> dict[str, Any]:
         """The row's values by :data:`COLUMNS`; None for what is not known."""
@@ -85,6 +88,21 @@ class Grid:
         """The distinct (defense, noise) pairs, in order of first appearance: the columns of the report's tables."""
         return list(dict.fromkeys((row.coordinates.defense, row.coordinates.noise) for row in self.rows))
 
+    @property
+    def bare(self) -> list[tuple[str, float | None]]:
+        """The columns without a defense: usually one."""
+        return Grid(tuple(row for row in self.rows if row.bare)).columns()
+
+    @property
+    def learned(self) -> list[tuple[str, float | None]]:
+        """The columns whose defense was trained."""
+        return Grid(tuple(row for row in self.rows if row.learned)).columns()
+
+    @property
+    def informed(self) -> bool:
+        """Whether attackers of this grid know the defense."""
+        return any(row.informed for row in self.rows)
+
     def to_csv(self) -> str:
         """``grid.csv``: :data:`COLUMNS`, one row a cell; what is missing is empty."""
         text = io.StringIO()
@@ -125,6 +143,9 @@ class Request:
     number: int = 0  #: one more than the sweeps before it, so that no clock decides which is the newest
     probes: tuple[tuple[str, str, str], ...] = ()  #: key of a row, and kind and key of a cell by which it is checked
     members: tuple[str, ...] = ()  #: keys of the cells of which rows are the worst case
+    bare: tuple[str, ...] = ()  #: what the rows without a defense say of it: usually "none"
+    learned: tuple[str, ...] = ()  #: names of the defenses that were trained
+    informed: tuple[str, ...] = ()  #: names of the threats whose attacker knows the defense
 
     FILE: ClassVar[str] = "grid.json"
 
@@ -151,7 +172,15 @@ class Request:
 
     def grid(self, store: CellStore) -> Grid:
         """The grid as far as it is computed."""
-        return Grid(tuple(GridRow(where, key, store.get(key)) for where, key in self.rows))
+        return Grid(tuple(self._row(where, key, store.get(key)) for where, key in self.rows))
+
+    def _row(self, where: Coordinates, key: str, cell: Cell | None) -> GridRow:
+        bare, learned, informed = (
+            where.defense in self.bare,
+            where.defense in self.learned,
+            where.threat in self.informed,
+        )
+        return GridRow(where, key, cell, bare, learned, informed)
 
     def suspicions(self, store: CellStore) -> Suspicions:
         """Reasons not to believe the cells that are computed, and on how many probes of how many that rests."""

@@ -1,10 +1,10 @@
 """Colours, the same in figures, page and terminal; readable by the colour-blind and in grey."""
 
+from collections.abc import Collection
 from colorsys import hls_to_rgb, rgb_to_hls
 from dataclasses import dataclass
 
 from src.reporting.facets import Column
-from src.reporting.labels import UNDEFENDED
 
 #: Accuracy 0 to 1, pale to dark (ColorBrewer's YlGnBu).
 HEAT = ("#ffffd9", "#edf8b1", "#c7e9b4", "#7fcdbb", "#41b6c4", "#1d91c0", "#225ea8", "#0c2c84")
@@ -58,20 +58,21 @@ def on_dark(colour: str) -> str:
     return "#" + "".join(f"{round(255 * c):02x}" for c in hls_to_rgb(hue, 0.95 - 0.5 * lightness, saturation))
 
 
-def column_styles(columns: list[Column]) -> dict[Column, Style]:
-    """A style for each column: black dashes for no defense, one ramp a family of noises, else a colour of its own."""
+def column_styles(columns: list[Column], bare: Collection[Column]) -> dict[Column, Style]:
+    """A style for each column: black dashes for those of ``bare``, which have no defense, one ramp a family
+    of noises, else a colour of its own."""
     families = list(dict.fromkeys(defense for defense, noise in columns if noise is not None))
     tones = {
         name: shades([noise for defense, noise in columns if defense == name and noise is not None], i)
         for i, name in enumerate(families)
     }
-    plain = [column for column in columns if column[1] is None and column[0] != UNDEFENDED]
+    plain = [column for column in columns if column[1] is None and column not in bare]
     styles: dict[Column, Style] = {}
     for column in columns:
         defense, noise = column
         if noise is not None:
             styles[column] = Style(tones[defense][noise], "o" if defense == families[0] else "p")
-        elif defense == UNDEFENDED:
+        elif column in bare:
             styles[column] = Style(INK, "x", dashed=True)
         else:
             i = plain.index(column)

@@ -59,7 +59,7 @@ def threat_curves(beside: SideBySide, attack: str, title: str) -> Figure:
 
 def _accuracy_lines(axes: Axes, facet: Facet | Replicates, attack: str, columns: list[Column]) -> None:
     """A line a column with its error bars, styled as one of ``columns``."""
-    styles, budgets = column_styles(columns), facet.budgets(attack)
+    styles, budgets = column_styles(columns, facet.grid.bare), facet.budgets(attack)
     for column in columns:
         rates = [facet.rate(attack, eps, column) for eps in budgets]
         if any(rates):
@@ -76,10 +76,12 @@ def _accuracy_lines(axes: Axes, facet: Facet | Replicates, attack: str, columns:
 def tradeoff_scatter(facet: Facet, found: TradeOffs, title: str) -> Figure:
     """Clean accuracy against the accuracy that the worst attack leaves: a point a column, noises joined by a line."""
     figure, axes = _canvas(title, 7.4, 4.3)
-    styles = column_styles(facet.columns)
+    styles = column_styles(facet.columns, facet.grid.bare)
     items = [item for item in found.items if item.clean and item.attacked]
-    for defense in dict.fromkeys(item.defense for item in items if item.trained):
-        family = sorted((i for i in items if i.defense == defense and i.trained), key=lambda item: item.noise or 0)
+    for defense in dict.fromkeys(item.defense for item in items if item.noise is not None):
+        family = sorted(
+            (i for i in items if i.defense == defense and i.noise is not None), key=lambda item: item.noise or 0
+        )
         axes.plot(
             [100 * i.clean.fraction for i in family if i.clean],
             [100 * i.attacked.fraction for i in family if i.attacked],

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from src.evaluation.demonstration import Demonstration
-from src.reporting.labels import UNDEFENDED, number, percent
+from src.reporting.labels import number, percent
 from src.reporting.templating import TEMPLATES, template
 
 
@@ -63,7 +63,7 @@ def sentences(shown: Demonstration, defense: str, threat: str, supposed: bool) -
     else:
         by = f"Attacked by {shown.attack} at eps {number(shown.eps)} ({threat})"
         said.append(f"{by} it is taken for {_verdict(shown.undefended)}.")
-    if defense != UNDEFENDED:
+    if not torch.equal(shown.purified, shown.attacked):
         said.append(f"Through {defense} it is taken for {_verdict(shown.defended)}{_outcome(shown)}.")
     return said
 

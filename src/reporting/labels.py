@@ -10,10 +10,6 @@ T = TypeVar("T")
 
 #: What stands where a cell is not computed.
 MISSING = "—"
-#: The column without a defense.
-UNDEFENDED = "none"
-#: The threat whose attacker does not know the defense.
-GRAY_BOX = "gray_box"
 
 
 def number(value: float) -> str:

@@ -6,7 +6,7 @@ from src.reporting.labels import MISSING, number, percent, plus_minus, points
 from src.reporting.rates import leaders
 from src.reporting.replicates import Average, AverageTradeOffs, Replicates
 from src.reporting.tables import Entry, Table, paid_and_won
-from src.reporting.words import THREATS, THRESHOLDED, THRESHOLDING, named
+from src.reporting.words import named, warning
 
 #: Said above every table of means over seeds.
 MEAN_LEGEND = (
@@ -74,7 +74,7 @@ def mean_sentences(over: Replicates, found: AverageTradeOffs) -> list[str]:
     if found.eps is None:
         said = ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        said = [_headline(over, found), THREATS.get(over.threat, "")]
+        said = [_headline(over, found), warning(over.grid)]
     if over.incomplete:
         said.append(
             f"At {len(over.incomplete)} of {len(over.places)} places cells of some seeds are missing: the mean "
@@ -90,10 +90,10 @@ def _headline(over: Replicates, found: AverageTradeOffs) -> str:
     if best is None or found.undefended is None:
         return f"{at} there is no seed with every attack computed, so no defense can be judged there yet."
     worst = f"the worst of {named(found.attacks)}" if len(found.attacks) > 1 else found.attacks[0]
-    kind = "trained purifiers" if best.noise is not None else "defenses"
+    kind = "trained purifiers" if best.learned else "defenses"
     left = f"{_said(found.undefended)} undefended, {_said(best.attacked)} with {best.label}"
-    simple = next((item for item in found.items if item.defense == THRESHOLDING and item is not best), None)
-    rival = f" and {_said(simple.attacked)} with {THRESHOLDED}" if simple and simple.attacked else ""
+    simple = found.simplest if best.learned else None
+    rival = f" and {_said(simple.attacked)} with {simple.label}, which learns nothing" if simple else ""
     highest = f"{left}, the highest mean of the {kind},{rival}".rstrip(",")
     return f"{at} {worst} leaves {highest} (means ± standard deviation over {len(over.facets)} seeds)."
 

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from src.images import decode_images
 from src.reporting.colours import INK, RIGHT, WRONG
 from src.reporting.facets import Facet
-from src.reporting.labels import GRAY_BOX, UNDEFENDED, column_label, number, spread, unmathed
+from src.reporting.labels import column_label, number, spread, unmathed
 
 if TYPE_CHECKING:
+    from src.evaluation.cell import Cell
     from src.models.record import TrainingRecord
 
 #: Images across: the first of the test set, not chosen by how they look.
@@ -68,16 +69,16 @@ def reconstruction_panel(records: Sequence["TrainingRecord"], title: str) -> Fig
 
 
 def _attack_strips(facet: Facet, attack: str, eps: float) -> list[Strip]:
-    columns = [column for column in facet.columns if column[0] != UNDEFENDED]
+    columns = [column for column in facet.columns if column not in facet.grid.bare]
     cells = [(c, cell) for c in columns if (cell := facet.cell(attack, eps, c)) and cell.examples]
-    bare = facet.cell(attack, eps, (UNDEFENDED, None))
+    bare = _bare_cell(facet, attack, eps)
     first = bare if bare and bare.examples else cells[0][1] if cells else None
     if first is None:
         return []
     shown = first.examples
     strips = [Strip("original", decode_images(shown["original"]), _clean_titles(facet, attack, shown))]
     # Only an attacker who does not know the defense attacks it with what the undefended classifier was shown.
-    shared = shown["attacked"] if first is bare or facet.threat == GRAY_BOX else None
+    shared = shown["attacked"] if first is bare or not facet.grid.informed else None
     if eps and shared:
         predictions = shown["predictions"] if first is bare else shown["undefended_predictions"]
         strips.append(Strip("attacked", decode_images(shared), _titles(shown["labels"], predictions)))
@@ -89,9 +90,14 @@ def _attack_strips(facet: Facet, attack: str, eps: float) -> list[Strip]:
     return strips
 
 
+def _bare_cell(facet: Facet, attack: str, eps: float) -> "Cell | None":
+    """The cell without a defense."""
+    return next((cell for column in facet.grid.bare if (cell := facet.cell(attack, eps, column))), None)
+
+
 def _clean_titles(facet: Facet, attack: str, shown: dict[str, Any]) -> list[Title]:
     """Labels, with the undefended predictions where the grid has them."""
-    clean = facet.cell(attack, 0, (UNDEFENDED, None))
+    clean = _bare_cell(facet, attack, 0)
     if clean and clean.examples.get("labels") == shown["labels"]:
         return _titles(shown["labels"], clean.examples["predictions"])
     return [(str(label), None) for label in shown["labels"]]

@@ -49,7 +49,7 @@ def page_data(
     records = sorted(records, key=lambda each: (each.model, each.data, each.seed, each.noise or 0.0))
     numbered = {column: i for i, column in enumerate(columns)}
     return {
-        "columns": _columns(columns),
+        "columns": _columns(columns, grid.bare),
         "visible": VISIBLE,
         "attack": next((row.coordinates.attack for row in grid if row.cell and row.cell.members), None),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
@@ -60,8 +60,8 @@ def page_data(
     }
 
 
-def _columns(columns: list[Column]) -> list[dict[str, Any]]:
-    styles = column_styles(columns)
+def _columns(columns: list[Column], bare: list[Column]) -> list[dict[str, Any]]:
+    styles = column_styles(columns, bare)
     return [
         {
             "label": column_label(*column),

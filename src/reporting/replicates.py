@@ -9,7 +9,7 @@ from statistics import fmean
 from src.evaluation.grid import Grid
 from src.evaluation.statistics import mean_and_deviation
 from src.reporting.facets import Column, Facet, GridPart
-from src.reporting.labels import UNDEFENDED, column_label, slug
+from src.reporting.labels import column_label, slug
 from src.reporting.rates import Rate
 from src.reporting.tradeoff import TradeOff, TradeOffs, trade_offs
 
@@ -127,6 +127,8 @@ class AverageTradeOff:
     attacked: Average | None  #: each seed's worst over all attacks at the largest eps
     price: Average | None  #: in points
     gain: Average | None  #: in points
+    defended: bool  #: whether there is a defense
+    learned: bool  #: whether it was trained
 
     @property
     def label(self) -> str:
@@ -146,9 +148,18 @@ class AverageTradeOffs:
     def best(self) -> AverageTradeOff | None:
         """The trained defense, or without any the defense, with the highest mean under attack, of those with the most
         seeds; None if no defense met every attack."""
-        defended = [item for item in self.items if item.defense != UNDEFENDED and item.attacked]
-        trained = [item for item in defended if item.noise is not None]
-        return max(trained or defended, key=_standing, default=None)
+        defended = [item for item in self.items if item.defended and item.attacked]
+        learned = [item for item in defended if item.learned]
+        return max(learned or defended, key=_standing, default=None)
+
+    @property
+    def simplest(self) -> AverageTradeOff | None:
+        """The best in the same sense of those that learn nothing."""
+        return max(
+            (item for item in self.items if item.defended and not item.learned and item.attacked),
+            key=_standing,
+            default=None,
+        )
 
 
 def _standing(item: AverageTradeOff) -> tuple[int, float]:
@@ -179,6 +190,8 @@ def _average_item(
         attacked=average_rate([item.attacked if item else None for item in attacked]),
         price=average([item.price if item else None for item in own]),
         gain=average([item.gain if item else None for item in attacked]),
+        defended=any(item.defended for item in own if item),
+        learned=any(item.learned for item in own if item),
     )
 
 

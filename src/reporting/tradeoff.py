@@ -1,12 +1,12 @@
 """What each defense costs on clean images and wins back under attack, and which to take."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from src.evaluation.cell import Cell
 from src.evaluation.grid import Grid
-from src.reporting.labels import UNDEFENDED, column_label
+from src.reporting.labels import column_label
 from src.reporting.rates import Rate
 
 #: Cells by (attack, eps, defense, noise); only those that are computed.
@@ -24,19 +24,12 @@ class TradeOff:
     price: float | None  #: clean accuracy lost against no defense, in points
     gain: float | None  #: attacked accuracy won over no defense, worst case against worst case, in points
     purify_seconds: float | None  #: time an image in the purifier, median over the column's cells
+    defended: bool = True  #: whether there is a defense
+    learned: bool = False  #: whether it was trained, as opposed to one that learns nothing
 
     @property
     def label(self) -> str:
         return column_label(self.defense, self.noise)
-
-    @property
-    def defended(self) -> bool:
-        return self.defense != UNDEFENDED
-
-    @property
-    def trained(self) -> bool:
-        """Whether it is a purifier that was trained with some noise, as opposed to one that learns nothing."""
-        return self.noise is not None
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,8 @@ class TradeOffs:
         return [item for item in self.items if item.defended and item.attacked]
 
     @property
-    def trained(self) -> list[TradeOff]:
-        return [item for item in self.defended if item.trained]
+    def learned(self) -> list[TradeOff]:
+        return [item for item in self.defended if item.learned]
 
     def best_for_floor(self, floor: float, among: Iterable[TradeOff] | None = None) -> Choice | None:
         """The column to take if at least ``floor`` (a fraction) of the clean images must be classified correctly.
@@ -121,27 +114,35 @@ def trade_offs(grid: Grid) -> TradeOffs:
     at = [(row.coordinates, row.cell) for row in grid]
     cells = {(where.attack, where.eps, where.defense, where.noise): cell for where, cell in at if cell}
     eps, attacks = _arena(grid, cells)
-    undefended = _undefended(cells, eps, attacks)
+    bare, learned = grid.bare, grid.learned
+    undefended = _undefended(cells, eps, attacks, bare)
     strongest = min(undefended, key=lambda attack: undefended[attack].fraction) if undefended else None
     # The worst of fewer attacks is no match for the worst of all.
     baseline = undefended[strongest] if strongest and len(undefended) == len(attacks) else None
-    clean = _clean_rate(cells, (UNDEFENDED, None))
-    items = tuple(_trade_off(cells, column, eps, attacks, clean, baseline) for column in grid.columns())
+    clean = next((rate for column in bare if (rate := _clean_rate(cells, column))), None)
+    items = tuple(
+        replace(
+            _trade_off(cells, column, eps, attacks, clean, baseline),
+            defended=column not in bare,
+            learned=column in learned,
+        )
+        for column in grid.columns()
+    )
     return TradeOffs(eps, attacks, strongest if baseline else None, clean, baseline, items)
 
 
 def _arena(grid: Grid, cells: Cells) -> tuple[float | None, tuple[str, ...]]:
     """The largest eps at which some defense met every attack (else the largest asked for), and the attacks there."""
-    suites = {attack: set(cell.members) for (attack, *_), cell in cells.items() if cell.members}
+    bare, members = grid.bare, {member["key"] for cell in cells.values() for member in cell.members.values()}
     arenas = []
     for eps in sorted((eps for eps in grid.values("eps") if eps > 0), reverse=True):
         there = grid.where(eps=eps)
         asked = there.values("attack")
-        # A suite's worst case speaks for its members
-        covered = set().union(*(suites[attack] for attack in asked if attack in suites))
-        attacks = tuple(attack for attack in asked if attack not in covered)
+        # A suite's worst case speaks for its members.
+        alone = {row.coordinates.attack for row in there if row.cell is None or row.key not in members}
+        attacks = tuple(attack for attack in asked if attack in alone)
         arenas.append((eps, attacks))
-        if any(_worst(cells, c, eps, attacks) for c in there.columns() if c[0] != UNDEFENDED):
+        if any(_worst(cells, c, eps, attacks) for c in there.columns() if c not in bare):
             return eps, attacks
     return arenas[0] if arenas else (None, ())
 
@@ -153,12 +154,14 @@ def _worst(cells: Cells, column: tuple[str, float | None], eps: float | None, at
     return min(computed, key=lambda rate: rate.fraction) if computed and len(computed) == len(met) else None
 
 
-def _undefended(cells: Cells, eps: float | None, attacks: tuple[str, ...]) -> dict[str, Rate]:
+def _undefended(
+    cells: Cells, eps: float | None, attacks: tuple[str, ...], bare: list[tuple[str, float | None]]
+) -> dict[str, Rate]:
     """What each attack leaves without a defense, measured or quoted."""
     found: dict[str, Rate] = {}
-    for (attack, budget, defense, _), cell in cells.items():
+    for (attack, budget, *column), cell in cells.items():
         if budget == eps and attack in attacks:
-            if defense == UNDEFENDED:
+            if tuple(column) in bare:
                 found[attack] = Rate.of(cell)
             else:
                 found.setdefault(attack, Rate.quoted(cell.undefended_accuracy, cell.n))

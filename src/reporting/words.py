@@ -1,24 +1,27 @@
 """The grid in sentences: what was paid, what was won, what to take, and what the numbers do not say."""
 
+from src.evaluation.grid import Grid
 from src.reporting.facets import Facet
-from src.reporting.labels import GRAY_BOX, listed, number, percent, spread
+from src.reporting.labels import listed, number, percent, spread
 from src.reporting.rates import Rate
 from src.reporting.tradeoff import Choice, TradeOff, TradeOffs
 
-#: The baseline that learns nothing. A trained purifier that does not beat it has not shown its worth.
-THRESHOLDING = "binarize"
-THRESHOLDED = f"thresholding ({THRESHOLDING}), which learns nothing"
 #: Noises and floors spelled out in one sentence; the table has all of them.
 SPELLED_OUT = 8
 TIES_SPELLED_OUT = 4
 
-#: What an attacker of each threat knows, for the threats whose numbers need a warning.
-THREATS = {
-    GRAY_BOX: "These are gray-box numbers: the attacker knows the classifier but not the defense; an attacker who "
+#: What the numbers are worth, by whether the attacker knows the defense.
+WARNINGS = {
+    False: "These are gray-box numbers: the attacker knows the classifier but not the defense; an attacker who "
     "knows the defense (threat=adaptive) can do better, so they are no guarantee.",
-    "adaptive": "The attacker of these numbers knows the defense and differentiates through it; a stronger attack "
+    True: "The attacker of these numbers knows the defense and differentiates through it; a stronger attack "
     "may still do better.",
 }
+
+
+def warning(grid: Grid) -> str:
+    """What the numbers of a part of the grid are worth, in a sentence."""
+    return WARNINGS[grid.informed]
 
 
 def sentences(facet: Facet, found: TradeOffs) -> list[str]:
@@ -29,7 +32,7 @@ def sentences(facet: Facet, found: TradeOffs) -> list[str]:
     if found.eps is None:
         said = ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        said = [_headline(found), THREATS.get(facet.threat, ""), *_by_noise(found), _by_floor(found)]
+        said = [_headline(found), warning(facet.grid), *_by_noise(found), _by_floor(found)]
     if absent:
         said.append(
             f"{absent} of the {len(facet.grid)} cells asked for {'is' if absent == 1 else 'are'} missing; "
@@ -44,7 +47,7 @@ def _headline(found: TradeOffs) -> str:
     if found.undefended is None:
         return f"{at} not every attack of this grid is computed, so no defense can be judged there yet."
     leaves = f"{at} the strongest attack of this grid ({found.strongest}) leaves {_p(found.undefended)} undefended"
-    choice = found.best_for_floor(0, found.trained or found.defended)
+    choice = found.best_for_floor(0, found.learned or found.defended)
     if choice is None:
         return f"{leaves}; no defense of this grid was tried against every attack there."
     best, rivals = choice.item, _untrained_rivals(found)
@@ -53,7 +56,7 @@ def _headline(found: TradeOffs) -> str:
         alike = f" ({_alike(choice)})" if choice.tied else ""
         kept = f"; {best.label}{alike} brings that to {_p(best.attacked)}{over}{_for(best, found)}"
         return f"{leaves}{kept}{f', but {rivals}' if rivals else ''}."
-    kind = "trained purifier" if best.trained else "defense"
+    kind = "trained purifier" if best.learned else "defense"
     nothing = f"no {kind} raises that by more than the error bars (the best: {best.label}, {_p(best.attacked)})"
     return f"{leaves}; {nothing}{f', while {rivals}' if rivals else ''}."
 
@@ -65,17 +68,17 @@ def named(attacks: tuple[str, ...]) -> str:
 
 def _untrained_rivals(found: TradeOffs) -> str:
     """The defenses without training that beat every trained one beyond the error bars, if there are any."""
-    if not found.trained:
+    if not found.learned:
         return ""
-    rates = [item.attacked for item in found.trained if item.attacked]
+    rates = [item.attacked for item in found.learned if item.attacked]
     ahead = [
         item
         for item in found.defended
-        if not item.trained and item.attacked and all(item.attacked.above(rate) for rate in rates)
+        if not item.learned and item.attacked and all(item.attacked.above(rate) for rate in rates)
     ]
-    names = {item.label: item.label for item in ahead}
-    names[THRESHOLDING] = f"{THRESHOLDED},"
-    return listed([f"{names[item.label]} reaches {_p(item.attacked)}{_for(item, found)}" for item in ahead])
+    return listed(
+        [f"{item.label}, which learns nothing, reaches {_p(item.attacked)}{_for(item, found)}" for item in ahead]
+    )
 
 
 def _for(item: TradeOff, found: TradeOffs) -> str:
@@ -100,8 +103,8 @@ def _by_noise(found: TradeOffs) -> list[str]:
     """For each trained defense: what every noise pays and wins."""
     said = []
     at = f"at eps {number(found.eps or 0)}, in points"
-    for defense in dict.fromkeys(item.defense for item in found.trained):
-        items = [item for item in found.trained if item.defense == defense]
+    for defense in dict.fromkeys(item.defense for item in found.learned):
+        items = [item for item in found.learned if item.defense == defense]
         shown = spread(items, SPELLED_OUT)
         clauses = [clause for item in shown if (clause := _pays_and_wins(item, found))]
         more = f" ({len(shown)} of its {len(items)} noises; the table has all)" if len(shown) < len(items) else ""
@@ -117,39 +120,41 @@ def _pays_and_wins(item: TradeOff, found: TradeOffs) -> str:
         parts.append(f"pays {_z(item.price)}{_bars(item.clean, found.undefended_clean)}")
     if item.gain is not None:
         parts.append(f"wins {_z(item.gain)}{_bars(item.attacked, found.undefended)}")
-    return f"noise {number(item.noise or 0)} {' and '.join(parts)}" if parts else ""
+    subject = "it" if item.noise is None else f"noise {number(item.noise)}"
+    return f"{subject} {' and '.join(parts)}" if parts else ""
 
 
 def _by_floor(found: TradeOffs) -> str:
-    """Which noise to take for which floor on clean accuracy."""
+    """Which trained defense, or which noise of the only one, to take for which floor on clean accuracy."""
     baseline = [item for item in found.items if not item.defended]
-    among = [*baseline, *found.trained]
+    among = [*baseline, *found.learned]
     steps = found.frontier(among)
     worthy = [step for step in steps if step[1].item.defended]
+    noises = len({item.defense for item in found.learned}) == 1 < len(found.learned)
+    kind = "noise" if noises else "trained defense"
     if not worthy:
-        return "No noise gains anything for its price: take no defense." if found.trained and steps else ""
-    one_family = len({item.defense for item in found.trained}) == 1
+        return f"No {kind} gains anything for its price: take no defense." if found.learned and steps else ""
     clauses = []
     for floor, choice in spread(worthy, SPELLED_OUT):
-        name = f"noise {number(choice.item.noise or 0)}" if one_family else choice.item.label
+        name = choice.item.label if not noises or choice.item.noise is None else f"noise {number(choice.item.noise)}"
         reaches = f"{_p(choice.item.attacked)} at eps {number(found.eps or 0)}"
         note = ", ".join(filter(None, [reaches, _alike(choice)]))
         clauses.append(f"{_round_floor(floor, choice, found, among)} % take {name} ({note})")
-    highest = max(item.clean.fraction for item in found.trained if item.clean)
-    above = f" No noise keeps more than {percent(highest)} %."
+    highest = max(item.clean.fraction for item in found.learned if item.clean)
+    above = f" No {kind} keeps more than {percent(highest)} %."
     return f"If the clean accuracy must be at least {'; at least '.join(clauses)}.{above}"
 
 
 def floor_steps(found: TradeOffs) -> list[tuple[float, str]]:
     """What to take for each floor on clean accuracy: (floor, words), the highest floor (a fraction) first; the words
     hold down to the next floor. Above the first no column is left."""
-    noises = [item for item in found.items if not item.defended or item.trained]
-    floors = {floor for among in (noises, found.items) for floor, _ in found.frontier(among)}
+    trained = [item for item in found.items if not item.defended or item.learned]
+    floors = {floor for among in (trained, found.items) for floor, _ in found.frontier(among)}
     said = []
     for floor in sorted(floors, reverse=True):
         best = found.best_for_floor(floor)
-        noise = found.best_for_floor(floor, noises) if found.trained else None
-        words = [f"Of the noises: {_taken(noise, found)}."] if noise else []
+        learned = found.best_for_floor(floor, trained) if found.learned else None
+        words = [f"Of the trained: {_taken(learned, found)}."] if learned else []
         words += [f"Of all columns: {_taken(best, found)}."] if best else []
         said.append((floor, " ".join(words)))
     return said

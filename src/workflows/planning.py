@@ -115,6 +115,9 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         number=next_number(sweeps),
         probes=tuple((each.of, each.kind, each.spec.key) for key in probing for each in probing[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
+        bare=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if _is_bare(job))),
+        learned=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.learned)),
+        informed=tuple(dict.fromkeys(job.coordinates.threat for job in jobs if job.spec.knows_defense)),
     ).save(folder)
     others = f" and {len(absent - rows)} that they rest on or are checked by" if absent - rows else ""
     log.info("%d rows, %d cells to compute%s -> %s", len(jobs), len(absent & rows), others, folder)

@@ -77,7 +77,9 @@ def cell(
 
 
 def row(made: Cell) -> GridRow:
-    return GridRow(made.coordinates, made.key, made)
+    at = made.coordinates
+    bare, learned = at.defense == "none", at.noise is not None
+    return GridRow(at, made.key, made, bare, learned, informed=at.threat == "adaptive")
 
 
 def without(grid: Grid, **where: Any) -> Grid:

@@ -19,7 +19,7 @@ def test_each_defense_is_a_line_with_its_intervals_as_error_bars(grid: Grid) -> 
     assert len(axes.containers) == len(make.COLUMNS)
     assert axes.get_ylim()[0] <= 0
     assert axes.get_ylim()[1] >= 100
-    styles = column_styles(facet.columns)
+    styles = column_styles(facet.columns, facet.grid.bare)
     for column, container in zip(make.COLUMNS, axes.containers, strict=True):
         line, _, (bars,) = container
         assert to_hex(line.get_color()) == styles[column].colour

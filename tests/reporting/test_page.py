@@ -153,14 +153,14 @@ def test_switches_lead_to_every_part_of_the_grid(opened: Open) -> None:
 def test_the_floor_names_the_column_to_take(opened: Open) -> None:
     grid = make.make_grid()
     page, found = opened(grid), trade_offs(grid)
-    noises = [item for item in found.items if not item.defended or item.trained]
+    noises = [item for item in found.items if not item.defended or item.learned]
     slider = page.locator("input[name=floor]")
     for floor in (0.93, 0.97, 0.98, 0.983):
         slider.evaluate("(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", floor)
         said = page.locator("[data-chosen] p").inner_text()
         best, noise = found.best_for_floor(floor), found.best_for_floor(floor, noises)
         assert best and noise
-        assert f"Of the noises: {noise.item.label}," in said and f"Of all columns: {best.item.label}," in said
+        assert f"Of the trained: {noise.item.label}," in said and f"Of all columns: {best.item.label}," in said
     slider.evaluate("slider => { slider.value = 0.999; slider.dispatchEvent(new Event('input')); }")
     slider.focus()
     page.keyboard.press("End")

@@ -1,9 +1,12 @@
 """What is paid, what is won, what to take, and how it is said."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import reporting_factories as make
 
-from src.evaluation.grid import Grid
+from src.evaluation.grid import Grid, GridRow
 from src.reporting.facets import facets
 from src.reporting.tradeoff import TradeOffs, trade_offs
 from src.reporting.words import sentences
@@ -92,7 +95,7 @@ def test_of_equals_the_first_is_taken() -> None:
 
 def test_the_frontier_has_every_choice_once_with_its_highest_floor() -> None:
     found = trade_offs(simple(REPORT))
-    steps = [(floor, choice.item.label) for floor, choice in found.frontier(found.trained)]
+    steps = [(floor, choice.item.label) for floor, choice in found.frontier(found.learned)]
     assert steps == [(0.9839, "vqvae 0"), (0.9791, "vqvae 0.25"), (0.9639, "vqvae 0.5")]
 
 
@@ -111,9 +114,37 @@ def test_the_headline_and_which_noise_to_take() -> None:
 
 def test_thresholding_that_beats_the_trained_purifiers_is_named_in_the_headline() -> None:
     better = REPORT | {("binarize", None): (0.982, 0.82)}
-    assert "but thresholding (binarize), which learns nothing, reaches 82.0 %" in say(simple(better))[0]
+    assert "but binarize, which learns nothing, reaches 82.0 %" in say(simple(better))[0]
     within_error_bars = REPORT | {("binarize", None): (0.982, 0.42)}
     assert "binarize" not in say(simple(within_error_bars))[0]
+
+
+def test_a_trained_defense_without_a_noise_is_among_the_trained() -> None:
+    grid = simple(REPORT | {("binarize", None): (0.982, 0.82), ("robust", None): (0.985, 0.9)})
+    learns = [replace(row, learned=row.learned or row.coordinates.defense == "robust") for row in grid]
+    said = say(Grid(tuple(learns)))
+    assert "; robust brings that to 90.0 %" in said[0] and "learns nothing" not in said[0]
+    assert "What robust pays on clean images and wins at eps 0.3, in points: it pays" in " ".join(said)
+    assert "at least 98 % take robust (90.0 % at eps 0.3)" in said[-1]
+
+
+#: Other names for all that has one; they say nothing of what they name.
+RENAMED = {"none": "aa", "binarize": "bb", "vqvae": "cc", "kmeans": "dd", "gray_box": "ee", "adaptive": "ff"}
+RENAMED |= {"fgsm": "gg", "ifgsm": "hh", "mifgsm": "ii"}
+
+
+@pytest.mark.parametrize("threat", ["gray_box", "adaptive"])
+def test_what_is_said_does_not_depend_on_what_anything_is_called(threat: str) -> None:
+    grid = make.make_grid(threat=threat)
+
+    def renamed(row: GridRow) -> GridRow:
+        at = row.coordinates
+        others = {name: RENAMED[getattr(at, name)] for name in ("attack", "defense", "threat")}
+        return replace(row, coordinates=replace(at, **others))
+
+    expected = [re.sub(r"\w+", lambda word: RENAMED.get(word[0], word[0]), sentence) for sentence in say(grid)]
+    warned = [sentence.replace("threat=ff", "threat=adaptive") for sentence in expected]
+    assert say(Grid(tuple(map(renamed, grid)))) == warned
 
 
 def test_gray_box_numbers_are_called_that() -> None:

@@ -108,7 +108,7 @@ def test_markdown_shows_every_cell_with_its_interval(grid: Grid, tmp_path: Path)
     assert tables[0][5][3] == "**82.1** ±0.8"
     assert "95 % Wilson interval" in text
     assert "These are gray-box numbers" in text
-    assert "thresholding (binarize), which learns nothing, reaches" in text
+    assert "binarize, which learns nothing, reaches" in text
     assert "![accuracy-fgsm](figures/accuracy-fgsm.png)" in text
 
 
