@@ -83,6 +83,8 @@ class StopWhenDiverged(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.precision == "16-mixed":  # whose gradient scaler recovers from a loss that is infinite
+            return
         if trainer.global_step % EVERY == 0 and not torch.isfinite(outputs["loss"]):
             self._stop(trainer, f"the loss is {float(outputs['loss'])}")
 

@@ -16,8 +16,8 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     classifier = read_checkpoint(outputs / "checkpoints" / "mnist" / "classifier.ckpt", "")[1]
     assert read_checkpoint(path, "")[1].config["module"]["classifier"]["checkpoint"] == classifier.weights
     assert "is trained already" in run_command("src.train", *exact, outputs=outputs).stdout
-    assert "is trained already" not in run_command("src.train", *rounded, outputs=outputs).stdout
-    assert read_checkpoint(path, "")[1].config["precision"] == "bf16-mixed"
+    assert "is trained already" not in run_command("src.train", *rounded, "overwrite=different", outputs=outputs).stdout
+    assert read_checkpoint(path, "")[1].config["trainer"]["precision"] == "bf16-mixed"
 
     asked = ("threat=gray_box,adaptive", "attack=ifgsm", "eps=0,0.3", "defense=none,vqvae_robust", "limit=40")
     run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
