@@ -133,7 +133,6 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         "protocol": {"name": protocol.name, "clean_errors_count": protocol.clean_errors_count},
         "seed": seed,
     }
-    learned = "learned" in config.defense and switch(section(config, "defense"), "learned")
     spec = CellSpec(
         coordinates=Coordinates(
             data=split_name(data, split),
@@ -155,7 +154,7 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         threat=build(config.threat.view),
         efforts={"threat": _efforts(threat, threat["view"])},
         bare_threat=numbers_as_floats(threat["bare"]["view"]) if "bare" in threat else None,
-        learned=learned,
+        learned=plain(config.defense).get("learned", False),
     )
     return _attacked_by(plain(config.attack), spec, data, bench)
 
