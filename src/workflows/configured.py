@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from hydra._internal.utils import _locate
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
 from src.data import ImageDataModule
 from src.errors import UserError
@@ -39,6 +42,7 @@ def build(config: Any, **arguments: Any) -> Any:
     Raises:
         UserError: the component refused its arguments, or does not exist.
     """
+    check_arguments(plain(config))
     try:
         return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
@@ -48,6 +52,50 @@ def build(config: Any, **arguments: Any) -> Any:
         if isinstance(cause, (ValueError, TypeError)) or cause is None:
             raise UserError(f"{_name(config)}: {' '.join(str(cause or error).split())}") from error
         raise
+
+
+def check_arguments(component: Any) -> None:
+    """Hold the plain arguments of a component, and of those within it, against the types that its signature names.
+
+    Python itself would take the text "maybe" for true. Ranges, and everything but single values, are for the component
+    to check.
+
+    Raises:
+        UserError: an argument has another type.
+    """
+    if isinstance(component, list):
+        for each in component:
+            check_arguments(each)
+    if not isinstance(component, dict):
+        return
+    for each in component.values():
+        check_arguments(each)
+    hints = _single_values(component.get("_target_"))
+    for name in hints.keys() & component.keys():
+        try:
+            TypeAdapter(hints[name], config={"strict": True}).validate_python(component[name])
+        except ValidationError as error:
+            kind = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+            wanted = {"integer": "a whole number", "boolean": "true or false", "string": "a text"}.get(kind, kind)
+            given = "null" if component[name] is None else component[name]
+            raise UserError(f"{component['_target_']}: {name}={given} is not {wanted}") from None
+
+
+def _single_values(target: Any) -> dict[str, Any]:
+    """The parameters of a function or class that are numbers, texts or truth values, with their types."""
+    try:
+        found = _locate(target)  # hydra.utils.get_object would log a failure
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
+    except Exception:  # a target that is none is named when it is built
+        return {}
+    return {name: hint for name, hint in hints.items() if name != "return" and _is_single(hint)}
+
+
+def _is_single(hint: Any) -> bool:
+    parts = get_args(hint)
+    if get_origin(hint) is Literal or hint in (bool, int, float, str, NoneType):
+        return True
+    return get_origin(hint) in (Union, UnionType) and all(_is_single(part) for part in parts)
 
 
 def _name(config: Any) -> Any:

@@ -69,11 +69,27 @@ class Logger(_Section):
     tags: list[str] = []
 
 
+class Attack(_Section):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    members: dict[str, Any] = {}
+
+
+class Threat(_Section):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    knows_defense: bool
+    view: dict[str, Any]
+
+
 class Defense(_Section):
     model_config = ConfigDict(extra="ignore")
 
     name: str
     uses_noise: bool
+    purifier: dict[str, Any]
     bpda: bool = False
     learned: bool = False
 
@@ -107,9 +123,9 @@ class Checks(_Section):
 
 class SweepSettings(Settings):
     data: Any
-    attack: Any
+    attack: Attack
     defense: Defense
-    threat: Any
+    threat: Threat
     trainer: Any
     logger: Logger
     classifier: Any
@@ -243,6 +259,8 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else given
     if kind == "model_type":
         return f"{name}={shown} is out of place: {name} is set value by value, as in {name}.…=…; see --help"
+    if kind == "dict_type":
+        return f"{name}={shown} is no component"
     if kind == "bool_type":
         return f"{name}={shown} is neither true nor false"
     if kind == "literal_error":

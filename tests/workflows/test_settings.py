@@ -1,11 +1,15 @@
 """The schema of the commands' values: what fits, and the one line for what does not. No command is run."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.workflows.command import CONFIG_PATH, register_resolvers
+from src.workflows.configured import build, check_arguments, plain
 from src.workflows.settings import (
     CertifySettings,
     PlaySettings,
@@ -110,6 +114,11 @@ REFUSED = {
     "sweep ~attack": "there is no attack here",
     "sweep ~eps": "there is no eps here",
     "train ~model": "there is no model here",
+    "sweep attack.name=null": "attack.name=null is not a text",
+    "sweep attack=worst attack.members=null": "attack.members=null is no component",
+    "sweep threat.knows_defense=maybe": "threat.knows_defense=maybe is neither true nor false",
+    "sweep threat.view=null": "threat.view=null is no component",
+    "sweep defense.purifier=3": "defense.purifier=3 is no component",
     "sweep defense.bpda=no": "defense.bpda=no is neither true nor false",
     "sweep +foo=1": "+foo=1 has no effect",
     "sweep ++foo.bar=1": "++foo.bar=1 has no effect",
@@ -152,3 +161,43 @@ def test_what_does_not_fit_is_refused_in_one_line(settings, line):
 )
 def test_what_is_read_somewhere_is_accepted(settings, line):
     assert settings(line)
+
+
+@pytest.mark.parametrize(
+    ("component", "said"),
+    [
+        ({"_target_": "src.attacks.pgd", "random_start": "maybe"}, "src.attacks.pgd: random_start=maybe"),
+        ({"_target_": "src.attacks.ifgsm", "rel_step": "abc"}, "src.attacks.ifgsm: rel_step=abc"),
+        ({"_target_": "src.attacks.ifgsm", "steps": 1.5}, "src.attacks.ifgsm: steps=1.5"),
+        ({"_target_": "src.defenses.KMeansCompression", "k": "abc"}, "src.defenses.KMeansCompression: k=abc"),
+        ({"_target_": "src.defenses.Binarize", "threshold": None}, "src.defenses.Binarize: threshold=null"),
+        (
+            {"_target_": "src.defenses.Chain", "_args_": [{"_target_": "src.defenses.Binarize", "threshold": "x"}]},
+            "src.defenses.Binarize: threshold=x",
+        ),
+    ],
+)
+def test_a_components_argument_of_another_type_is_named(component, said):
+    with pytest.raises(UserError, match=said) as refused:
+        build(component)
+    assert "\n" not in str(refused.value)
+
+
+def groups(config: DictConfig) -> list[Any]:
+    return [plain(config[name]) for name in config if name not in ("hydra", "trainer")]  # precision=auto is ours
+
+
+@pytest.mark.parametrize("command", ["sweep", "train model=vqvae", "train model=vqvae_robust", "certify"])
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist"])
+def test_our_own_components_have_arguments_of_the_types_that_they_name(settings, command, data):
+    check_arguments(groups(settings(f"{command} data={data}")))
+
+
+@pytest.mark.parametrize("attack", sorted(path.stem for path in Path(CONFIG_PATH).glob("attack/*.yaml")))
+def test_so_have_our_attacks(settings, attack):
+    check_arguments(groups(settings(f"sweep attack={attack} threat=adaptive")))
+
+
+@pytest.mark.parametrize("defense", sorted(path.stem for path in Path(CONFIG_PATH).glob("defense/*.yaml")))
+def test_so_have_our_defenses(settings, defense):
+    check_arguments(groups(settings(f"sweep defense={defense} noise=0.5")))
