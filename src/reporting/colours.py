@@ -55,7 +55,7 @@ def shades(values: list[float], family: int = 0) -> dict[float, str]:
 def on_dark(colour: str) -> str:
     """The same hue for a dark page: what is dark on white is light there, so that the order of shades stays."""
     hue, lightness, saturation = rgb_to_hls(*(channel / 255 for channel in _rgb(colour)))
-    return "#" + "".join(f"{round(255 * c):02x}" for c in hls_to_rgb(hue, 0.95 - 0.5 * lightness, saturation))
+    return "#" + "".join(f"{round(255 * c):02x}" for c in hls_to_rgb(hue, 0.99 - 0.75 * lightness, saturation))
 
 
 def column_styles(columns: list[Column], bare: Collection[Column]) -> dict[Column, Style]:

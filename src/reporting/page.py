@@ -111,8 +111,17 @@ def _settings(grid: Grid) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for row in grid:
         for part, value in row.cell.identity.items() if row.cell else ():
-            found.setdefault(part, {})[json.dumps(value, ensure_ascii=False)] = None
+            found.setdefault(part, {})[json.dumps(_as_typed(value), ensure_ascii=False)] = None
     return {part: list(values) for part, values in found.items()}
+
+
+def _as_typed(value: Any) -> Any:
+    """Numbers as people type them: identities hold 0 as 0.0."""
+    if isinstance(value, dict):
+        return {name: _as_typed(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_typed(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _versions(grid: Grid) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def page_data(
     return {
         "columns": _columns(columns, grid.bare),
         "visible": VISIBLE,
-        "attack": next((row.coordinates.attack for row in grid if row.cell and row.cell.members), None),  # shown first
+        "attack": _headlined(parts),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
         "parts": [_part(part, numbered, pixels) | {"chapter": _chapter_of(part, parts)} for part in parts],
         "certified": [_certified(part) for part in certified],
@@ -72,6 +72,12 @@ def _columns(columns: list[Column], bare: list[Column]) -> list[dict[str, Any]]:
         }
         for column, style in styles.items()
     ]
+
+
+def _headlined(parts: Sequence[Part]) -> str | None:
+    """The attack that the first sentence is about; None where there is none."""
+    first = next((part.trade_offs for part in parts if isinstance(part, Chapter)), None)
+    return first.strongest if first else None
 
 
 def place(part: Part) -> dict[str, str]:

@@ -24,6 +24,7 @@ class TradeOff:
     price: float | None  #: clean accuracy lost against no defense, in points
     gain: float | None  #: attacked accuracy won over no defense, worst case against worst case, in points
     purify_seconds: float | None  #: time an image in the purifier, median over the column's cells
+    worst: str | None = None  #: the attack that leaves least of it
     defended: bool = True  #: whether there is a defense
     learned: bool = False  #: whether it was trained, as opposed to one that learns nothing
 
@@ -198,4 +199,5 @@ def _trade_off(
         price=100 * (undefended_clean.fraction - clean.fraction) if undefended_clean and clean else None,
         gain=100 * (attacked.fraction - undefended.fraction) if undefended and attacked else None,
         purify_seconds=median(times) if times else None,
+        worst=min(attacks, key=lambda attack: cells[attack, eps, *column].accuracy) if attacked and eps else None,
     )

@@ -52,7 +52,7 @@ def _headline(found: TradeOffs) -> str:
         return f"{leaves}; no defense of this grid was tried against every attack there."
     best, rivals = choice.item, _untrained_rivals(found)
     if best.attacked and best.attacked.above(found.undefended):
-        over = f" (worst of {named(found.attacks)})" if len(found.attacks) > 1 else ""
+        over = f" ({best.worst}, its worst of {named(found.attacks)})" if len(found.attacks) > 1 else ""
         alike = f" ({_alike(choice)})" if choice.tied else ""
         kept = f"; {best.label}{alike} brings that to {_p(best.attacked)}{over}{_for(best, found)}"
         return f"{leaves}{kept}{f', but {rivals}' if rivals else ''}."

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import reporting_factories as make
 from src.evaluation.grid import Grid
 from src.images import decode_images
 from src.reporting.certified import certified_parts
+from src.reporting.colours import RAMPS, on_dark
 from src.reporting.document import chapters
 from src.reporting.page import to_html
 from src.reporting.tradeoff import trade_offs
@@ -286,6 +289,46 @@ def test_the_dark_page_has_light_lines(opened: Open) -> None:
     assert colours["light"]["none"] == "#222222"
     for name, colour in colours["dark"].items():
         assert int(colour[1:3], 16) + int(colour[3:5], 16) + int(colour[5:], 16) > 330, name
+
+
+@pytest.mark.parametrize("clean", [(0.5, 0.99), (0.95, 0.99), (0.981, 0.984)])
+def test_ticks_of_the_trade_off_are_told_apart(opened: Open, clean: tuple[float, float]) -> None:
+    columns = {("none", None): (clean[1], 0.0), ("binarize", None): (clean[0], 0.8)}
+    page = opened(make.make_grid(columns=columns))
+    chart_rows(page, "tradeoff")
+    axes = page.locator('[data-chart="tradeoff"] .role-axis-label').all()
+    assert len(axes) == 2
+    for axis in axes:
+        shown = axis.locator("text").all_text_contents()
+        assert len(set(shown)) == len(shown) >= 2, shown
+
+
+def test_the_chart_opens_on_the_attack_of_the_headline_and_the_images_name_it(opened: Open) -> None:
+    grid = make.make_grid(columns=SMALL, images=True)
+    page = opened(grid)
+    assert "the strongest attack of this grid (mifgsm)" in page.locator("h1").inner_text()
+    assert page.locator('.switches input[value="mifgsm"]').is_checked()
+    assert page.locator("[data-scene]").inner_text().startswith("Attacked by mifgsm at eps 0.3")
+    kinds = {meter.get_attribute("class") for meter in page.locator(".browser meter").all()}
+    assert kinds == {"right", "wrong"} or page.locator(".verdict.wrong").count() == page.locator("meter.wrong").count()
+
+
+def test_shades_of_one_family_are_told_apart_on_the_dark_page_too() -> None:
+    for ramp in RAMPS:
+        dark = [[int(on_dark(colour)[i : i + 2], 16) for i in (1, 3, 5)] for colour in ramp]
+        for one, other in itertools.pairwise(dark):
+            assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 60
+
+
+def test_settings_are_written_as_people_type_them_and_no_strip_stands_twice(opened: Open) -> None:
+    seeded = [replace(row, cell=replace(row.cell, identity=row.cell.identity | {"seed": 0.0, "k": [20.0, 0.5]}))
+              for row in make.make_grid(("fgsm",), (0.0,), SMALL) if row.cell]  # fmt: skip
+    page = opened(Grid(tuple(seeded)), records=make.make_records((0.0, 0.5)))
+    assert "seed: 0" in page.locator("#settings").inner_text() and "0.0" not in page.locator("#settings").inner_text()
+    assert "[20, 0.5]" in page.locator("#settings").inner_text()
+    for run, strips in (("vqvae 0 · mnist", 2), ("vqvae 0.5 · mnist", 3)):
+        page.locator("select[name=run]").select_option(label=run)
+        assert page.locator(".strips canvas").count() == strips
 
 
 def test_the_table_can_be_saved_from_the_page(opened: Open) -> None:

@@ -16,7 +16,7 @@ function look(theme) {
 }
 
 function share(field, title, domain) {
-  return { field, type: "quantitative", title, scale: domain ? { domain } : { zero: false, nice: true }, axis: { format: ".0%", tickCount: 6 } };
+  return { field, type: "quantitative", title, scale: domain ? { domain } : { zero: false, nice: true }, axis: { format: "~%", tickCount: 6 } };
 }
 
 function accuracyChart(rows, about) {

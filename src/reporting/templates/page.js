@@ -227,7 +227,7 @@ function verdict(shown) {
   const words = element("span", { className: `verdict ${said === truth ? "right" : "wrong"}`, textContent: `${said === truth ? "✓" : "✗"} ${said}` });
   words.title = `taken for class ${said}, which is ${said === truth ? "right" : "wrong"}`;
   if (sure === undefined) return [words];
-  const bar = element("meter", { min: 0, max: 1, value: sure });
+  const bar = element("meter", { className: said === truth ? "right" : "wrong", min: 0, max: 1, value: sure });
   bar.setAttribute("aria-hidden", true);
   return [words, ` at ${(100 * sure).toFixed(1)}\u00a0%`, bar];
 }
@@ -237,6 +237,7 @@ function drawImages() {
   if (!table || !pixels) return;
   const cells = chosenCells(), pictured = cells.filter(cell => cell.shown);
   one("[data-empty]").hidden = pictured.length > 0;
+  one("[data-scene]").textContent = state.eps ? `Attacked by ${state.attack} at eps ${state.eps} · ${part().title}` : `Without attack · ${part().title}`;
   table.parentElement.hidden = one(".thumbs").hidden = !pictured.length;
   if (pictured.length) {
     const heads = ["defense", "original", "attacked", "perturbation", "purified"].map(text => element("th", { textContent: text, scope: "col" }));
@@ -296,7 +297,9 @@ function showReconstructions() {
   select.append(...runs.map((run, i) => element("option", { value: i, textContent: run.run })));
   const show = () => {
     const names = ["original", "with noise", "reconstructed"];
-    one(".strips").replaceChildren(...runs[select.value].stacks.map((number, k) => strip(number, `${names[k]}, ${runs[select.value].run}`)));
+    const { run, stacks } = runs[select.value];
+    const strips = stacks.map((number, k) => [number, names[k]]).filter(([number], k) => k !== 1 || number !== stacks[0]);  // no noise: the same images
+    one(".strips").replaceChildren(...strips.map(([number, name]) => strip(number, `${name}, ${run}`)));
   };
   select.addEventListener("change", show);
   show();
