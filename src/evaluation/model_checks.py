@@ -34,19 +34,19 @@ def check_model(classifier: nn.Module, defense: nn.Module, x: Tensor, num_classe
     """
     x = x[:PROBED]
     defended = DefendedClassifier(classifier, defense)
+    if not _seeded_answer(defense, x).isfinite().flatten(1).all(1).any():
+        raise ValueError(f"the defense returned pixels that are not finite in each of {len(x)} clean images")
     for name, model in (("classifier", classifier), ("defended classifier", defended)):
         logits = _seeded_answer(model, x)
         if logits.shape != (len(x), num_classes):
             raise ValueError(f"the {name} returned {tuple(logits.shape)}, not logits ({len(x)}, {num_classes})")
         if logits.isnan().any(1).all():
-            raise ValueError(f"the {name} returned NaN for each of {len(x)} clean images: its training failed")
+            raise ValueError(f"the {name} returned NaN for each of {len(x)} clean images: its accuracy means nothing")
         if _depends_on_the_batch(model, x, logits):
             raise ValueError(
                 f"the {name} answers an image differently when other images stand beside it in the batch, so that its "
                 "accuracy would depend on batch_size; let it use running statistics instead of the batch's"
             )
-    if not _seeded_answer(defense, x).isfinite().flatten(1).all(1).any():
-        raise ValueError(f"the defense returned pixels that are not finite in each of {len(x)} clean images")
 
 
 def _seeded_answer(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

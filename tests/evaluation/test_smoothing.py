@@ -19,6 +19,7 @@ from src.evaluation.smoothing import (
     NoisyCopies,
     certified_radius,
     certify,
+    count_votes,
     image_stream,
     lower_bound,
 )
@@ -73,6 +74,24 @@ def test_the_bound_exceeds_the_truth_with_a_probability_of_at_most_alpha_and_not
     wrong = binom.pmf(counts, 400, p)[exceeds].sum()
     assert wrong <= 0.05
     assert wrong > 0.015 or p == 0.999  # where even 400 of 400 do not exceed it
+
+
+def test_a_copy_whose_logits_are_nan_votes_for_nobody():
+    """torch's argmax takes NaN for the largest: class 0 would get these votes."""
+
+    def broken(x: Tensor) -> Tensor:
+        logits = halfspace(x)
+        return logits.masked_fill(logits[:, :1] > 0, torch.nan)
+
+    x = at_distance(0.1)
+    sound, votes = (
+        count_votes(classify, NoisyCopies(x, 0.5, 200, image_stream(0, 0, CPU)), 1000, 200)
+        for classify in (halfspace, broken)
+    )
+    assert votes.tolist() == [0, sound[1]]
+    assert 0 < votes.sum() < sound.sum() == 1000
+    nowhere = of(lambda x: torch.full((len(x), 2), torch.nan), x)
+    assert (nowhere.predicted, nowhere.radius) == (ABSTAIN, 0)
 
 
 def test_nothing_is_certified_up_to_a_half():

@@ -173,6 +173,7 @@ def test_single_cell(refuse, arguments, said):
         ("tests.workflows.components:Blur", ["into (2, 1, 28, 28)", "(2, 10)"]),
         ("tests.workflows.components:Broken", ["fails on images (2, 1, 28, 28)", "this defense is broken"]),
         ("tests.workflows.components:InPlace", ["in place"]),
+        ("tests.workflows.components:WritesIntoDark", ["in place"]),
         ("tests.workflows.components.InPlace", ["package.module:factory", "checkpoint"]),
         ("nowhere.ckpt", ["no checkpoint nowhere.ckpt", "model.checkpoint=nowhere.ckpt"]),
         ("null", ["package.module:factory"]),
