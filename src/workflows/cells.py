@@ -67,7 +67,7 @@ class Bench:
 
     def held_out(self, data: ImageDataModule, split: str = "test", limit: int | None = None) -> TestSet:
         """The first ``limit`` images of a split that no training has seen, or all."""
-        key = (data.fingerprint, split, limit)
+        key = (data.fingerprint, repr(split_identity(data, split)), limit)
         if key not in self._sets:
             self._sets = {key: TestSet(*data.held_out(split, limit), data.num_classes)}
         return self._sets[key]
@@ -112,10 +112,10 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
     seed, split, limit = config.seed, config.split, config.limit
     data = bench.data(config.data)
     protocol = Protocol(**plain(config.protocol))
-    classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
+    classifier, load_classifier = classifier_of(plain(config.classifier), data, split, bench)
     threat, purifier = plain(config.threat), purifier_of(config.defense)
     uses_noise = bool(config.defense.uses_noise)
-    defense_identity = identified(purifier, data, bench)
+    defense_identity = identified(purifier, data, split, bench)
     identity: dict[str, Any] = {
         "schema": SCHEMA,
         "data": {
@@ -156,19 +156,21 @@ def cell_spec(config: DictConfig, bench: Bench) -> CellSpec:
         bare_threat=numbers_as_floats(threat["bare"]["view"]) if "bare" in threat else None,
         learned=plain(config.defense).get("learned", False),
     )
-    return _attacked_by(plain(config.attack), spec, data, bench)
+    return _attacked_by(plain(config.attack), spec, data, split, bench)
 
 
-def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, bench: Bench) -> CellSpec:
+def _attacked_by(attack: dict[str, Any], spec: CellSpec, data: ImageDataModule, split: str, bench: Bench) -> CellSpec:
     """``spec`` with the attack of a ``conf/attack`` file, or with several, of which it is to be the worst case."""
     coordinates = replace(spec.coordinates, attack=attack["name"])
     if "members" in attack:
-        members = {name: _attacked_by(each, spec, data, bench) for name, each in attack["members"].items() if each}
+        members = {
+            name: _attacked_by(each, spec, data, split, bench) for name, each in attack["members"].items() if each
+        }
         identity: Any = {"members": {name: member.identity["attack"] for name, member in members.items()}}
         spec = replace(spec, coordinates=coordinates, members=members if coordinates.eps else {})
     else:
         arguments = {name: value for name, value in attack.items() if name not in SAID_OF_AN_ATTACK}
-        identity = identified(arguments, data, bench)
+        identity = identified(arguments, data, split, bench)
         spec = replace(
             spec,
             coordinates=coordinates,
@@ -213,22 +215,34 @@ def _bench(outputs: Path, accelerator: str, batch_size: int | None) -> Bench:
     return Bench(outputs, accelerator, batch_size, show_progress=sys.stdout.isatty())
 
 
-def classifier_of(asked: Any, data: ImageDataModule, bench: Bench) -> tuple[Any, Callable[[], nn.Module]]:
-    """Identity and loader of the classifier that ``classifier=`` asks for."""
+def classifier_of(asked: Any, data: ImageDataModule, split: str, bench: Bench) -> tuple[Any, Callable[[], nn.Module]]:
+    """Identity and loader of the classifier that ``classifier=`` asks for, to be judged on images of ``split``."""
     if is_factory(asked):
         own = bench.own_classifier(asked, data)
         return own.identity, lambda: own.module
     path, remedy = checkpoint_of(asked, data.name)
-    provenance = trained_on(data, bench.provenance(path, remedy), path, remedy)
+    provenance = trained_on(data, split, bench.provenance(path, remedy), path, remedy)
     return provenance.weights, lambda: bench.classifier(path, provenance, remedy)
 
 
-def trained_on(data: ImageDataModule, found: Provenance, path: Path, remedy: str) -> Provenance:
-    """``found``, if it was trained on ``data``."""
+def trained_on(data: ImageDataModule, split: str, found: Provenance, path: Path, remedy: str) -> Provenance:
+    """``found``, if it was trained on ``data``, and on none of the images of ``split``.
+
+    Raises:
+        UserError: it was not.
+    """
     if found.data_fingerprint != data.fingerprint or found.image_shape != list(data.image_shape):
         raise UserError(
             f"{path} was trained on {found.data} {found.image_shape}, not on {data.name} {list(data.image_shape)}; "
             f"train it with: {remedy}"
+        )
+    # The validation images are the first val_size of an order that depends on split_seed alone.
+    kept_out = found.split_seed == data.split_seed and found.val_size >= data.val_size
+    if split == "val" and not kept_out:
+        raise UserError(
+            f"{path} was trained on some of these validation images: its training set {found.val_size} images aside by "
+            f"split_seed {found.split_seed}; use data.split_seed={found.split_seed} data.val_size={found.val_size}, or "
+            f"train it for this split: {remedy} data.split_seed={data.split_seed} data.val_size={data.val_size}"
         )
     return found
 
@@ -243,13 +257,13 @@ def split_name(data: ImageDataModule, split: str) -> str:
     return data.name if split == "test" else f"{data.name}-{split}"
 
 
-def identified(component: Any, data: ImageDataModule, bench: Bench) -> Any:
-    """A component's configuration with the fingerprints of its checkpoints, which have to be of ``data`` and of the
-    noise that is asked for."""
+def identified(component: Any, data: ImageDataModule, split: str, bench: Bench) -> Any:
+    """A component's configuration with the fingerprints of its checkpoints, which have to be of ``data``, of the noise
+    that is asked for, and trained on none of the images of ``split``."""
 
     def weights_of(part: Mapping[str, Any]) -> str:
         path, remedy = Path(part["checkpoint"]), part.get("remedy", "python -m src.train")
-        found = trained_on(data, bench.provenance(path, remedy), path, remedy)
+        found = trained_on(data, split, bench.provenance(path, remedy), path, remedy)
         if found.noise is not None and "noise" in part and found.noise != part["noise"]:
             raise UserError(f"{path} was trained with noise {found.noise:g}, not {part['noise']}: {remedy}")
         return found.weights

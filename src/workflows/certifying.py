@@ -71,11 +71,11 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     n0, n, denoise, seed, precision = config.n0, config.n, config.denoise, config.seed, config.precision
     data = bench.data(config.data)
     images = bench.held_out(data, config.split)
-    classifier, load_classifier = classifier_of(plain(config.classifier), data, bench)
+    classifier, load_classifier = classifier_of(plain(config.classifier), data, config.split, bench)
     if denoise and config.model.noise is None:
         raise UserError(f"model={config.model.name} is no denoiser: it was not trained on noise; try model=vqvae")
     purifier = plain(config.denoiser) if denoise else None
-    denoiser = identified(purifier, data, bench)
+    denoiser = identified(purifier, data, config.split, bench)
     identity: dict[str, Any] = {
         "schema": SCHEMA,
         "data": {"name": data.name, "fingerprint": data.fingerprint} | split_identity(data, config.split),

@@ -326,6 +326,28 @@ def test_a_checkpoint_of_other_data(refuse, copied, mnist):
     assert "python -m src.train model=classifier" in message
 
 
+OTHER_SPLIT = ("split=val", "data.split_seed=1")
+OWN = "classifier=tests.workflows.components:linear_classifier"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        ("sweep", OTHER_SPLIT, ["classifier.ckpt", "data.split_seed=0 data.val_size=100", "data.split_seed=1"]),
+        ("sweep", ("defense=vqvae", *OTHER_SPLIT, OWN), ["vqvae-noise0.ckpt"]),
+        ("sweep", ("attack=transfer", *OTHER_SPLIT, OWN), ["transferred.ckpt"]),
+        ("certify", OTHER_SPLIT, ["classifier.ckpt"]),
+        ("train", ("model=classifier", "resume=true", "data.split_seed=1"), ["another configuration"]),
+    ],
+)
+def test_validation_images_that_were_trained_on(refuse, copied, command, arguments, said):
+    checkpoints = copied / "checkpoints" / "mnist"
+    shutil.copy(checkpoints / "classifier.ckpt", checkpoints / "transferred.ckpt")
+    transfer = [f"attack.source.checkpoint={checkpoints}/transferred.ckpt"] if "attack=transfer" in arguments else []
+    message = refuse(command, *arguments, *transfer, outputs=copied)
+    assert all(each in message for each in said), message
+
+
 def test_certificates_that_cannot_be_written(refuse, copied):
     (copied / "certified").write_text("in the way")
     assert "cannot write" in refuse("certify", "images=1", "n=100", "denoise=false", outputs=copied)
