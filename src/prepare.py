@@ -17,8 +17,8 @@ def main(config: DictConfig) -> None:
 
         data = data_from_config(config.data)
         data.prepare_data()
-        images, _ = data.test_set()
-        log.info("%s is ready in %s (%d test images)", data.name, data.root, len(images))
+        data.setup()
+        log.info("%s is ready in %s: %s", data.name, data.root, data)
 
 
 if __name__ == "__main__":

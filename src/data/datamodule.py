@@ -1,6 +1,7 @@
 """The data module that training, evaluation and sweeps share."""
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from src.data.batches import ImageTensors, batch_loader
 from src.data.files import ROLES
-from src.data.idx import read_idx
+from src.data.idx import idx_shape, read_idx
+from src.data.labelled import shown_size
 from src.data.sources import GoodFile, IdxSource
 from src.errors import UserError
 
@@ -40,10 +42,10 @@ class ImageDataModule(LightningDataModule):
         name: str,
         root: str | os.PathLike[str],
         source: Callable[[Path], Mapping[str, GoodFile]] | None = None,
-        num_classes: int = 10,
-        image_shape: Sequence[int] = (1, 28, 28),
+        num_classes: int | None = 10,
+        image_shape: Sequence[int] | None = (1, 28, 28),
         batch_size: int = 128,
-        val_size: int = 10_000,
+        val_size: int | float = 10_000,
         split_seed: int = 0,
         seed: int = 0,
     ) -> None:
@@ -53,35 +55,80 @@ class ImageDataModule(LightningDataModule):
             root: the folder where the files are or shall be; see `IdxSource` for the layouts.
             source: finds, verifies and fetches the files below `root`, as `IdxSource` does. None: the four
                 files must be there already, under MNIST's names, and are only checked to be sound IDX.
-            num_classes: labels are 0 to num_classes - 1.
-            image_shape: (C, H, W).
+            num_classes: labels are 0 to num_classes - 1; None: found by looking into the files.
+            image_shape: (C, H, W); None: found by looking.
             batch_size: for all three loaders.
-            val_size: how many of the training images are set aside for validation.
+            val_size: how many of the training images are set aside for validation; below 1, a share of them.
             split_seed: decides which ones; 0 to 2**32 - 1.
             seed: decides, together with the epoch, the order of the training batches; 0 to 2**32 - 1.
 
         Raises:
-            UserError: an argument out of its range.
+            UserError: an argument out of its range, or `source` gets another set than `name` says.
         """
         super().__init__()
         self.name: str = name
         self.root = Path(root).expanduser()
-        self.num_classes = num_classes
-        self.image_shape = tuple(int(size) for size in image_shape)
+        self._num_classes = num_classes
+        self._image_shape = None if image_shape is None else tuple(int(size) for size in image_shape)
         self.batch_size = batch_size
-        self.val_size = val_size
+        self._val_size = val_size
         self.split_seed = split_seed
         self.seed = seed
         self._source = source if source is not None else IdxSource()
         self._found: Mapping[str, GoodFile] = {}
         self._sets: dict[str, ImageTensors] = {}
-        chw = len(self.image_shape) == 3 and min(self.image_shape) >= 1
-        _require(chw, "image_shape", image_shape, "three sizes: C, H and W")
-        _require(num_classes >= 1, "num_classes", num_classes, "at least 1")
+        shape = self._image_shape
+        chw = shape is None or (len(shape) == 3 and min(shape) >= 1)
+        _require(chw, "image_shape", shape, "three sizes: C, H and W")
+        _require(num_classes is None or num_classes >= 1, "num_classes", num_classes, "at least 1")
         _require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        _require(val_size >= 1, "val_size", val_size, "at least 1")
+        whole = isinstance(val_size, int) and val_size >= 1
+        _require(whole or 0 < val_size < 1, "val_size", val_size, "a number from 1, or a share below 1")
         _require(0 <= split_seed < 2**32, "split_seed", split_seed, "from 0 to 2**32 - 1")
         _require(0 <= seed < 2**32, "seed", seed, "from 0 to 2**32 - 1")
+        known = getattr(self._source, "of", "")
+        if known and name != known:
+            raise UserError(
+                f"data.name={name} contradicts the files that are asked for, which are {known}'s: leave data.name out; "
+                f"or, for your own data, say data=folder data.name={name} data.root={self.root}"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W). Raises UserError as `prepare_data`, if it has to be found."""
+        if self._image_shape is None:
+            path = self._files()["train_images"].path
+            _, *sizes = idx_shape(path)
+            if len(sizes) not in (2, 3):
+                raise UserError(f"{path} holds arrays of {len(sizes)} dimensions, not images (H, W) or (C, H, W)")
+            self._image_shape = (1, *sizes) if len(sizes) == 2 else tuple(sizes)
+        return self._image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """K. Raises UserError as `prepare_data`, if it has to be found."""
+        if self._num_classes is None:
+            labels = read_idx(self._files()["train_labels"].path)
+            self._num_classes = int(labels.max()) + 1 if len(labels) else 1
+        return self._num_classes
+
+    @property
+    def val_size(self) -> int:
+        """How many training images are set aside for validation. Raises UserError as `prepare_data`, if it was given as
+        a share."""
+        if self._val_size < 1:
+            (size, *_) = idx_shape(self._files()["train_labels"].path)
+            self._val_size = max(1, round(self._val_size * size))
+        return int(self._val_size)
+
+    def __str__(self) -> str:
+        """What it is, in a line. Raises UserError as `prepare_data`."""
+        train, test = (idx_shape(self._files()[f"{part}_labels"].path)[0] for part in ("train", "test"))
+        pixels = (train + test) * math.prod(self.image_shape)
+        return (
+            f"{train - self.val_size:,} training, {self.val_size:,} validation and {test:,} test images, "
+            f"{shown_size(self.image_shape)}, {self.num_classes} classes, {pixels / 1e6:.1f} MB in memory"
+        )
 
     def prepare_data(self) -> None:
         """Verify the files on disk and fetch what is missing or altered; quick when all is well.

@@ -77,6 +77,19 @@ def read_idx(path: Path) -> Tensor:
     return decode_idx(read_content(path), str(path))
 
 
+def idx_shape(path: Path) -> tuple[int, ...]:
+    """The shape in an IDX file's header, plain or `.gz`; reads no more than that. UserError if it has none."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            sizes = file.read(4 * start[3]) if len(start) == 4 else b""
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if len(start) < 4 or start[:2] != b"\0\0" or not sizes or len(sizes) < 4 * start[3]:
+        raise UserError(f"{path} is not an IDX file")
+    return struct.unpack(f">{start[3]}I", sizes)
+
+
 def write_idx(path: Path, values: Tensor) -> None:
     """Write a uint8 tensor as an IDX file, as `write_atomically` does."""
     write_atomically(path, encode_idx(values))

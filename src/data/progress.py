@@ -1,4 +1,4 @@
-"""A progress bar for downloads, shown only to people."""
+"""A progress bar for downloads and decoding, shown only to people."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
@@ -16,19 +17,20 @@ from rich.progress import (
 
 
 @contextmanager
-def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], object]]:
+def progress_bar(description: str, total: int | None, unit: str = "bytes") -> Iterator[Callable[[int], object]]:
     """A bar on stderr, gone when the block ends; nothing at all where stderr is not a terminal (logs, pipes,
     CI).
 
     Args:
         description: what is on its way.
-        total: its size in bytes, or None where that is not known: the bar then only shows that something
-        moves.
+        total: its size, or None where that is not known: the bar then only shows that something moves.
+        unit: of the size: "bytes", or what is counted, such as "pictures".
 
     Yields:
-        A function to call with the number of bytes that have just arrived.
+        A function to call with the number that has just arrived.
     """
-    amounts = (DownloadColumn(), TimeRemainingColumn()) if total else (TimeElapsedColumn(),)
+    counted = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    amounts = (counted, TimeRemainingColumn()) if total else (TimeElapsedColumn(),)
     columns = (TextColumn("{task.description}"), BarColumn(), *amounts)
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:

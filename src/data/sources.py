@@ -1,11 +1,10 @@
-"""From a folder to four verified files: those that are there and good, and the rest from the origins, in
-order."""
+"""From a folder to four verified files: those that are there, and the missing ones from the origins, in order."""
 
 import errno
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,9 +36,11 @@ class IdxSource:
 
     A file is looked for in `<root>/<folder>/` (torchvision's layout) and directly in `<root>`, plain or with
     `.gz` added, and used where it lies when it is good: nothing is written then, so `root` may be read-only.
-    Files that are missing or altered come from the origins, the first that delivers, and are written plain.
+    Files that are missing come from the origins, the first that delivers, and are written plain. A file that is
+    there is never written over: it may be the user's own. Nothing is fetched into a folder of other things.
 
     Attributes:
+        of: the data set that these files are, such as "mnist"; empty: any.
         train_images, train_labels, test_images, test_labels: the files.
         folder: below `root`, such as "MNIST/raw"; empty to look in every `*/raw` (for files brought by hand).
         origins: asked in this order (see `src.data.origins`).
@@ -51,9 +52,10 @@ class IdxSource:
     test_labels: IdxFile = STANDARD["test_labels"]
     folder: str = ""
     origins: Sequence[Origin] = ()
+    of: str = ""
 
     def __call__(self, root: Path) -> dict[str, GoodFile]:
-        """Verify the files under `root`, get those that are missing or altered, and say where each one lies.
+        """Verify the files under `root`, get those that are missing, and say where each one lies.
 
         Safe when several processes start at once: one gets the files, the others wait and find them.
 
@@ -61,7 +63,8 @@ class IdxSource:
             a GoodFile for each of ROLES.
 
         Raises:
-            UserError: `root` is no folder, it cannot be written to, the disk is full, or no origin delivers.
+            UserError: `root` is no folder, it cannot be written to, the disk is full, no origin delivers, or `root`
+            holds something else: a file that is not what it should be, or other files only.
         """
         # os.path, because pathlib's counterparts raise where a parent folder may not be read.
         if os.path.lexists(root) and not os.path.isdir(root):
@@ -71,9 +74,11 @@ class IdxSource:
             return good
         if not self.origins:
             raise UserError(self._not_found(root, bad, []))
+        self._refuse_other_data(root, good, bad)
         try:
             with _lock(root):
                 good, bad = self._look(root)
+                self._refuse_other_data(root, good, bad)
                 return good | self._fetch(root, bad)
         except OSError as error:
             raise UserError(f"{self._lacks(root, bad)}, and cannot be written: {_mend(error)}") from error
@@ -102,10 +107,28 @@ class IdxSource:
                     log.warning("%s is corrupt: %s; using %s instead", path, fault, good[role].path)
         return good, bad
 
+    def _refuse_other_data(
+        self, root: Path, good: Mapping[str, GoodFile], bad: Mapping[str, Mapping[Path, str]]
+    ) -> None:
+        """UserError if `root` holds something that a fetch would write over, or mix with what is fetched."""
+        altered = {path: fault for faults in bad.values() for path, fault in faults.items()}
+        whole = self.of or "this data set"
+        if altered:
+            (path, fault), *others = altered.items()
+            too = f" (nor are {', '.join(other.name for other, _ in others)})" if others else ""
+            message = (
+                f"{path} is not the file of {whole}: {fault}{too}. Nothing was changed. If it is a damaged copy, "
+                f"delete it, and the same command gets it anew; {_declare(root)}"
+            )
+            raise UserError(_one_line(message))
+        if not good and (other := _something_in(root)):
+            raise UserError(
+                f"data.root={root} holds other files ({other}) and nothing of {whole}, so {whole} is not fetched into "
+                f"it: set data.root to a new folder, or to one that holds {whole}; {_declare(root)}"
+            )
+
     def _fetch(self, root: Path, bad: dict[str, dict[Path, str]]) -> dict[str, GoodFile]:
         """Get and store a good file for every role in `bad`."""
-        for path, fault in (item for altered in bad.values() for item in altered.items()):
-            log.warning("%s is corrupt: %s; getting a good copy", path, fault)
         got: dict[str, GoodFile] = {}
         failures = []
         for origin in self.origins:
@@ -114,7 +137,7 @@ class IdxSource:
                 break
             try:
                 for role, content in origin(wanted):
-                    got[role] = self._store(self._target(root, role, bad[role]), role, content)
+                    got[role] = self._store(root / self.folder / self._file(role).name, role, content)
             except Unavailable as error:
                 log.info("no data from here, going on to the next source: %s", error)
                 failures.append(str(error))
@@ -122,16 +145,13 @@ class IdxSource:
             raise UserError(self._not_found(root, lacking, failures))
         return got
 
-    def _target(self, root: Path, role: str, altered: Iterable[Path]) -> Path:
-        """Where a fetched file goes: in the place of an altered plain one, otherwise torchvision's."""
-        plain = [path for path in altered if path.suffix != ".gz"]
-        return plain[0] if plain else root / self.folder / self._file(role).name
-
     def _store(self, path: Path, role: str, content: bytes) -> GoodFile:
         try:
             md5 = self._file(role).check(content)
         except UserError as error:
             raise Unavailable(f"{path.name} came, but {error}") from error
+        if os.path.lexists(path):  # since we looked; or a folder, or a link to nowhere
+            raise UserError(f"{path} is in the way of a file that was fetched: move it away")
         write_atomically(path, content)
         return GoodFile(path, md5)
 
@@ -150,8 +170,26 @@ class IdxSource:
             f"{self._lacks(root, bad)}{tried}. To bring the files by hand, put {names} (plain or .gz) into"
             f" {root / self.folder}, or set data.root to a folder that holds them"
         )
-        # One line, whatever pip or a server had to say.
-        return " ".join(message.split())
+        return _one_line(message)
+
+
+def _one_line(message: str) -> str:
+    """`message` on one line, whatever pip or a server had to say in it."""
+    return " ".join(message.split())
+
+
+def _declare(root: Path) -> str:
+    """How to say that data are one's own."""
+    return f"if it is your own data, say so: data=folder data.root={root}"
+
+
+def _something_in(root: Path) -> str:
+    """The first file below `root`, relative to it, or an empty string; hidden files, such as our lock, do not count."""
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        if visible := sorted(name for name in files if not name.startswith(".")):
+            return os.path.relpath(os.path.join(folder, visible[0]), root)
+    return ""
 
 
 def _verified(path: Path, file: IdxFile) -> str:

@@ -47,6 +47,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("plain", plain_number, replace=True)
     OmegaConf.register_new_resolver("replicate", replicate_suffix, replace=True)
     OmegaConf.register_new_resolver("other_seed", other_seed, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     register_help()
 
 
@@ -61,6 +62,12 @@ def plain_number(value: object) -> str:
 def replicate_suffix(seed: object) -> str:
     """Seed 0 is the reference and has plain file names; other seeds lie beside it."""
     return "" if str(seed) in ("0", "None") else f"-seed{seed}"
+
+
+def folder_name(path: object) -> str:
+    """What data in ``path``, a folder or an .npz file, are called: its name, fit to be that of a folder of ours."""
+    resolved = Path(str(path)).expanduser().resolve()
+    return re.sub(r"[^\w.-]+", "_", resolved.stem if resolved.suffix == ".npz" else resolved.name).strip(".") or "data"
 
 
 def other_seed(seed: int) -> int:

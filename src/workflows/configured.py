@@ -117,7 +117,9 @@ def data_from_config(config: DictConfig) -> ImageDataModule:
 
 def train_from_config(config: DictConfig) -> TrainingRecord | None:
     """Train what ``conf/train.yaml`` and the command line say; None in all but the first of several processes."""
-    config = _with_precision(checked(config, TrainSettings))
+    config = checked(config, TrainSettings)
+    data = data_from_config(config.data)
+    config = _with_found(_with_precision(config), data)
     model = config.model
     if "budgets" in model and config.budget not in model.budgets:
         raise UserError(f"budget={config.budget} is no budget of model={model.name}: {', '.join(model.budgets)}")
@@ -137,7 +139,6 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         resume=config.resume,
         overwrite=_overwrite(config),
     )
-    data = data_from_config(config.data)
     _check_trainer(config, data)
     trainer = plain(config.trainer)
     more_callbacks, bar = trainer.pop("callbacks", None), trainer.pop("enable_progress_bar", True)
@@ -259,6 +260,18 @@ def _overwrite(config: DictConfig) -> Overwrite:
     if not isinstance(value, bool) and value != "different":
         raise UserError(f"overwrite={value} is neither true nor false nor different")
     return value
+
+
+def _with_found(config: DictConfig, data: ImageDataModule) -> DictConfig:
+    """The configuration with the sizes that the data were found to have, where it leaves them open: models are built
+    for them."""
+    if config.data.image_shape is not None and config.data.num_classes is not None:
+        return config
+    data.prepare_data()
+    log.info("%s: %s", data.name, data)
+    found = config.copy()
+    found.data.image_shape, found.data.num_classes = list(data.image_shape), data.num_classes
+    return found
 
 
 def _with_precision(config: DictConfig) -> DictConfig:

@@ -303,3 +303,20 @@ def test_a_batch_is_made_where_the_images_lie():
     images, labels = dataset[torch.tensor([0, 2])]
     assert images.device.type == labels.device.type == "meta"
     assert images.shape == (2, 1, 2, 2)
+
+
+def test_a_name_that_contradicts_the_files_is_refused(from_config, tmp_path):
+    """They would be fetched, and published under that name."""
+    with pytest.raises(UserError, match=r"kmnist contradicts .* mnist's: .* data=folder data.name=kmnist data.root="):
+        from_config("mnist", name="kmnist", root=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    assert from_config("mnist", name="kmnist", root=str(tmp_path), source=None).name == "kmnist"
+
+
+def test_sizes_left_open_are_found_in_the_files(tiny_data):
+    data = tiny_data(image_shape=None, num_classes=None, val_size=0.25)
+    assert (data.image_shape, data.num_classes, data.val_size) == ((1, 28, 28), 10, 15)
+    assert str(data) == "45 training, 15 validation and 20 test images, 1 × 28 × 28, 10 classes, 0.1 MB in memory"
+    assert len(everything(data.train_dataloader())[0]) == 45
+    assert data.held_out("val")[0].equal(tiny_data(val_size=15).held_out("val")[0])
+    assert data.fingerprint == tiny_data().fingerprint

