@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from src.models.traceable import TraceableModule
 
-class Classifier(LightningModule):
+
+class Classifier(TraceableModule):
     """The report's network: conv3×3(32) – conv3×3(64) – max-pool – 128 – logits, with dropout; no normalization.
 
     Trained by cross-entropy with Adam; the learning rate is cut to a tenth when the validation loss stalls.
@@ -72,7 +73,7 @@ class Classifier(LightningModule):
         """Step the scheduler here, not where Lightning would, after the epoch's checkpoint is written: a run resumed
         from that checkpoint would have missed a step."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self.lr_schedulers().step(self.trainer.callback_metrics["val/loss"])  # type: ignore[union-attr, arg-type]
+            self.lr_schedulers().step(self.trainer.callback_metrics["val/loss"])  # type: ignore[union-attr]
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._loss(batch, "test", self.test_accuracy)

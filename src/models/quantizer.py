@@ -66,12 +66,12 @@ class EMAQuantizer(nn.Module):
         """Quantize ``z``, shape (N, D, H, W); computed in float32 whatever the autocast precision."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
-            vectors = z.movedim(1, -1).reshape(-1, z.shape[1])  # (N·H·W, D)
+            vectors = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])  # (N·H·W, D)
             if self.training and not self._has_codes():
                 self._initialize(vectors.detach())
             flat_indices = self._nearest(vectors.detach())
             indices = flat_indices.view(z.shape[0], *z.shape[2:])
-            values = F.embedding(indices, self.codebook).movedim(-1, 1)
+            values = F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
             if self.training:
                 self._update(vectors.detach(), flat_indices)
             return Quantized(straight_through(values, z), indices, F.mse_loss(z, values))

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.quantizer import EMAQuantizer, Quantized, Unquantized, code_usage
+from src.models.traceable import TraceableModule
 
 
 class ResidualBlock(nn.Module):
@@ -31,7 +31,7 @@ def residual_stack(channels: int, hidden: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels, hidden) for _ in range(blocks)), nn.ReLU())
 
 
-class VQVAE(LightningModule):
+class VQVAE(TraceableModule):
     """VQ-VAE (van den Oord et al., arXiv:1711.00937) trained to map x + σ·n, n ~ N(0, I), to x.
 
     Loss: mean squared error to the clean image + ``commitment`` · ‖z − e‖² (the paper's equation 3, with the codebook
