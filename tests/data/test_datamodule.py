@@ -307,10 +307,11 @@ def test_a_batch_is_made_where_the_images_lie():
 
 def test_a_name_that_contradicts_the_files_is_refused(from_config, tmp_path):
     """They would be fetched, and published under that name."""
-    with pytest.raises(UserError, match=r"kmnist contradicts .* mnist's: .* data=folder data.name=kmnist data.root="):
-        from_config("mnist", name="kmnist", root=str(tmp_path))
+    source = from_config("mnist")._source
+    with pytest.raises(UserError, match=r"kmnist contradicts .* mnist's: .* data=folder data\.name=kmnist data\.root="):
+        ImageDataModule("kmnist", tmp_path, source)
     assert not list(tmp_path.iterdir())
-    assert from_config("mnist", name="kmnist", root=str(tmp_path), source=None).name == "kmnist"
+    ImageDataModule("kmnist", tmp_path), ImageDataModule("mnist", tmp_path, source)  # these go together
 
 
 def test_sizes_left_open_are_found_in_the_files(tiny_data):
