@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from src.data.labelled import Labelled, LabelledSet, shown_size
@@ -111,7 +111,7 @@ class Decoding:
         images, labels, train = pictures.images[kept], labels[kept], int((kept < count).sum())
         notes = [f"left aside: {', '.join(listing.aside)}"] if listing.aside else []
         if pictures.unusable:
-            notes.append(f"{len(pictures.unusable)} files left out: {pictures.named(root)}")
+            notes.append(f"left out as unusable: {pictures.named(root)}")
         if listing.test is None:
             chosen = self._chosen(labels, classes)
             notes.append(f"there is no test folder: {int(chosen.sum())} images, drawn by a seed, are the test images")
@@ -161,6 +161,8 @@ class Decoding:
                 values = np.asarray(pixels)
         # Pillow's decoders raise many things; whatever it is, this file is no use.
         except Exception as error:
+            if isinstance(error, UnidentifiedImageError):
+                return "not a picture"
             reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
             return " ".join(reason.split()) or type(error).__name__
         return _Picture(values.reshape(*values.shape[:2], -1).transpose(2, 0, 1), size, grey)

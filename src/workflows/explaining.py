@@ -16,7 +16,7 @@ SHOWN = 12
 
 def one_line(error: Exception) -> str:
     """An error's message on one line. Hydra's lists of options come after a colon, not one a line."""
-    return _of_a_value(error) or _of_an_option(error) or _of_an_override(error) or _flattened(error)
+    return _of_a_value(error) or _of_an_option(error) or _of_an_override(error) or _of_a_gap(error) or _flattened(error)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -25,6 +25,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]}?"
     return "there is " + ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def _of_a_gap(error: Exception) -> str | None:
+    """A value that has no default, such as the folder of one's own images, and was not given."""
+    match = re.search(r"issing mandatory value: (\S+)", str(error))
+    return f"{match[1]} has no default and has to be given: {match[1]}=…" if match else None
 
 
 def _of_a_value(error: Exception) -> str | None:

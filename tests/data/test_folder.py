@@ -1,0 +1,102 @@
+"""Anybody's images: class folders and .npz files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.data import ImageDataModule
+from src.data.folder import FolderSource
+from src.errors import UserError
+
+CLASSES = ("cat", "dog")
+
+
+def draw(path: Path, value: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (value, 0, 255 - value) if mode == "RGB" else value).save(path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of ten colour pictures each, all different."""
+    root = tmp_path / "pictures"
+    for label, name in enumerate(CLASSES):
+        for i in range(10):
+            draw(root / name / f"{i}.png", 100 * label + i)
+    return root
+
+
+def module(root: Path, tmp_path: Path, **changes: object) -> ImageDataModule:
+    source = FolderSource(cache=tmp_path / "cache", **changes)
+    return ImageDataModule("mine", root, source, num_classes=None, image_shape=None, val_size=2)
+
+
+def test_size_channels_and_classes_are_found_by_looking(pictures, tmp_path):
+    data = module(pictures, tmp_path)
+    data.setup()
+    images, labels = data.held_out("test")
+    assert data.image_shape == (3, 8, 8) and data.num_classes == 2
+    assert len(labels) == 4  # a fifth of each class
+    for image, label in zip(images, labels, strict=True):
+        red = int(image[0, 0, 0] * 255 + 0.5)
+        assert red // 100 == label and image[2, 0, 0] == torch.tensor((255 - red) / 255)
+
+
+def test_nothing_is_written_into_the_users_folder_and_the_same_files_are_the_same_data(pictures, tmp_path):
+    before = sorted(path.relative_to(pictures) for path in pictures.rglob("*"))
+    first, again = (module(pictures, tmp_path) for _ in range(2))
+    first.prepare_data()
+    again.prepare_data()
+    assert first.fingerprint == again.fingerprint
+    assert sorted(path.relative_to(pictures) for path in pictures.rglob("*")) == before
+    draw(pictures / "cat" / "3.png", 77)
+    changed = module(pictures, tmp_path)
+    changed.prepare_data()
+    assert changed.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: (root / "cat" / "broken.png").write_text("no picture"), ["cat/broken.png", "skip=true"]),
+        (lambda root: draw(root / "cat" / "large.png", 5, size=(16, 8)), ["size"]),
+        (lambda root: draw(root / "dog" / "grey.png", 5, mode="L"), ["grey"]),
+        (lambda root: (root / "empty").mkdir(), ["empty"]),
+    ],
+)
+def test_what_does_not_fit_is_named_in_one_line(pictures, tmp_path, spoil, said):
+    spoil(pictures)
+    with pytest.raises(UserError) as refused:
+        module(pictures, tmp_path).prepare_data()
+    message = str(refused.value)
+    assert "\n" not in message and all(each in message for each in said), message
+
+
+def test_a_broken_file_can_be_left_out(pictures, tmp_path):
+    (pictures / "cat" / "broken.png").write_text("no picture")
+    data = module(pictures, tmp_path, skip=True)
+    data.setup()
+    assert len(data.held_out("test")[1]) == 4
+
+
+def test_an_npz_file(tmp_path):
+    path = tmp_path / "mine.npz"
+    images = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3)
+    np.savez(
+        path, train_images=images, train_labels=np.arange(12) % 3, test_images=images[:3], test_labels=np.arange(3)
+    )
+    data = module(path, tmp_path)
+    data.setup()
+    shown, labels = data.held_out("test")
+    assert data.image_shape == (3, 4, 4) and labels.tolist() == [0, 1, 2]
+    assert torch.equal((shown * 255).round().byte(), torch.from_numpy(images[:3]).permute(0, 3, 1, 2))
+
+
+def test_an_npz_file_is_never_unpickled(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, train_images=np.array([{}], dtype=object))
+    with pytest.raises(UserError):
+        module(path, tmp_path).prepare_data()
