@@ -176,12 +176,12 @@ def test_a_denoiser_that_is_trained_for_it_is_chosen_by_validation_images(traine
 
 def test_another_precision_makes_other_certificates(certified, trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
-    run_command("src.certify", "noise=0.5", *SMALL, "precision=bfloat16", outputs=outputs)
+    run_command("src.certify", "noise=0.5", "denoise=false", *SMALL, "precision=bfloat16", outputs=outputs)
     (described,) = (outputs / "certified").glob("*.json")
     assert json.loads(described.read_text())["identity"]["precision"] == "bfloat16"
     assert not (certified[0] / "certified" / described.name).exists()
     counts = [
-        {int(row["index"]): int(row["count"]) for row in read(folder, "mnist-vqvae0.5-sigma0.5-")}
+        {int(row["index"]): int(row["count"]) for row in read(folder, "mnist-none-sigma0.5-")}
         for folder in (certified[0], outputs)
     ]
     exact, rounded = ([each[index] for index in INDICES] for each in counts)

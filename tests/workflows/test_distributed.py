@@ -31,7 +31,7 @@ def test_two_processes_are_one_training(trained, run_process, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     weights, provenance = read_checkpoint(folder / "vqvae-noise0.5.ckpt", "")
     assert torch.equal(weights["state_dict"]["quantizer.codebook"], first["codebook"])
-    assert provenance.config["devices"] == 2
+    assert provenance.config["trainer"]["devices"] == 2
 
     record, alone = (
         TrainingRecord.load(each / "vqvae-noise0.5.json") for each in (folder, trained / "checkpoints" / "mnist")
