@@ -1,5 +1,6 @@
 """The networks: the classifier under protection and the noise-augmented VQ-VAE, both LightningModules."""
 
+from src.models.certified_vqvae import CertifiedVQVAE
 from src.models.classifier import Classifier
 from src.models.loading import load_classifier
 from src.models.quantizer import EMAQuantizer, Quantized
@@ -7,4 +8,13 @@ from src.models.robust_vqvae import RobustVQVAE
 from src.models.smooth_vqvae import SmoothVQVAE
 from src.models.vqvae import VQVAE
 
-__all__ = ["VQVAE", "Classifier", "EMAQuantizer", "Quantized", "RobustVQVAE", "SmoothVQVAE", "load_classifier"]
+__all__ = [
+    "VQVAE",
+    "CertifiedVQVAE",
+    "Classifier",
+    "EMAQuantizer",
+    "Quantized",
+    "RobustVQVAE",
+    "SmoothVQVAE",
+    "load_classifier",
+]
