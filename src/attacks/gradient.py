@@ -58,6 +58,8 @@ def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor
         x = x.detach().requires_grad_(True)
         logits = logits_of(model, x)
         check_labels(y, logits.shape[1])
+        if not logits.requires_grad:
+            raise ValueError("the model passes no gradient to its input: is there a no_grad() or a detach() in it?")
         gradient = log_odds_gradient(logits, y, x)
     return gradient, logits.detach()
 
@@ -266,5 +268,7 @@ def _ascend(
 
 def _unit_l1(gradient: Tensor) -> Tensor:
     """Each image's gradient divided by its own L1 norm; a gradient of zero stays zero."""
-    norm = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / norm.view(-1, 1, 1, 1)
+    for norm in (torch.amax, torch.sum):  # the largest entry first: the sum of huge ones would be infinite
+        norms = norm(gradient.abs().flatten(1), 1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        gradient = gradient / norms.view(-1, 1, 1, 1)
+    return gradient

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.attacks.budget import ROUNDING, check_adversarial, check_budget, project
+from src.attacks.budget import ROUNDING, check_adversarial, check_budget, check_labels, project
+from src.attacks.gradient import usable
 from src.attacks.margin import Best, logits_of, margin
 from src.attacks.verdict import is_random, may_stop
 from src.errors import UserError
@@ -68,6 +69,7 @@ def from_torchattacks(
     with _private_randomness() as seed, _frozen(model), torch.enable_grad():
         door = _Door(model, x.device)
         classes = door(x[:1]).shape[1]
+        check_labels(y, classes)
         found = {"seed": seed, "n_classes": classes}
         known = {name: value for name, value in found.items() if name in parameters}
         built = make(door, eps=eps, **(known | options))
@@ -150,6 +152,9 @@ class _Door(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        if x.requires_grad:
+            x.register_hook(usable)  # one NaN would poison the steps of APGD and the distances of FAB
         return logits_of(self.model, x).clone()  # Square writes into them, and they may be a view of the images
 
 
