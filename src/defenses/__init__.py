@@ -4,10 +4,28 @@ They know nothing of attacks. Each passes a gradient: its own where it has one, 
 has none, so that :class:`src.defended.DefendedClassifier` can be attacked as it is.
 """
 
+from src.defenses.bit_depth import BitDepth
 from src.defenses.chain import Chain
 from src.defenses.identity import Identity
+from src.defenses.jpeg import JPEG
 from src.defenses.kmeans import KMeansCompression
+from src.defenses.median import MedianFilter
+from src.defenses.nonlocal_means import NonLocalMeans
+from src.defenses.resize_pad import RandomResizePad
 from src.defenses.threshold import Binarize
+from src.defenses.total_variation import TotalVariation
 from src.defenses.vqvae import VQVAEPurifier
 
-__all__ = ["Binarize", "Chain", "Identity", "KMeansCompression", "VQVAEPurifier"]
+__all__ = [
+    "JPEG",
+    "Binarize",
+    "BitDepth",
+    "Chain",
+    "Identity",
+    "KMeansCompression",
+    "MedianFilter",
+    "NonLocalMeans",
+    "RandomResizePad",
+    "TotalVariation",
+    "VQVAEPurifier",
+]
