@@ -62,6 +62,17 @@ def test_its_own_attack_stays_in_the_ball_and_hurts(fit, real_digits):
     assert losses[1] > 2 * losses[0]
 
 
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_its_own_attack_does_not_fade_as_the_head_grows_confident(scale, fit, real_digits):
+    x, y = real_digits
+    network = RobustVQVAE(threshold=None, eps=0.1, steps=8, **SMALL).train()
+    network.features = lambda shown: shown  # as if encoder and head were trained
+    network.head = fit(lambda images: images)
+    for parameter in network.head[-1].parameters():
+        parameter.mul_(scale)
+    assert (network.head(network._attack(x, y)).argmax(1) == y).float().mean() < 0.3
+
+
 def test_a_step_trains_the_network_and_leaves_the_classifier(network, classifier, real_digits):
     frozen = {name: value.clone() for name, value in classifier.state_dict().items()}
     batch = (real_digits[0][:32], real_digits[1][:32])
