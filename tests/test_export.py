@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from src.defended import DefendedClassifier
-from src.defenses import Binarize, Chain, VQVAEPurifier
-from src.models import VQVAE, Classifier
+from src.defenses import AutoencoderPurifier, Binarize, Chain, VQVAEPurifier
+from src.models import VAE, VQVAE, Autoencoder, Classifier
+from src.models.denoiser import Denoiser
 
 Function = Callable[[Tensor], Tensor]
 Export = Callable[[nn.Module, Tensor, Path], Function]
@@ -94,6 +95,18 @@ def test_what_is_exported_answers_as_pytorch_does(export: Export, vqvae: VQVAE, 
             clear = _not_a_tie(vqvae, x).all(2).all(1)
             assert clear.any() or size == 1
             assert torch.allclose(logits(x)[clear], defended(x)[clear], atol=1e-5)
+
+
+@pytest.mark.parametrize("export", [traced, exported, onnx, onnx_by_the_older_exporter])
+@pytest.mark.parametrize("kind", [Autoencoder, VAE])
+def test_so_do_the_vqvaes_rivals(export: Export, kind: type[Denoiser], tmp_path: Path) -> None:
+    purifier = AutoencoderPurifier(kind(hidden=16, residual_hidden=4, dimension=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function = export(purifier, torch.rand(2, 1, 28, 28), tmp_path)
+        for size in SIZES:
+            x = torch.rand(size, 1, 28, 28)
+            assert torch.allclose(function(x), purifier(x), atol=1e-5)
 
 
 def test_a_network_outside_of_a_training_has_no_trainer() -> None:

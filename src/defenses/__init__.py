@@ -4,6 +4,7 @@ They know nothing of attacks. Each passes a gradient: its own where it has one, 
 has none, so that :class:`src.defended.DefendedClassifier` can be attacked as it is.
 """
 
+from src.defenses.autoencoder import AutoencoderPurifier
 from src.defenses.bit_depth import BitDepth
 from src.defenses.chain import Chain
 from src.defenses.identity import Identity
@@ -18,6 +19,7 @@ from src.defenses.vqvae import VQVAEPurifier
 
 __all__ = [
     "JPEG",
+    "AutoencoderPurifier",
     "Binarize",
     "BitDepth",
     "Chain",

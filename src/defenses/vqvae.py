@@ -1,45 +1,33 @@
 """Purification by a trained VQ-VAE."""
 
 from pathlib import Path
+from typing import Self
 
-import torch
-from torch import Tensor, nn
-
-from src.errors import UserError
-from src.images import ImageCheck, is_traced
-from src.models.checkpoint import load_module
+from src.defenses.autoencoder import AutoencoderPurifier
+from src.models.denoiser import Denoiser
 from src.models.vqvae import VQVAE
-from src.precision import PRECISIONS, Precision, computing_in
-
-#: A side of the image by a side of the map of codes: two convolutions of stride 2.
-REDUCTION = 4
+from src.precision import Precision
 
 
-class VQVAEPurifier(nn.Module):
+class VQVAEPurifier(AutoencoderPurifier):
     """x̂ = VQ-VAE(x + inference_noise · n), n ~ N(0, I), clipped to [0, 1] if ``clip``.
 
-    The network is frozen in ``eval()`` and stays there. The gradient is the network's own, straight through its
-    quantizer.
+    The gradient is the network's own, straight through its quantizer. The rest is as in :class:`AutoencoderPurifier`.
 
     Args:
         vqvae: the trained network.
-        inference_noise: σ of noise added to the input at purification, in pixel units, ≥ 0. The noise is drawn
-            from torch's global generator. 0 makes the purifier deterministic.
-        clip: clip the reconstruction to [0, 1]. The decoder's last layer is linear.
-        precision: of the convolutions, see :func:`src.precision.computing_in`; the quantizer stays in float32.
+        inference_noise, clip, precision: see :class:`AutoencoderPurifier`.
     """
 
     def __init__(
         self, vqvae: VQVAE, inference_noise: float = 0.0, clip: bool = True, precision: Precision = "float32"
     ) -> None:
-        super().__init__()
-        if not 0 <= inference_noise < float("inf"):
-            raise ValueError(f"inference_noise must be finite and at least 0; got {inference_noise}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be float32 or bfloat16; got {precision!r}")
-        self.vqvae = vqvae.eval().requires_grad_(False)
-        self.inference_noise, self.clip, self.precision = inference_noise, clip, precision
-        self._check = ImageCheck()
+        super().__init__(vqvae, inference_noise, clip, precision)
+
+    @property
+    def vqvae(self) -> VQVAE:
+        """The trained network."""
+        return self.network  # type: ignore[return-value]
 
     @classmethod
     def from_checkpoint(
@@ -50,43 +38,8 @@ class VQVAEPurifier(nn.Module):
         clip: bool = True,
         precision: Precision = "float32",
         remedy: str = "python -m src.train model=vqvae",
-        network: type[VQVAE] = VQVAE,
-    ) -> "VQVAEPurifier":
-        """Build the purifier from a checkpoint of ``python -m src.train model=vqvae``.
-
-        Args:
-            checkpoint: the file.
-            noise: σ the network should have been trained with, None for a network without one; a file that says
-                otherwise is refused.
-            remedy: the command that makes the checkpoint, for error messages.
-            network: what the checkpoint is of.
-
-        Raises:
-            UserError: the file is missing, damaged, of another shape or noise.
-        """
-        vqvae, provenance = load_module(network, Path(checkpoint), remedy)
-        if provenance.noise != noise:
-            raise UserError(f"{checkpoint} was trained with noise {provenance.noise}, not {noise}: {remedy}")
-        return cls(vqvae, inference_noise, clip, precision)
-
-    def train(self, mode: bool = True) -> "VQVAEPurifier":
-        """Stay in ``eval()``: a codebook that follows the attacked images would be another defense."""
-        return super().train(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstructions of ``x`` (N, C, H, W), same shape.
-
-        Raises:
-            ValueError: ``x`` cannot be images in [0, 1], see :class:`src.images.ImageCheck`, or the network cannot
-                give back their height and width.
-        """
-        self._check(x)
-        if not is_traced() and any(side % REDUCTION for side in x.shape[2:]):
-            raise ValueError(
-                f"a VQ-VAE needs images whose height and width are divisible by {REDUCTION}; got {tuple(x.shape)}"
-            )
-        if self.inference_noise:
-            x = x + self.inference_noise * torch.randn_like(x)
-        with computing_in(self.precision, x.device):
-            reconstruction = self.vqvae(x).to(x.dtype)
-        return reconstruction.clamp(0, 1) if self.clip else reconstruction
+        *,
+        network: type[Denoiser] = VQVAE,
+    ) -> Self:
+        """As :meth:`AutoencoderPurifier.from_checkpoint`, of a :class:`VQVAE` unless ``network`` is said."""
+        return super().from_checkpoint(checkpoint, noise, inference_noise, clip, precision, remedy, network=network)

@@ -1,5 +1,6 @@
-"""The networks: the classifier under protection and the noise-augmented VQ-VAE, both LightningModules."""
+"""The networks: the classifier under protection, the noise-augmented VQ-VAE and its rivals, all LightningModules."""
 
+from src.models.autoencoder import VAE, Autoencoder
 from src.models.certified_vqvae import CertifiedVQVAE
 from src.models.classifier import Classifier
 from src.models.loading import load_classifier
@@ -9,7 +10,9 @@ from src.models.smooth_vqvae import SmoothVQVAE
 from src.models.vqvae import VQVAE
 
 __all__ = [
+    "VAE",
     "VQVAE",
+    "Autoencoder",
     "CertifiedVQVAE",
     "Classifier",
     "EMAQuantizer",

@@ -1,37 +1,13 @@
 """The noise-augmented VQ-VAE: sees a noisy image, is asked for the clean one."""
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from src.models.denoiser import Denoiser, decoder_of, encoder_of
 from src.models.quantizer import EMAQuantizer, Quantized, Unquantized, code_usage
-from src.models.traceable import TraceableModule
 
 
-class ResidualBlock(nn.Module):
-    """x + conv1×1(ReLU(conv3×3(ReLU(x)))); (N, C, H, W) to the same shape."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(channels, hidden, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
-
-
-def residual_stack(channels: int, hidden: int, blocks: int) -> nn.Sequential:
-    """``blocks`` residual blocks and a last ReLU."""
-    return nn.Sequential(*(ResidualBlock(channels, hidden) for _ in range(blocks)), nn.ReLU())
-
-
-class VQVAE(TraceableModule):
+class VQVAE(Denoiser):
     """VQ-VAE (van den Oord et al., arXiv:1711.00937) trained to map x + σ·n, n ~ N(0, I), to x.
 
     Loss: mean squared error to the clean image + ``commitment`` · ‖z − e‖² (the paper's equation 3, with the codebook
@@ -65,29 +41,12 @@ class VQVAE(TraceableModule):
         commitment: float = 0.25,
         lr: float = 2e-4,
     ) -> None:
-        super().__init__()
+        super().__init__(noise, lr)
         self.save_hyperparameters()
-        self.noise, self.commitment, self.lr = noise, commitment, lr
-        self.codes, self.dimension = codes, dimension
-        first = [nn.Conv2d(in_channels, stem, 3, padding=1), nn.ReLU()] if stem else []
-        self.encoder = nn.Sequential(
-            *first,
-            nn.Conv2d(stem or in_channels, hidden // 2, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(hidden // 2, hidden, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(hidden, hidden, 3, padding=1),
-            residual_stack(hidden, residual_hidden, residual_blocks),
-            nn.Conv2d(hidden, dimension, 1),
-        )
+        self.commitment, self.codes, self.dimension = commitment, codes, dimension
+        self.encoder = encoder_of(in_channels, hidden, stem, residual_hidden, residual_blocks, dimension)
         self.quantizer = EMAQuantizer(codes, dimension, decay, epsilon, revive_below) if codes else Unquantized()
-        self.decoder = nn.Sequential(
-            nn.Conv2d(dimension, hidden, 3, padding=1),
-            residual_stack(hidden, residual_hidden, residual_blocks),
-            nn.ConvTranspose2d(hidden, hidden // 2, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(hidden // 2, in_channels, 4, stride=2, padding=1),
-        )
+        self.decoder = decoder_of(dimension, hidden, residual_hidden, residual_blocks, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct ``x`` (N, C, H, W), H and W divisible by 4; same shape, not clipped, no noise added."""
@@ -105,30 +64,12 @@ class VQVAE(TraceableModule):
         """The codes (N, D, H/4, W/4) that stand for :meth:`features`."""
         return self.quantizer(features)
 
-    def corrupt(self, x: Tensor) -> Tensor:
-        """x + σ·n with fresh Gaussian n: what the encoder is trained on."""
-        return x + self.noise * torch.randn_like(x) if self.noise else x
-
-    def illustrate(self, x: Tensor) -> dict[str, Tensor]:
-        """Images to look at: ``x`` (N, C, H, W), as the encoder is shown it in training, and reconstructed."""
-        noisy = self.corrupt(x)
-        return {"original": x, "noisy": noisy, "reconstruction": self(noisy)}
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._loss(self.corrupt(batch[0]), batch, "train")
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._loss(self.corrupt(batch[0]), batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._loss(self.corrupt(batch[0]), batch, "test")
-
     def other_losses(self, features: Tensor, reconstruction: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Terms that are added to the loss, by name; ``batch`` has clean images and classes. None here."""
         return {}
 
-    def _loss(self, seen: Tensor, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
-        """The loss of what is made of ``seen`` (N, C, H, W), where the images of ``batch`` should come out."""
+    def losses(self, seen: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Reconstruction, commitment and :meth:`other_losses`, and how many codes are at work."""
         features = self.features(seen)
         quantized = self.codes_of(features)
         decoded = self.decoder(quantized.values)
@@ -143,14 +84,4 @@ class VQVAE(TraceableModule):
         if self.codes:
             perplexity, used = code_usage(quantized.indices, self.codes)
             parts |= {"perplexity": perplexity, "codes_used": used.float()}
-        self.log_dict(
-            {f"{stage}/{name}": value for name, value in parts.items()},
-            on_step=stage == "train",
-            on_epoch=stage != "train",
-            sync_dist=stage != "train",
-            batch_size=len(seen),
-        )
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+        return parts

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from src.defended import DefendedClassifier
-from src.defenses import Binarize, Chain, Identity, KMeansCompression, VQVAEPurifier
-from src.models import VQVAE
+from src.defenses import AutoencoderPurifier, Binarize, Chain, Identity, KMeansCompression, VQVAEPurifier
+from src.models import VAE, VQVAE, Autoencoder
 
 
 def tiny_vqvae() -> VQVAE:
@@ -16,11 +16,20 @@ def tiny_vqvae() -> VQVAE:
     return vqvae.eval()
 
 
+def tiny(kind: type[Autoencoder] | type[VAE]) -> AutoencoderPurifier:
+    torch.manual_seed(1)
+    network = kind(hidden=16, residual_hidden=4, dimension=4)
+    nn.init.constant_(network.decoder[-1].bias, 0.5)
+    return AutoencoderPurifier(network)
+
+
 PURIFIERS = {
     "identity": Identity,
     "kmeans": KMeansCompression,
     "binarize": Binarize,
     "vqvae": lambda: VQVAEPurifier(tiny_vqvae()),
+    "autoencoder": lambda: tiny(Autoencoder),
+    "vae": lambda: tiny(VAE),
     "chain": lambda: Chain(Binarize(), KMeansCompression(k=2)),
 }
 

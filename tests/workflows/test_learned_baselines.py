@@ -1,0 +1,37 @@
+"""The VQ-VAE's rivals, by the real commands."""
+
+import json
+
+import pytest
+
+from src.models.checkpoint import read_checkpoint
+from tests.workflows.conftest import copy_of, read_grid
+
+NARROW = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.dimension=8")
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "vae"])
+def test_it_is_trained_and_swept_as_the_vqvae_is(name, trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    training = (f"model={name}", "noise=0.5", "budget=demo", "trainer.limit_train_batches=3", "logger=none", *NARROW)
+    run_command("src.train", *training, outputs=outputs)
+    path = outputs / "checkpoints" / "mnist" / f"{name}-noise0.5.ckpt"
+    assert read_checkpoint(path, "")[1].noise == 0.5
+    assert set(json.loads(path.with_suffix(".json").read_text())["examples"]) == {"original", "noisy", "reconstruction"}
+
+    asked = ("threat=gray_box,adaptive", "attack=ifgsm", "eps=0,0.3", f"defense={name}", "noise=0.5", "limit=40")
+    run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
+    rows = read_grid(outputs)
+    assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "0.5" for row in rows)
+
+    untrained = run_command("src.sweep", f"defense={name}", "noise=0.25", "logger=none", outputs=outputs, check=False)
+    assert untrained.returncode != 0
+    assert f"python -m src.train model={name} noise=0.25" in untrained.stdout + untrained.stderr
+
+
+def test_one_of_them_is_certified_as_the_vqvae_is(trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    training = ("model=vae", "noise=0.5", "budget=demo", "trainer.limit_train_batches=3", "logger=none", *NARROW)
+    run_command("src.train", *training, outputs=outputs)
+    run_command("src.certify", "model=vae", "noise=0.5", "images=2", "n0=10", "n=50", "logger=none", outputs=outputs)
+    assert list((outputs / "certified").glob("*vae0.5*.csv"))
