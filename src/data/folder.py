@@ -1,27 +1,21 @@
 """Anybody's images: class folders of pictures, an .npz file, or four IDX files; found by looking."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from src.data.class_folders import Decoding, list_pictures
+from src.data.conversion import RECORD, convert, converted
 from src.data.files import ROLES, STANDARD
-from src.data.idx import encode_idx, write_atomically
-from src.data.labelled import LabelledSet, shown_size
 from src.data.npz import read_npz
 from src.data.sources import GoodFile, IdxSource
 from src.errors import UserError
 from src.files import locked
 
 log = logging.getLogger(__name__)
-
-#: Beside the converted files: what they were made of, and what their content is.
-RECORD = "made-of.json"
 
 
 @dataclass(frozen=True)
@@ -65,10 +59,10 @@ class FolderSource:
         settings = repr(decoding) if archive is None else ""
         folder = Path(self.cache).expanduser() / f"{root.resolve().stem}-{_digest(f'{root.resolve()} {settings}')[:12]}"
         with locked(folder / RECORD):
-            found = _converted(folder, state)
+            found = converted(folder, state)
             if found is None:
                 images = read_npz(archive) if archive else decoding(root)
-                found = _convert(images, folder, state)
+                found = convert(images, folder, state)
         for note in found["notes"]:
             log.warning("%s: %s", root, note)
         return {role: GoodFile(folder / STANDARD[role].name, found["md5"][role]) for role in ROLES}
@@ -124,50 +118,3 @@ def _state_of(paths: Sequence[Path], root: Path) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-
-
-def _converted(folder: Path, state: str) -> dict[str, Any] | None:
-    """What stands in the record, if all files are as it says and were made of what is there now."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if record["state"] != state:
-            return None
-        for role in ROLES:
-            content = (folder / STANDARD[role].name).read_bytes()
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != record["md5"][role]:
-                return None
-        return {"md5": dict(record["md5"]), "notes": list(record["notes"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
-    """Write the four files, and the record last."""
-    tensors = {
-        "train_images": images.train.images,
-        "train_labels": images.train.labels,
-        "test_images": images.test.images,
-        "test_labels": images.test.labels,
-    }
-    md5 = {}
-    try:
-        for role in ROLES:
-            content = encode_idx(tensors[role])
-            md5[role] = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            write_atomically(folder / STANDARD[role].name, content)
-        record = {"state": state, "md5": md5, "notes": list(images.notes), "classes": list(images.classes)}
-        write_atomically(folder / RECORD, json.dumps(record, ensure_ascii=False).encode())
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {folder}: {reason}; make room or set paths.data elsewhere") from error
-    named = f" ({', '.join(images.classes[:10])}{', …' if len(images.classes) > 10 else ''})" if images.classes else ""
-    log.info(
-        "decoded %d training and %d test images, %s, of %d classes%s, into %s",
-        len(images.train.labels),
-        len(images.test.labels),
-        shown_size(images.train.images.shape[1:]),
-        int(images.train.labels.max()) + 1,
-        named,
-        folder,
-    )
-    return {"md5": md5, "notes": record["notes"]}

@@ -27,6 +27,30 @@ class Unavailable(Exception):
     """An origin cannot deliver; the message says which one and why, on one line."""
 
 
+def download(url: str, md5: str | None, timeout: float) -> bytes:
+    """The bytes at ``url``, with a progress bar.
+
+    Args:
+        md5: what their MD5 must be, in hex; None: anything.
+        timeout: seconds to wait for a connection, and then for each piece of the answer.
+
+    Raises:
+        OSError, http.client.HTTPException: they are not to be had.
+        ValueError: they are others, or ``url`` is no address.
+    """
+    with _open(url, timeout) as response:
+        length = response.headers.get("Content-Length")
+        pieces = []
+        with progress_bar(url.rsplit("/", 1)[-1], int(length) if length else None) as advance:
+            while piece := response.read(_CHUNK):
+                pieces.append(piece)
+                advance(len(piece))
+    content = b"".join(pieces)
+    if md5 and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
+        raise ValueError(f"{url} has MD5 {found} where {md5} is right")
+    return content
+
+
 class Mirrors:
     """Web folders that hold `<file name>.gz`, tried in order until one delivers."""
 
@@ -55,7 +79,9 @@ class Mirrors:
             if url in failures:
                 continue
             try:
-                content = self._get(f"{url}/{file.name}.gz", self.gz_md5.get(f"{file.name}.gz"))
+                content = gzip.decompress(
+                    download(f"{url}/{file.name}.gz", self.gz_md5.get(f"{file.name}.gz"), self.timeout)
+                )
                 file.check(content)
                 return content
             # ValueError: urllib on an address that is none.
@@ -63,19 +89,6 @@ class Mirrors:
                 failures[url] = str(getattr(error, "reason", None) or error) or type(error).__name__
         tried = "; ".join(f"{url}: {reason}" for url, reason in failures.items())
         raise Unavailable(tried or "no mirrors are named")
-
-    def _get(self, url: str, md5: str | None) -> bytes:
-        with _open(url, self.timeout) as response:
-            length = response.headers.get("Content-Length")
-            pieces = []
-            with progress_bar(url.rsplit("/", 1)[-1], int(length) if length else None) as advance:
-                while piece := response.read(_CHUNK):
-                    pieces.append(piece)
-                    advance(len(piece))
-        content = b"".join(pieces)
-        if md5 and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
-            raise ValueError(f"{url} has MD5 {found} where {md5} is right")
-        return gzip.decompress(content)
 
 
 class TorchvisionMirrors(Mirrors):

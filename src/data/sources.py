@@ -121,11 +121,8 @@ class IdxSource:
                 f"delete it, and the same command gets it anew; {_declare(root)}"
             )
             raise UserError(_one_line(message))
-        if not good and (other := _something_in(root)):
-            raise UserError(
-                f"data.root={root} holds other files ({other}) and nothing of {whole}, so {whole} is not fetched into "
-                f"it: set data.root to a new folder, or to one that holds {whole}; {_declare(root)}"
-            )
+        if not good:
+            refuse_other_files(root, whole)
 
     def _fetch(self, root: Path, bad: dict[str, dict[Path, str]]) -> dict[str, GoodFile]:
         """Get and store a good file for every role in `bad`."""
@@ -171,6 +168,16 @@ class IdxSource:
             f" {root / self.folder}, or set data.root to a folder that holds them"
         )
         return _one_line(message)
+
+
+def refuse_other_files(root: Path, whole: str) -> None:
+    """UserError if `root`, which holds nothing of the data set called `whole`, holds something else: nothing is fetched
+    into it then."""
+    if other := _something_in(root):
+        raise UserError(
+            f"data.root={root} holds other files ({other}) and nothing of {whole}, so {whole} is not fetched into "
+            f"it: set data.root to a new folder, or to one that holds {whole}; {_declare(root)}"
+        )
 
 
 def _one_line(message: str) -> str:

@@ -3,14 +3,12 @@
 import gzip
 import hashlib
 import io
-import pickle
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from src.data.files import IdxFile
 from src.data.idx import encode_idx
 from src.data.origins import Unavailable
 from src.data.progress import progress_bar
+from src.data.unpickling import ArraysOnly
 
 _SIDE = 28
 _PIP_MINUTES = 10
@@ -110,7 +109,7 @@ def decode_pickle(content: bytes, sha256: str, name: str) -> dict[str, torch.Ten
         raise Unavailable(f"{name} has SHA-256 {found} where {sha256} is right; it was not opened")
     try:
         with gzip.open(io.BytesIO(content)) as file:
-            train, validation, test = _ArraysOnly(file, encoding="latin1").load()
+            train, validation, test = ArraysOnly(file, encoding="latin1").load()
         return {
             "train_images": _pixels(train[0], validation[0]),
             "train_labels": _bytes(np.concatenate((train[1], validation[1]))),
@@ -131,19 +130,3 @@ def _bytes(values: np.ndarray) -> torch.Tensor:
     if not ((values >= 0) & (values <= 255)).all():
         raise ValueError("holds values that are no bytes")
     return torch.from_numpy(values.astype(np.uint8))
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles NumPy arrays and the plain containers around them; any other global is refused by name.
-
-    The hash has been checked by then. This is the second lock: a wrong hash in a config must not be enough to
-    run code.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            # Asked of an array, because the module's own name differs between NumPy 1 and 2.
-            return np.empty(0).__reduce__()[0]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"refused to unpickle {module}.{name}: only NumPy arrays are expected")

@@ -1,0 +1,68 @@
+"""Data sets of other forms, converted once into four IDX files with a record of what they were made of."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from src.data.files import ROLES, STANDARD
+from src.data.idx import encode_idx, write_atomically
+from src.data.labelled import LabelledSet, shown_size
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+#: Beside the converted files: what they were made of, and what their content is.
+RECORD = "made-of.json"
+
+
+def converted(folder: Path, state: str) -> dict[str, Any] | None:
+    """What stands in the record, if all files are as it says and were made of what is there now."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["state"] != state:
+            return None
+        for role in ROLES:
+            content = (folder / STANDARD[role].name).read_bytes()
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != record["md5"][role]:
+                return None
+        return {"md5": dict(record["md5"]), "notes": list(record["notes"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
+    """Write the four files, and the record last; returns what stands in it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    tensors = {
+        "train_images": images.train.images,
+        "train_labels": images.train.labels,
+        "test_images": images.test.images,
+        "test_labels": images.test.labels,
+    }
+    md5 = {}
+    try:
+        for role in ROLES:
+            content = encode_idx(tensors[role])
+            md5[role] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            write_atomically(folder / STANDARD[role].name, content)
+        record = {"state": state, "md5": md5, "notes": list(images.notes), "classes": list(images.classes)}
+        write_atomically(folder / RECORD, json.dumps(record, ensure_ascii=False).encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {folder}: {reason}; make room or set paths.data elsewhere") from error
+    named = f" ({', '.join(images.classes[:10])}{', …' if len(images.classes) > 10 else ''})" if images.classes else ""
+    log.info(
+        "decoded %d training and %d test images, %s, of %d classes%s, into %s",
+        len(images.train.labels),
+        len(images.test.labels),
+        shown_size(images.train.images.shape[1:]),
+        int(images.train.labels.max()) + 1,
+        named,
+        folder,
+    )
+    return {"md5": md5, "notes": record["notes"]}
