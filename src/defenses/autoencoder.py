@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from lightning import LightningModule
 from torch import Tensor, nn
 
 from src.errors import UserError
 from src.images import ImageCheck, is_traced
 from src.models.checkpoint import load_module
-from src.models.denoiser import Denoiser
 from src.precision import PRECISIONS, Precision, computing_in
 
 #: A side of the image by a side of the map between encoder and decoder: two convolutions of stride 2.
@@ -51,7 +51,7 @@ class AutoencoderPurifier(nn.Module):
         precision: Precision = "float32",
         remedy: str = "python -m src.train",
         *,
-        network: type[Denoiser],
+        network: type[LightningModule],
     ) -> Self:
         """Build the purifier from a checkpoint of ``python -m src.train``.
 
@@ -60,7 +60,7 @@ class AutoencoderPurifier(nn.Module):
             noise: σ the network should have been trained with, None for a network without one; a file that says
                 otherwise is refused.
             remedy: the command that makes the checkpoint, for error messages.
-            network: what the checkpoint is of.
+            network: what the checkpoint is of; images (N, C, H, W) to images of the same shape.
 
         Raises:
             UserError: the file is missing, damaged, of another shape or noise.

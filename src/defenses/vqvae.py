@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Self
 
+from lightning import LightningModule
+
 from src.defenses.autoencoder import AutoencoderPurifier
-from src.models.denoiser import Denoiser
 from src.models.vqvae import VQVAE
 from src.precision import Precision
 
@@ -39,7 +40,7 @@ class VQVAEPurifier(AutoencoderPurifier):
         precision: Precision = "float32",
         remedy: str = "python -m src.train model=vqvae",
         *,
-        network: type[Denoiser] = VQVAE,
+        network: type[LightningModule] = VQVAE,
     ) -> Self:
         """As :meth:`AutoencoderPurifier.from_checkpoint`, of a :class:`VQVAE` unless ``network`` is said."""
         return super().from_checkpoint(checkpoint, noise, inference_noise, clip, precision, remedy, network=network)

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from src.data import ImageDataModule
-from src.models import VQVAE, Classifier, RobustVQVAE
+from src.models import VQVAE, CertifiedVQVAE, Classifier, RobustVQVAE
 from src.models.checkpoint import Provenance, save_weights_only, stamp
 from src.models.record import TrainingRecord
 from src.workflows import command
@@ -18,11 +18,12 @@ from src.workflows.playground import Playground, playground_from_config
 from src.workflows.playing import HydraComposer
 
 SMALL = {"hidden": 16, "residual_hidden": 4, "codes": 32, "dimension": 8}
+PROVABLE = {"convolutions": ((4, 5, 2, 2), (4, 4, 2, 1)), "linears": (8,), "hidden": 4, "style_codes": 4}
 NOISES = (0.0, 0.5)
 
 
 def make_world(outputs: Path, root: Path) -> Path:
-    """Two classifiers that know most digits, two VQ-VAEs and a robust one, on the IDX files in ``root``."""
+    """Two classifiers that know most digits, two VQ-VAEs, a robust, a certified one, on the IDX files in ``root``."""
     data = ImageDataModule("mnist", root, val_size=100)
     data.setup("fit")
     images, labels = next(iter(data.train_dataloader()))
@@ -38,6 +39,7 @@ def make_world(outputs: Path, root: Path) -> Path:
         keep(module, folder / f"vqvae-noise{noise:g}.ckpt", data, "vqvae", 0, noise)
     module = fitted(RobustVQVAE(lr=5e-3, **SMALL), images, labels, steps=5)
     keep(module, folder / "vqvae_robust.ckpt", data, "vqvae_robust", 0)
+    keep(CertifiedVQVAE(**PROVABLE).eval(), folder / "vqvae_certified.ckpt", data, "vqvae_certified", 0)  # untrained
     return outputs
 
 

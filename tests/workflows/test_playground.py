@@ -161,14 +161,15 @@ def test_other_data_anyones_classifier_and_components_and_what_is_missing(slice_
         f"attack {name}" for name in ("apgd_ce", "apgd_dlr", "apgd_t", "autoattack", "autoattack_rand", "square")
     }
     assert set(said) == libraries | {
-        *("attack transfer", "attack worst", "attack noted", "defense noted", "defense vqvae 0", "defense vqvae_robust")
+        *("attack transfer", "attack worst", "attack noted", "defense noted"),
+        *("defense vqvae 0", "defense vqvae_robust", "defense vqvae_certified"),
     }
     assert all("pip install" in said[name] and "[attacks]" in said[name] for name in libraries)
     assert "python -m src.train model=vqvae noise=0 data=fashion_mnist" in said["defense vqvae 0"]
     assert "python -m src.train model=classifier data=fashion_mnist seed=1" in said["attack transfer"]
     offered = {name for name in OPTIONS["attack"] if f"attack {name}" not in said}
     assert set(playground.attacks) == offered | {"random_signs"}
-    assert set(playground.defenses) >= OPTIONS["defense"] - {"vqvae", "vqvae_robust"} | {"blur"}
+    assert set(playground.defenses) >= OPTIONS["defense"] - {"vqvae", "vqvae_robust", "vqvae_certified"} | {"blur"}
     image, label = playground.test.images[0], int(playground.test.labels[0])
     shown = playground.show(image, label, Choice("random_signs", 0.1, "blur", "gray_box"))
     blurred = torch.nn.functional.avg_pool2d(shown.attacked[None], 3, stride=1, padding=1)[0]

@@ -187,7 +187,9 @@ def groups(config: DictConfig) -> list[Any]:
     return [plain(config[name]) for name in config if name not in ("hydra", "trainer")]  # precision=auto is ours
 
 
-@pytest.mark.parametrize("command", ["sweep", "train model=vqvae", "train model=vqvae_robust", "certify"])
+@pytest.mark.parametrize(
+    "command", ["sweep", *(f"train model={name}" for name in ("vqvae", "vqvae_robust", "vqvae_certified")), "certify"]
+)
 @pytest.mark.parametrize("data", ["mnist", "fashion_mnist"])
 def test_our_own_components_have_arguments_of_the_types_that_they_name(settings, command, data):
     check_arguments(groups(settings(f"{command} data={data}")))
