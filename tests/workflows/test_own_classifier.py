@@ -139,3 +139,20 @@ def test_it_is_frozen_and_in_eval_mode():
 )
 def test_what_is_a_factory_and_what_a_path(asked, expected):
     assert is_factory(asked) is expected
+
+
+def test_a_pretrained_network_is_asked_for_by_its_name(run_command, tmp_path):
+    """With a searchpath of the user's, as any group; the network of conf/pretrained needs the package index."""
+    folder = tmp_path / "conf" / "pretrained"
+    folder.mkdir(parents=True)
+    (folder / "linear.yaml").write_text(f"_target_: {HERE}.linear_classifier\n")
+    found = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    grid = ("-m", "attack=fgsm", "eps=0,0.1", "defense=none", "noise=0", "classifier=linear", "logger=none")
+    run_command("src.sweep", *grid, found, outputs=tmp_path)
+    weights = weights_fingerprint(components.linear_classifier().state_dict())
+    assert len(stored(tmp_path)) == 2
+    for cell in stored(tmp_path):
+        assert cell["identity"]["classifier"] == {"factory": "linear", "weights": weights}
+    unknown = run_command("src.sweep", *ONE, "classifier=nothing", "logger=none", outputs=tmp_path, check=False)
+    assert unknown.returncode != 0
+    assert "classifier=nothing is neither" in unknown.stderr and "cifar10_resnet18" in unknown.stderr

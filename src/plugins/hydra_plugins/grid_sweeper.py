@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,6 +33,7 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
+        HydraConfig.instance().set_config(self.config)  # which folders it searches, for who plans the jobs
         loader = SweepComposer(self.hydra_context.config_loader)
         self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
         quiet_libraries()
