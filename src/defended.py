@@ -1,6 +1,6 @@
 """Classifier ∘ defense: the meeting point with the attack libraries, and with what an attacker may know."""
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,18 @@ from torch import Tensor, nn
 from src.attacks.verdict import is_random
 from src.defenses import Chain, Identity
 from src.images import ImageCheck, check_purified
+from src.single_image import as_batch
 from src.straight_through import Surrogated, straight_through
 
 Surrogate = Literal["identity", "smooth"]
+
+
+class Prediction(NamedTuple):
+    """What a classifier takes one image for."""
+
+    label: int
+    confidence: float  #: its probability
+    probabilities: Tensor  #: of all classes, (K,), on the CPU
 
 
 class DefendedClassifier(nn.Module):
@@ -53,6 +62,27 @@ class DefendedClassifier(nn.Module):
         if x.requires_grad and torch.is_grad_enabled() and not x_hat.requires_grad:
             x_hat = straight_through(x_hat, x)
         return self.classifier(x_hat)
+
+    @torch.no_grad()
+    def predict(self, image: Any) -> Prediction:
+        """What one image is taken for.
+
+        Args:
+            image: a PIL image, a NumPy array or a tensor; see :func:`src.single_image.as_batch`.
+
+        Raises:
+            ValueError: it is none of these, or of a size that these networks do not take.
+        """
+        x = as_batch(image)
+        parameter = next(self.parameters(), None)
+        try:
+            logits = self(x if parameter is None else x.to(parameter.device))
+        except RuntimeError as error:  # of a layer, which knows sizes only
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(f"an image of {tuple(x.shape[1:])} does not suit these networks: {reason}") from error
+        probabilities = logits[0].softmax(0).cpu()
+        label = int(probabilities.argmax())
+        return Prediction(label, probabilities[label].item(), probabilities)
 
 
 class ExpectationOverTransformation(DefendedClassifier):

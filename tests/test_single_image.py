@@ -1,0 +1,81 @@
+"""One image, in every form that people have it in."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.defended import DefendedClassifier
+from src.defenses import Binarize, Identity
+from src.single_image import as_batch
+
+
+@pytest.fixture
+def grey() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+
+
+@pytest.fixture
+def colour() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8)
+
+
+def test_one_grey_image_is_the_same_in_every_form(grey):
+    expected = torch.from_numpy(grey)[None, None] / 255
+    fractions = grey.astype(np.float32) / 255
+    tensor = torch.from_numpy(fractions)
+    forms = [Image.fromarray(grey), grey, grey[..., None], grey[None], fractions, fractions.astype(np.float64)]
+    forms += [torch.from_numpy(grey), tensor, tensor[None], tensor[None, None], tensor.double()]
+    for form in forms:
+        batch = as_batch(form)
+        assert batch.dtype == torch.float32
+        assert torch.allclose(batch, expected, atol=1e-7)
+
+
+def test_one_coloured_image_is_the_same_in_every_form(colour):
+    expected = torch.from_numpy(colour).permute(2, 0, 1)[None] / 255
+    opaque = Image.fromarray(np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)]))
+    for form in (Image.fromarray(colour), opaque, colour, colour.transpose(2, 0, 1), expected, expected[0]):
+        assert torch.equal(as_batch(form), expected)
+
+
+REFUSED = {
+    "a path": ("cat.png", "str"),
+    "nothing": (None, "NoneType"),
+    "0 to 255 as floats": (np.full((28, 28), 255.0), r"in \[0, 1\]; got values from 255"),
+    "negative": (torch.full((1, 28, 28), -0.1), "got values from -0.1"),
+    "NaN": (torch.full((1, 28, 28), torch.nan), "nan"),
+    "whole numbers": (np.zeros((28, 28), dtype=np.int64), "int64"),
+    "truth values": (torch.zeros(28, 28, dtype=torch.bool), "bool"),
+    "a batch": (torch.zeros(2, 1, 28, 28), r"\(2, 1, 28, 28\)"),
+    "no pixels": (torch.zeros(1, 0, 28), "0, 28"),
+    "two channels": (torch.zeros(2, 28, 28), r"\(2, 28, 28\)"),
+    "16 bits": (Image.fromarray(np.zeros((28, 28), dtype=np.uint16)), "mode I;16"),
+    "transparent": (Image.new("RGBA", (28, 28)), "transparent"),
+}
+
+
+@pytest.mark.parametrize(("image", "named"), REFUSED.values(), ids=REFUSED)
+def test_anything_else_is_refused_in_one_line(image, named):
+    with pytest.raises(ValueError, match=named) as error:
+        as_batch(image)
+    assert "\n" not in str(error.value)
+
+
+def test_a_defended_classifier_says_what_an_image_is(real_digits, fit):
+    images, _ = real_digits
+    defended = DefendedClassifier(fit(Binarize()), Binarize())
+    for image in images[:5]:
+        said = defended.predict(Image.fromarray((image[0] * 255).round().byte().numpy()))
+        logits = defended(image[None])[0]
+        assert said.label == logits.argmax()
+        assert said.confidence == pytest.approx(logits.softmax(0).max().item())
+        assert said.probabilities.sum().item() == pytest.approx(1)
+
+
+def test_an_image_of_another_size_is_refused_in_one_line(small_net):
+    defended = DefendedClassifier(small_net, Identity())
+    for shape in ((1, 20, 20), (3, 28, 28)):
+        with pytest.raises(ValueError, match="does not suit") as error:
+            defended.predict(torch.rand(shape))
+        assert "\n" not in str(error.value)
