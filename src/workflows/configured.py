@@ -131,7 +131,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         seed=config.seed,
         epochs=_epochs(config),
         config={
-            "module": fingerprinted(plain(model.module), _weights),
+            "module": fingerprinted(plain(model.module), weights_of),
             "batch_size": config.data.batch_size,
             "trainer": _trainer_identity(config),
         },
@@ -177,7 +177,12 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
     return known | {"checkpoint": weights_of(component)}
 
 
-def _weights(part: Mapping[str, Any]) -> str:
+def weights_of(part: Mapping[str, Any]) -> str:
+    """The fingerprint of the weights in the ``checkpoint`` of a component.
+
+    Raises:
+        UserError: as :func:`src.models.checkpoint.read_checkpoint`.
+    """
     return read_checkpoint(Path(part["checkpoint"]), part.get("remedy", "python -m src.train"))[1].weights
 
 

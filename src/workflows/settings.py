@@ -184,6 +184,32 @@ class CertifySettings(Settings):
         return self
 
 
+class ExportSettings(Settings):
+    data: Any
+    defense: Defense
+    classifier: Any
+    format: Literal["onnx", "torch_export"]
+    part: Literal["both", "purifier", "classifier"]
+    output: str | None
+    overwrite: bool
+    noise: Noise
+    inference_noise: Noise
+    clip_output: bool
+    purify_precision: Any
+
+
+class PurifySettings(Settings):
+    data: Any
+    defense: Defense
+    input: str
+    output: str
+    overwrite: bool
+    noise: Noise
+    inference_noise: Noise
+    clip_output: bool
+    purify_precision: Any
+
+
 class ReportSettings(Settings):
     logger: Logger
     sweep: str

@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
 from src.workflows.helping import WIDTH, comments
+from src.workflows.positional import named
 from tests.conftest import REPO
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
 
 CONF = Path(CONFIG_PATH)
-COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play")
+COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play", "export", "purify")
 COMMAND = re.compile(r"\.?\s*python -m src\.(\w+)(.*?)(?: {2,}.*| # .*|`.*)?$", re.MULTILINE)
 
 
@@ -53,7 +54,7 @@ def compose():
     loader = ConfigLoaderImpl(create_config_search_path(CONFIG_PATH))
 
     def call(command: str, arguments: str, jobs: int) -> list[DictConfig]:
-        given = shlex.split(arguments)
+        given = named(shlex.split(arguments), ("input", "output") if command == "purify" else ())
         multirun = "-m" in given
         overrides = [each for each in given if each != "-m"]
         master = loader.load_configuration(command, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)

@@ -1,0 +1,127 @@
+"""A folder of images through a purifier."""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning import LightningModule
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from src.data.class_folders import ENDINGS
+from src.data.progress import progress_bar
+from src.errors import UserError
+from src.files import write_atomically
+from src.images import check_purified
+from src.single_image import as_batch
+from src.workflows.configured import build
+from src.workflows.settings import PurifySettings, checked
+
+log = logging.getLogger(__name__)
+
+
+def purify_from_config(config: DictConfig) -> None:
+    """Purify what ``conf/purify.yaml`` and the command line say.
+
+    Raises:
+        UserError: there are no images, the output would lie over something, the purifier is not to be had, or some
+            images could not be purified: these are named one by one, and the others written.
+    """
+    if missing := [name for name in ("input", "output") if OmegaConf.is_missing(config, name)]:
+        raise UserError(f"say which folder is the {' and which the '.join(missing)}: python -m src.purify in/ out/")
+    config = checked(config, PurifySettings)
+    source, target = (Path(config[name]).expanduser() for name in ("input", "output"))
+    files = planned(source, target, config.overwrite)
+    purifier = build(config.defense.purifier)
+    torch.manual_seed(config.seed)  # for a random purifier
+    failed = purify_files(purifier, files)
+    for path, reason in failed.items():
+        log.error("%s: %s", path, reason)
+    if len(failed) < len(files):
+        log.info("%d images through %s -> %s", len(files) - len(failed), config.defense.name, target)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(files)} images were not purified")
+
+
+def planned(source: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
+    """Which image becomes which file.
+
+    Args:
+        source: a folder of images, in folders of any depth.
+        target: where the others go; not within ``source``.
+        overwrite: whether files in ``target`` may be replaced.
+
+    Raises:
+        UserError: there is no image, or a file would be written over another.
+    """
+    if not source.is_dir():
+        raise UserError(f"input={source} is not a folder")
+    if os.path.lexists(target) and not target.is_dir():
+        raise UserError(f"output={target} is not a folder")
+    inner, outer = target.resolve(), source.resolve()
+    if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise UserError(f"output={target} and input={source} lie within one another: nothing is written over the input")
+    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    if not images:
+        raise UserError(f"input={source} holds no images ({', '.join(sorted(ENDINGS))})")
+    files = {path: (target / path.relative_to(source)).with_suffix(".png") for path in images}
+    taken: dict[Path, Path] = {}
+    for path, written in files.items():
+        if written in taken:
+            raise UserError(f"{taken[written]} and {path} would both become {written}: rename one of them")
+        if not overwrite and os.path.lexists(written):
+            raise UserError(f"{written} is there already; overwrite=true replaces it, another output leaves it alone")
+        taken[written] = path
+    return files
+
+
+def purify_files(purifier: nn.Module, files: Mapping[Path, Path]) -> dict[Path, str]:
+    """Write what ``purifier`` makes of each image; returns why some could not be purified, a line each.
+
+    Args:
+        purifier: images (1, C, H, W) in [0, 1] → images of the same shape.
+        files: the images, each with the PNG file that it becomes.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    channels, failed = _channels(purifier), {}
+    with progress_bar("purifying", len(files), unit="images") as advance:
+        for path, written in files.items():
+            try:
+                purified = _purified(purifier, path, channels)
+            except Exception as error:  # Pillow's decoders and other people's modules may raise anything
+                reason = str(error).replace(repr(str(path)), "it")
+                failed[path] = " ".join(reason.split())[:200] or type(error).__name__
+            else:
+                write_atomically(written, partial(purified.save, format="PNG"))
+            advance(1)
+    return failed
+
+
+def _channels(purifier: nn.Module) -> int | None:
+    """The channels of the images that a trained purifier was made for; None: it takes any."""
+    trained = [module for module in purifier.modules() if isinstance(module, LightningModule)]
+    return next((int(module.hparams["in_channels"]) for module in trained if "in_channels" in module.hparams), None)
+
+
+@torch.no_grad()
+def _purified(purifier: nn.Module, path: Path, channels: int | None) -> Image.Image:
+    with Image.open(path) as file:
+        x = as_batch(ImageOps.exif_transpose(file))
+    if channels is not None and x.shape[1] != channels:
+        kinds = {1: "grey", 3: "coloured"}
+        raise ValueError(f"it is {kinds[x.shape[1]]}, and this purifier was trained on {kinds[channels]} images")
+    x_hat = purifier(x)
+    check_purified(x_hat, x)
+    return _image(x_hat[0].clamp(0, 1))
+
+
+def _image(values: Tensor) -> Image.Image:
+    """(C, H, W) in [0, 1] with 8 bits a value."""
+    pixels = (values * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
