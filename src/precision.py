@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 import torch
 
+from src.errors import UserError
+
 Precision = Literal["float32", "bfloat16"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -29,3 +31,28 @@ def native_bfloat16(accelerator: str) -> bool:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions have none
     return accelerator in ("auto", "cpu") and any(capabilities.get(units) for units in ("amx_bf16", "avx512_bf16"))
+
+
+def check_device(accelerator: str, precision: str) -> None:
+    """Refuse an Apple GPU that is not there, or that lacks the numbers that are asked for, before anything is computed.
+    Other devices are left to Lightning.
+
+    Args:
+        accelerator: Lightning's name of the device.
+        precision: "float32", "bfloat16", or one of Lightning's, such as "bf16-mixed".
+
+    Raises:
+        UserError: one line that says what is missing, and what would do.
+    """
+    if accelerator != "mps":
+        return
+    if not torch.backends.mps.is_available():
+        raise UserError("trainer=mps: PyTorch finds no Apple GPU on this machine; trainer=cpu does without")
+    if not precision.startswith(("bf16", "bfloat16", "16")):
+        return
+    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
+    try:
+        torch.ones(1, device="mps", dtype=dtype).add_(1)
+    except (TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"trainer=mps: this Apple GPU or macOS has no {dtype} ({reason}); use float32") from error

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from src.errors import UserError
 from src.nested import leaves
+from src.precision import check_device
 from src.workflows.explaining import nearest
 
 #: Significant digits of an eps or noise: 0.1 · 3 and 0.3 are one number, and float32 does not tell more apart.
@@ -248,6 +249,9 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
     for name, value in settings:
         if isinstance(value, int | float) and value != config[name]:
             config[name] = value
+    if "trainer" in config:
+        precisions = (config.get("purify_precision"), config.get("precision"), config.trainer.get("precision"))
+        check_device(str(config.trainer.get("accelerator")), str(next(filter(None, precisions), "float32")))
     if not trains and "logger" in config and config.logger.get("training") and not config.logger.get("cells"):
         raise UserError("this logger is for trainings; cells and certificates go to logger=wandb or logger=none")
     return config

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -203,3 +204,16 @@ def test_so_have_our_attacks(settings, attack):
 @pytest.mark.parametrize("defense", sorted(path.stem for path in Path(CONFIG_PATH).glob("defense/*.yaml")))
 def test_so_have_our_defenses(settings, defense):
     check_arguments(groups(settings(f"sweep defense={defense} noise=0.5")))
+
+
+@pytest.mark.parametrize("command", ["sweep", "train", "certify"])
+def test_an_apple_gpu_that_is_not_there_ends_a_command_at_once(run_command, tmp_path, command):
+    if torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    asked = ("model=classifier",) if command == "train" else ()
+    done = run_command(f"src.{command}", "trainer=mps", "logger=none", *asked, outputs=tmp_path, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        == "error: trainer=mps: PyTorch finds no Apple GPU on this machine; trainer=cpu does without"
+    )
