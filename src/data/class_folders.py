@@ -118,7 +118,7 @@ class Decoding:
             parts = Labelled(images[~chosen], labels[~chosen]), Labelled(images[chosen], labels[chosen])
         else:
             parts = Labelled(images[:train], labels[:train]), Labelled(images[train:], labels[train:])
-        return LabelledSet(*parts, tuple(classes), tuple(notes))
+        return LabelledSet(_mixed(parts[0]), _mixed(parts[1]), tuple(classes), tuple(notes))
 
     def _chosen(self, labels: Tensor, classes: Sequence[str]) -> Tensor:
         """Which images are to be test images: a share of each class, at least one."""
@@ -166,6 +166,14 @@ class Decoding:
             reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
             return " ".join(reason.split()) or type(error).__name__
         return _Picture(values.reshape(*values.shape[:2], -1).transpose(2, 0, 1), size, grey)
+
+
+def _mixed(part: Labelled) -> Labelled:
+    """The images in an order that mixes the classes, the same each time: the first N, which is what ``limit=N`` takes,
+    would be of one class otherwise."""
+    # RandomState, because NumPy has frozen its streams: the same order with every version, for ever.
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(part.labels)))
+    return Labelled(part.images[order], part.labels[order])
 
 
 @dataclass(frozen=True)

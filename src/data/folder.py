@@ -56,7 +56,7 @@ class FolderSource:
             return IdxSource()(root)
         archive = _archive(root)
         state = _digest(_state_of([archive] if archive else _pictures(root), root))
-        settings = repr(decoding) if archive is None else ""
+        settings = f"{decoding!r} mixed" if archive is None else ""  # mixed: the order; what lacks it is made again
         folder = Path(self.cache).expanduser() / f"{root.resolve().stem}-{_digest(f'{root.resolve()} {settings}')[:12]}"
         with locked(folder / RECORD):
             found = converted(folder, state)

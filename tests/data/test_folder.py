@@ -100,3 +100,18 @@ def test_an_npz_file_is_never_unpickled(tmp_path):
     np.savez(path, train_images=np.array([{}], dtype=object))
     with pytest.raises(UserError):
         module(path, tmp_path).prepare_data()
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_the_first_images_are_of_all_classes_and_the_same_each_time(tmp_path, split):
+    """Sorted by class, ``limit=10`` would judge one class alone."""
+    for part, size in (("train", 40), ("test", 40)):
+        for label, name in enumerate(CLASSES):
+            for i in range(size):
+                draw(tmp_path / "mine" / part / name / f"{i}.png", 100 * label + i)
+    source = FolderSource(cache=tmp_path / "cache")
+    data = ImageDataModule("mine", tmp_path / "mine", source, num_classes=None, image_shape=None, val_size=40)
+    images, labels = data.held_out(split, 10)
+    assert 2 <= int(labels.sum()) <= 8
+    for image, label in zip(images, labels, strict=True):
+        assert round(image[0, 0, 0].item() * 255) // 100 == label
