@@ -119,15 +119,6 @@ class ExpectationOverTransformation(DefendedClassifier):
         return self._is_random
 
 
-class KnownDefense(ExpectationOverTransformation):
-    """The model that an attacker sees who knows the defense: the one that will be asked in the end."""
-
-    def verdict_counts(self, x: Tensor) -> bool:
-        """Whether this module's answer is the one that will be counted, so that an attack need not go on with images
-        that fool it: not if the answer is a mean, or another every time."""
-        return not self.is_random(x)
-
-
 def gray_box(classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1) -> nn.Module:
     """What the attacker differentiates through who does not know of the defense: the bare classifier.
 
@@ -159,7 +150,7 @@ def adaptive(
     if surrogate not in ("identity", "smooth"):
         raise ValueError(f"surrogate must be identity or smooth; got {surrogate!r}")
     seen = with_surrogates(defense) if surrogate == "smooth" else defense
-    return KnownDefense(classifier, seen, eot_samples)
+    return ExpectationOverTransformation(classifier, seen, eot_samples)
 
 
 def with_surrogates(defense: nn.Module) -> nn.Module:

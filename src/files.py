@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +18,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -116,3 +119,17 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def get_or_make(path: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """What ``read`` finds in the file ``path``, or else what ``make`` makes and stores there. Of several processes that
+    want it, one makes it while the others wait.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if (found := read()) is not None:
+        return found
+    with locked(path):
+        found = read()
+        return make() if found is None else found

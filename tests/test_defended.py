@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import input_gradient, pgd
-from src.attacks.verdict import may_stop
+from src.attacks.verdict import is_random
 from src.defended import DefendedClassifier, adaptive, gray_box
 from src.defenses import Binarize, Chain, Identity, KMeansCompression
 
@@ -52,7 +52,7 @@ def test_eot_of_a_steady_defense_changes_no_bit(images, labels, small_net):
         once, often = (adaptive(small_net, defense, eot_samples=n) for n in (1, 9))
         assert torch.equal(once(images), often(images))
         assert torch.equal(input_gradient(once, images, labels), input_gradient(often, images, labels))
-        assert may_stop(often, images)
+        assert not is_random(often, images)
 
 
 def test_eot_of_a_random_defense_is_the_mean_over_its_answers(images, small_net):
@@ -65,7 +65,7 @@ def test_eot_of_a_random_defense_is_the_mean_over_its_answers(images, small_net)
     before = defense.calls
     assert torch.allclose(seen(images), mean, atol=1e-6)
     assert defense.calls == before + 5
-    assert not may_stop(seen, images), "the next answer of a random defense may be another"
+    assert is_random(seen, images), "the next answer of a random defense may be another"
 
 
 def test_more_eot_samples_make_a_steadier_gradient(images, labels, small_net):
@@ -81,7 +81,7 @@ def test_looking_for_randomness_leaves_the_random_stream_alone(images, small_net
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert not may_stop(adaptive(small_net, Noise()), images)
+    assert is_random(adaptive(small_net, Noise()), images)
     assert torch.equal(torch.rand(3), expected)
 
 

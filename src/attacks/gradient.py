@@ -15,14 +15,12 @@ Shared arguments:
 Shared errors: ``ValueError`` for arguments outside these ranges, and for a model whose output is not (N, K).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from src.attacks.budget import check_adversarial, check_budget, check_labels, project
 from src.attacks.margin import Best, logits_of, margin
-from src.attacks.verdict import fooled, may_stop, wrong
+from src.attacks.verdict import fooled, wrong
 from src.log_odds import log_odds_gradient
 
 
@@ -33,8 +31,6 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     the cross-entropy does. It is not finite where the model's own derivative is not: see :func:`usable`.
     Works under ``torch.no_grad()`` too (Lightning's test loop), but not under ``torch.inference_mode()``.
     """
-    if isinstance(model, KnowsGradient) and model.knows(x, y):
-        return model.gradient()
     return _gradient_and_logits(model, x, y)[0]
 
 
@@ -64,42 +60,16 @@ def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor
     return gradient, logits.detach()
 
 
-class KnowsGradient(nn.Module):
-    """``model``, whose :func:`input_gradient` at (``x``, ``y``) need not be computed again.
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, gradient: Tensor | None = None) -> Tensor:
+    """Fast gradient sign method: x + eps · sign(∇ₓ L). Goodfellow et al., arXiv:1412.6572, section 4.
 
     Args:
-        model: x → logits.
-        x, y: the point: these very tensors, unchanged, not equal ones.
-        gradient: returns what ``input_gradient(model, x, y)`` would; called only when it is asked for.
-    """
-
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, gradient: Callable[[], Tensor]) -> None:
-        super().__init__()
-        self.model, self.gradient = model, gradient
-        self._x, self._y = x, y
-        self._versions = (x._version, y._version)
-        self.training = model.training  # libraries restore the mode that they find, in the parts as well
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-    def knows(self, x: Tensor, y: Tensor) -> bool:
-        """Whether (x, y) is the point: the same memory, not written to since."""
-        return _is(x, self._x) and _is(y, self._y) and self._versions == (self._x._version, self._y._version)
-
-
-def _is(a: Tensor, b: Tensor) -> bool:
-    """Whether ``a`` is ``b``, or ``b`` detached."""
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
-
-
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float) -> Tensor:
-    """Fast gradient sign method: x + eps · sign(∇ₓ L). Goodfellow et al., arXiv:1412.6572, section 4.
+        gradient: ``input_gradient(model, x, y)``, (N, C, H, W), if it is known already; None computes it.
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
     """
-    return ifgsm(model, x, y, eps=eps, steps=1)
+    return ifgsm(model, x, y, eps=eps, steps=1, gradient=gradient)
 
 
 def ifgsm(
@@ -111,6 +81,7 @@ def ifgsm(
     steps: int = 10,
     rel_step: float | None = None,
     refresh_gradient: bool = True,
+    gradient: Tensor | None = None,
 ) -> Tensor:
     """Iterative FGSM (the basic iterative method). Kurakin et al., arXiv:1607.02533, section 2.2.
 
@@ -119,11 +90,12 @@ def ifgsm(
         rel_step: step size divided by eps; 1/steps if None, so that the steps add up to eps.
         refresh_gradient: recompute the gradient at every step. False keeps the one of the clean image, which
             is *not* I-FGSM but what the report's code did: FGSM with an eps of steps · rel_step · eps.
+        gradient: as for :func:`fgsm`.
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
     """
-    return _ascend(model, x, y, x, eps, steps, rel_step, decay=None, refresh_gradient=refresh_gradient)
+    return _ascend(model, x, y, x, eps, steps, rel_step, refresh_gradient=refresh_gradient, gradient=gradient)
 
 
 def mifgsm(
@@ -136,13 +108,14 @@ def mifgsm(
     rel_step: float | None = None,
     decay: float = 1.0,
     refresh_gradient: bool = True,
+    gradient: Tensor | None = None,
 ) -> Tensor:
     """Momentum iterative FGSM. Dong et al., arXiv:1710.06081, algorithm 1.
 
     g ← decay · g + ∇ₓL / ‖∇ₓL‖₁, the norm taken over each image by itself; x ← x + step · sign(g).
 
     Args:
-        steps, rel_step, refresh_gradient: as for :func:`ifgsm`.
+        steps, rel_step, refresh_gradient, gradient: as for :func:`ifgsm`.
         decay: the paper's μ, ≥ 0. 0 is I-FGSM.
 
     Returns:
@@ -150,7 +123,9 @@ def mifgsm(
     """
     if not decay >= 0:
         raise ValueError(f"decay must be at least 0; got {decay}")
-    return _ascend(model, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient)
+    return _ascend(
+        model, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient, gradient=gradient
+    )
 
 
 def pgd(
@@ -163,12 +138,10 @@ def pgd(
     rel_step: float | None = None,
     random_start: bool = True,
     restarts: int = 1,
+    early_stop: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Projected gradient descent in the L∞ ball. Madry et al., arXiv:1706.06083, section 2.1.
-
-    Images that fool a model whose verdict counts (:func:`src.attacks.verdict.may_stop`) are left as they are from
-    then on, which makes the attack faster, and stronger by those that a later step would have made harmless again.
 
     Args:
         steps: number of steps, ≥ 1.
@@ -176,6 +149,9 @@ def pgd(
             from any start (Madry et al.'s choice for CIFAR-10).
         random_start: begin at a uniform point of the ball instead of at ``x``.
         restarts: runs, ≥ 1, of which each image keeps the one with the largest margin under ``model``.
+        early_stop: leave an image as it is once it fools ``model``. This is faster, and stronger by the images that a
+            later step would have made harmless again. It is right where ``model`` itself is judged, and gives the same
+            answer each time.
         generator: source of the random starts; torch's global one if None.
 
     Returns:
@@ -189,12 +165,11 @@ def pgd(
     rel_step = 2.5 / steps if rel_step is None else rel_step
     if not rel_step > 0:
         raise ValueError(f"rel_step must be positive; got {rel_step}")
-    until_fooled = may_stop(model, x)
     best: Tensor | None = None
     for _ in range(restarts):
         start = _random_start(x, eps, generator) if random_start else x
-        if not until_fooled:
-            found = _ascend(model, x, y, start, eps, steps, rel_step, decay=None, refresh_gradient=True)
+        if not early_stop:
+            found = _ascend(model, x, y, start, eps, steps, rel_step)
             best = found if best is None else _harder(model, y, best, found)
         elif best is None:
             best = _ascend_until_fooled(model, x, y, start, eps, steps, rel_step)
@@ -244,20 +219,28 @@ def _ascend(
     steps: int,
     rel_step: float | None,
     *,
-    decay: float | None,
-    refresh_gradient: bool,
+    decay: float | None = None,
+    refresh_gradient: bool = True,
+    gradient: Tensor | None = None,
 ) -> Tensor:
-    """The loop all of them share: ``steps`` sign steps from ``start``, projected back after each."""
+    """The loop all of them share: ``steps`` sign steps from ``start``, projected back after each.
+
+    Args:
+        gradient: of the loss at ``start``, if it is known.
+    """
     check_budget(x, y, eps, steps)
+    if gradient is not None and gradient.shape != x.shape:
+        raise ValueError(f"gradient must have the shape of x, {tuple(x.shape)}; got {tuple(gradient.shape)}")
     if rel_step is not None and not rel_step > 0:
         raise ValueError(f"rel_step must be positive; got {rel_step}")
     if eps == 0:
         return x
     step = eps * (1 / steps if rel_step is None else rel_step)
-    x_adv, momentum, gradient = start.detach(), torch.zeros_like(x), None
-    for _ in range(steps):
-        if gradient is None or refresh_gradient:
-            gradient = usable(input_gradient(model, x_adv, y))
+    x_adv, momentum = start.detach(), torch.zeros_like(x)
+    for number in range(steps):
+        if gradient is None or (refresh_gradient and number):
+            gradient = input_gradient(model, x_adv, y)
+        gradient = usable(gradient)
         if decay is None:
             direction = gradient
         else:

@@ -19,24 +19,27 @@ from torch import Tensor, nn
 from src.attacks.budget import ROUNDING, check_adversarial, check_budget, check_labels, project
 from src.attacks.gradient import usable
 from src.attacks.margin import Best, logits_of, margin
-from src.attacks.verdict import is_random, may_stop
+from src.attacks.verdict import is_random
 from src.errors import UserError
 
 INSTALL = "pip install --editable '.[attacks]' --constraint constraints.txt"
 
 
 def from_torchattacks(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, attack: str, steps: int | None = None, **options: Any
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    attack: str,
+    steps: int | None = None,
+    early_stop: bool = False,
+    **options: Any,
 ) -> Tensor:
     """The attack ``torchattacks.<attack>(model, eps=eps, **options)`` on ``x``.
 
     ``seed`` and ``n_classes``, where the attack has them, need not be given: the one is drawn from torch's stream, so
     that runs can be repeated and replicates differ, the other is the width of the model's output.
-
-    Where the model's verdict counts (:func:`src.attacks.verdict.may_stop`) the attack works as the library has it:
-    images that are wrong from the start, and those it fails on, come back as they were, and most attacks leave an
-    image in peace once it is fooled. Where the verdict does not count, APGD and Square, alone or within AutoAttack, go
-    on to the end on every image, and of what the parts of AutoAttack find the version with the largest margin is taken.
 
     A model that answers the same every time is asked once where the library would average gradients (``eot_iter``): the
     20 of AutoAttack's version "rand" are then one gradient.
@@ -48,6 +51,11 @@ def from_torchattacks(
         steps: its steps; of an ensemble those of each part. torchattacks' AutoAttack cannot be told, and takes 10 where
             its authors take 100 (arXiv:2003.01690, section 5): a much weaker attack under the same name. None: the
             library's own.
+        early_stop: work as the library does: images that are wrong from the start, and those that the attack fails on,
+            come back as they were, and most attacks leave an image as it is once it fools ``model``. False: APGD and
+            Square, alone or within AutoAttack, go on to the end on every image, and of what the parts of AutoAttack
+            find the version with the largest margin is taken. True is right where ``model`` itself is judged, and gives
+            the same answer each time.
         options: its other arguments, under the names they have there.
 
     Returns:
@@ -79,7 +87,7 @@ def from_torchattacks(
         if not is_random(door, x):
             _ask_once(built)
         best = Best(x)
-        for attempt in _attempts(built, x, y, rests=may_stop(model, x)):
+        for attempt in _attempts(built, x, y, early_stop):
             x_adv = _without_rounding(attempt.detach().to(x), x, eps)
             best.offer(x_adv, margin(model, x_adv, y))
     return best.images
@@ -158,16 +166,16 @@ class _Door(nn.Module):
         return logits_of(self.model, x).clone()  # Square writes into them, and they may be a view of the images
 
 
-def _attempts(built: Any, x: Tensor, y: Tensor, rests: bool) -> Iterator[Tensor]:
-    """Attacked versions of the batch, of which the best counts for each image: one, unless ``built`` may not rest."""
-    for part in [built] if rests else _parts(built):
+def _attempts(built: Any, x: Tensor, y: Tensor, early_stop: bool) -> Iterator[Tensor]:
+    """Attacked versions of the batch, of which the best counts for each image: one if ``built`` may stop early."""
+    for part in [built] if early_stop else _parts(built):
         # Copies, as attacks may write into what they are given; contiguous, as FAB takes views of them
         images, labels = x.clone(memory_format=torch.contiguous_format), y.clone()
-        yield from [part(images, labels)] if rests else _without_rest(part, images, labels)
+        yield from [part(images, labels)] if early_stop else _to_the_end(part, images, labels)
 
 
-def _without_rest(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """What ``part`` makes of the batch if it does not leave images in peace that it believes to have fooled. Attacks
+def _to_the_end(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """What ``part`` makes of the batch if it goes on with images that it believes to have fooled. Attacks
     that are not known here run as they are."""
     import torchattacks
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from src.attacks.budget import check_adversarial, check_budget, check_labels
 from src.attacks.margin import Best, logits_of, margin, margin_of
-from src.attacks.verdict import may_stop
 
 #: Images in one forward pass of the tries: bounds memory, and on a CPU keeps activations in the cache.
 CHUNK = {"cpu": 128, "cuda": 4096}
@@ -31,6 +30,7 @@ def threshold_crossing(
     steps: int = 40,
     candidates: int = 16,
     targets: int = 3,
+    early_stop: bool = False,
 ) -> Tensor:
     """Greedy search over the pixels that ``eps`` can carry across a threshold: ranked by gradient, verified by value.
 
@@ -57,6 +57,7 @@ def threshold_crossing(
         steps: of each search, ≥ 1. A step moves one pixel at most.
         candidates: moves tried in a step, ≥ 1; each costs a forward pass of the image.
         targets: searches, ≥ 1; no more are made than there are other classes.
+        early_stop: leave images as they are once they fool ``model``; as for :func:`src.attacks.pgd`.
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. Every pixel is x, or x ± eps clipped.
@@ -72,12 +73,12 @@ def threshold_crossing(
     if eps == 0 or len(x) == 0:
         return x
     search = _Search(model, x, y, eps, thresholds, candidates)
-    rests, best = may_stop(model, x), Best(x)
+    best = Best(x)
     for rivals in _rivals(model, x, y, targets):
-        standing = (best.margins <= 0).nonzero().flatten() if rests else torch.arange(len(x), device=x.device)
+        standing = (best.margins <= 0).nonzero().flatten() if early_stop else torch.arange(len(x), device=x.device)
         if not len(standing):
             break
-        found = search.climb(rivals, standing, steps, rests)
+        found = search.climb(rivals, standing, steps, early_stop)
         best.offer(found, margin(model, found, y))
     return check_adversarial(best.images, x, eps)
 
@@ -111,13 +112,13 @@ class _Search:
         self.possible[:, STAY] = True
         self.candidates = min(candidates, self.values[0].numel())
 
-    def climb(self, rivals: Tensor, active: Tensor, steps: int, rests: bool) -> Tensor:
+    def climb(self, rivals: Tensor, active: Tensor, steps: int, early_stop: bool) -> Tensor:
         """Images (N, C, H, W) that no single move takes nearer to their rival, or that ``steps`` steps have come to.
 
         Args:
             rivals: the class that each image is to become, (N,).
             active: indices of the images to work on; the others stay as they are.
-            rests: leave images in peace that are wrong by now.
+            early_stop: leave images as they are that are wrong by now.
         """
         settings = torch.full_like(self.possible[:, STAY], STAY, dtype=torch.int64)
         tried = torch.zeros_like(self.possible)  # since the image's last move
@@ -126,7 +127,7 @@ class _Search:
             gains = gains.masked_fill(tried[active], NEVER)
             promised, moves = gains.flatten(1).topk(self.candidates)
             going = promised[:, 0] > NEVER
-            if rests:
+            if early_stop:
                 going &= ~wrong
             active, reached, promised, moves = active[going], reached[going], promised[going], moves[going]
             if not len(active):

@@ -1,4 +1,4 @@
-"""What an attack may take from a model's answers: when it may leave an image alone, whether to ask again."""
+"""What a model's answers say: whether an image fools it, and whether the next answer may be another."""
 
 from collections.abc import Callable
 
@@ -19,21 +19,6 @@ def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         first, *others = (module(probed.clone()) for _ in range(PROBES))
         return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
-
-
-def may_stop(model: nn.Module, x: Tensor) -> bool:
-    """Whether an image that fools ``model`` needs no further work.
-
-    True only if the model says so itself, by a method ``verdict_counts(x) -> bool``: then what it says of an image is
-    what will be counted. Of a bare classifier another model, the defended one, will be asked afterwards, and of a
-    random one the next answer may be another.
-
-    Args:
-        model: x → logits.
-        x: the images that are attacked, (N, C, H, W).
-    """
-    verdict_counts = getattr(model, "verdict_counts", None)
-    return verdict_counts is not None and bool(verdict_counts(x))
 
 
 def fooled(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:

@@ -1,23 +1,34 @@
-"""One cell of the accuracy grid: evaluated once, stored, found again."""
+"""Cells: what they are asked of, how they are computed and stored, and the grid that they make.
 
-from src.evaluation.cell import Cell, CellSpec, Coordinates, Protocol, TestSet
-from src.evaluation.evaluate import Evaluator
+What is named here describes and reads cells without PyTorch. :mod:`src.evaluation.evaluator` computes them.
+"""
+
+from src.evaluation.cell import Cell
 from src.evaluation.grid import Grid, GridRow, Request
-from src.evaluation.module import PurificationEvaluation
-from src.evaluation.statistics import wilson_interval
+from src.evaluation.spec import (
+    NO_DEFENSE,
+    AttackSpec,
+    CellSpec,
+    Coordinates,
+    DataSpec,
+    DefenseSpec,
+    Protocol,
+    ThreatSpec,
+)
 from src.evaluation.store import CellStore
 
 __all__ = [
+    "NO_DEFENSE",
+    "AttackSpec",
     "Cell",
     "CellSpec",
     "CellStore",
     "Coordinates",
-    "Evaluator",
+    "DataSpec",
+    "DefenseSpec",
     "Grid",
     "GridRow",
     "Protocol",
-    "PurificationEvaluation",
     "Request",
-    "TestSet",
-    "wilson_interval",
+    "ThreatSpec",
 ]

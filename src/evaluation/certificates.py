@@ -15,8 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, WrapValidator
 
 from src.errors import UserError
-from src.evaluation.cell import content_key
-from src.evaluation.smoothing import ABSTAIN
+from src.evaluation.spec import content_key
 from src.files import locked, write_text
 from src.stored import Damaged, read
 
@@ -24,6 +23,9 @@ log = logging.getLogger(__name__)
 
 #: Part of every identity. Raise it when a change of code changes what a stored certificate means.
 SCHEMA = 1
+
+#: The class predicted where the samples do not tell; its radius is 0.
+ABSTAIN = -1
 
 #: Columns of the CSV, a contract with users' scripts.
 COLUMNS = ("index", "label", "predicted", "radius", "correct", "count", "n", "n0", "seconds")

@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from src.errors import UserError
-from src.evaluation.adversary import Recording
-from src.evaluation.cell import CellSpec
-from src.evaluation.evaluate import full_precision
+from src.evaluation.attacking import AttackedModel, attack_images
+from src.evaluation.components import Components
+from src.evaluation.evaluator import full_precision
 from src.evaluation.module import PurificationEvaluation, predicted
+from src.evaluation.spec import CellSpec
 
 
 class OutOfTimeError(UserError):
@@ -49,6 +49,7 @@ def demonstrate(
     image: Tensor,
     label: int | None = None,
     *,
+    components: Components,
     device: torch.device | str = "cpu",
     patience: float = math.inf,
 ) -> Demonstration:
@@ -62,6 +63,7 @@ def demonstrate(
         spec: what is done; none of its stored results are used, and nothing is stored.
         image: (C, H, W), float, in [0, 1]; need not be one of the test set.
         label: its class; None: what the undefended classifier takes the unattacked image for.
+        components: loads and builds what ``spec`` names.
         device: where to compute.
         patience: seconds after which an attack is given up, the next time it asks the classifier anything.
 
@@ -70,25 +72,27 @@ def demonstrate(
         UserError: a checkpoint or a package is missing, or what the classifier makes of the image is not a number.
         ValueError: the attack overspent its budget, or a component returned another shape.
     """
-    classifier, defense = spec.load_classifier().to(device), spec.load_defense().to(device)
-    x, seed = image.detach().clone().unsqueeze(0).to(device), spec.coordinates.seed
+    classifier = components.classifier(spec.classifier).to(device)
+    defense = components.build(spec.defense.component).to(device)
+    x, seed = image.detach().clone().unsqueeze(0).to(device), spec.seed
     with torch.random.fork_rng([x.device] if x.is_cuda else []), full_precision(), torch.no_grad():
         before = classifier(x.clone())
         if before.isnan().any():
             raise UserError("what the classifier makes of this image is not a number")
         y = before.argmax(1) if label is None else torch.tensor([label], device=device)
-        with _time_limit(classifier, patience, spec.coordinates.attack):
+        with _time_limit(classifier, patience, spec.attack.name):
+            module = PurificationEvaluation(classifier, defense, before.shape[1])
             for tried in list(spec.members.values()) or [spec]:
-                module = _evaluation(tried, classifier, defense)
+                x_adv = _attacked(tried, components, classifier, defense, x, y)
                 torch.manual_seed(seed)
-                x_adv, x_hat, logits = module.attack_purify_classify(x, y)
+                x_hat, logits = module.purify_and_classify(x_adv)
                 if predicted(logits) != y:
                     break
         undefended = classifier(x_adv.clone())
     return Demonstration(
         label=int(y),
-        attack=tried.coordinates.attack,
-        eps=spec.coordinates.eps,
+        attack=tried.attack.name,
+        eps=spec.eps,
         original=x[0].cpu(),
         attacked=x_adv[0].cpu(),
         purified=x_hat[0].cpu(),
@@ -103,12 +107,14 @@ def _confidences(logits: Tensor) -> Tensor:
     return logits[0].float().softmax(0).nan_to_num(0).cpu()
 
 
-def _evaluation(spec: CellSpec, classifier: nn.Module, defense: nn.Module) -> PurificationEvaluation:
-    """The three stages, with an attack whose budget is checked and whose random stream is its own."""
-    eps, attack = spec.coordinates.eps, None
-    if eps:
-        attack = Recording(partial(spec.attack, eps=eps), eps, spec.coordinates.seed)
-    return PurificationEvaluation(classifier, defense, attack, spec.load_data().num_classes, spec.threat).eval()
+def _attacked(
+    spec: CellSpec, components: Components, classifier: nn.Module, defense: nn.Module, x: Tensor, y: Tensor
+) -> Tensor:
+    """One image (1, C, H, W) as the attack of ``spec`` leaves it."""
+    if not spec.eps:
+        return x
+    model = AttackedModel.of(spec, components, classifier, defense)
+    return attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=spec.early_stop)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, FiniteFloat, TypeAdapter
 
 from src.errors import UserError
-from src.evaluation.cell import SCHEMA, Cell, Coordinates
+from src.evaluation.cell import Cell
+from src.evaluation.spec import SCHEMA, Coordinates
 from src.evaluation.store import CellStore
 from src.evaluation.suspicion import Suspicions, evidence_of, findings
 from src.files import write_text

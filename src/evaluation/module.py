@@ -1,9 +1,8 @@
-"""The purification evaluation: attack → purify → classify → count, run by ``Trainer.test``."""
+"""The purification evaluation: purify → classify → count, run by ``Trainer.test`` over attacked images."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,12 +10,12 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from src.defended import DefendedClassifier, gray_box
-from src.evaluation.adversary import Attack
+from src.defended import DefendedClassifier
+from src.encoded_images import EXAMPLES
 from src.evaluation.cell import NO_CLASS
-from src.images import EXAMPLES, check_purified
+from src.images import check_purified
 
-STAGES = ("attack", "purify", "classify")
+STAGES = ("purify", "classify")
 
 
 def predicted(logits: Tensor) -> Tensor:
@@ -28,29 +27,19 @@ def predicted(logits: Tensor) -> Tensor:
 class PurificationEvaluation(LightningModule):
     """How often ``classifier`` is right on attacked images that went through ``defense``.
 
-    Run it with ``Trainer(inference_mode=False).test(module, loader)``: attacks need gradients. The loader yields
-    (x, y) batches, x (N, C, H, W) in [0, 1], y (N,). Afterwards ``predictions`` (N,) and ``examples`` hold
-    what was seen, and the trainer's ``callback_metrics`` the means, under ``test/…``.
+    Run it with ``Trainer().test(module, loader)``. The loader yields batches (x, x_adv, y): clean and attacked images
+    (N, C, H, W) in [0, 1], and labels (N,). Afterwards ``predictions`` (N,) and ``examples`` hold what was seen, and
+    the trainer's ``callback_metrics`` the means, under ``test/…``.
 
     Args:
         classifier: x → logits (N, K); frozen here.
         defense: x → x̂ of the same shape; frozen here.
-        attack: (model, x, y) → x_adv, its budget bound, e.g. ``partial(ifgsm, eps=0.3)``; None: no attack.
         num_classes: K.
-        threat: which model the attack differentiates through, given (classifier, defense).
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        defense: nn.Module,
-        attack: Attack | None,
-        num_classes: int,
-        threat: Callable[[nn.Module, nn.Module], nn.Module] = gray_box,
-    ) -> None:
+    def __init__(self, classifier: nn.Module, defense: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.defended = DefendedClassifier(classifier, defense)
-        self.attack, self.threat = attack, threat
         self.num_classes = num_classes
         self.accuracy, self.perturbation_l2, self.perturbation_linf = (MeanMetric() for _ in range(3))
         self.reconstruction_mse = MeanMetric(nan_strategy="ignore")
@@ -68,43 +57,29 @@ class PurificationEvaluation(LightningModule):
         self.stages = dict.fromkeys(STAGES, 0.0)
         self._predictions, self.examples, self.ran_on = [], {}, self.device
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        x, y = batch
-        self._measure(x, y, *self.attack_purify_classify(x, y))
-
-    def attack_purify_classify(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One batch through the three stages. Attack and defense may write into what they are given: the tensors of the
-        caller and those returned are others.
-
-        Args:
-            x: images (N, C, H, W) in [0, 1].
-            y: labels (N,).
-
-        Returns:
-            attacked images and purified images, both (N, C, H, W), and logits (N, K).
-
-        Raises:
-            ValueError: the defense changed the shape, the classifier did not return (N, K), or a label is out of range.
-        """
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        x, x_adv, y = batch
         if len(y) and not (y.min() >= 0 and y.max() < self.num_classes):
             raise ValueError(f"labels must be 0 to {self.num_classes - 1}; got {y.min()} to {y.max()}")
-        with self._stage("attack"):
-            x_adv = x if self.attack is None else self.attack(self.attacked, x.clone(), y.clone())
+        self._measure(x, x_adv, y, *self.purify_and_classify(x_adv))
+
+    def purify_and_classify(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Purified images (N, C, H, W) and logits (N, K) of attacked images (N, C, H, W). Defense and classifier may
+        write into what they are given: the tensors of the caller and those returned are others.
+
+        Raises:
+            ValueError: the defense changed the shape, or the classifier did not return (N, K).
+        """
         with self._stage("purify"):
             x_hat = self.defended.defense(x_adv.clone())
-        check_purified(x_hat, x)
+        check_purified(x_hat, x_adv)
         with self._stage("classify"):
             logits = self.defended.classifier(x_hat.clone())
-        if logits.shape != (len(x), self.num_classes):
+        if logits.shape != (len(x_adv), self.num_classes):
             raise ValueError(
-                f"the classifier returned {tuple(logits.shape)}, not logits ({len(x)}, {self.num_classes})"
+                f"the classifier returned {tuple(logits.shape)}, not logits ({len(x_adv)}, {self.num_classes})"
             )
-        return x_adv, x_hat, logits
-
-    @cached_property
-    def attacked(self) -> nn.Module:
-        """What the attack differentiates through."""
-        return self.threat(self.defended.classifier, self.defended.defense)
+        return x_hat, logits
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -115,7 +90,7 @@ class PurificationEvaluation(LightningModule):
             torch.cuda.synchronize(self.device)
         self.stages[name] += time.perf_counter() - begin
 
-    def _measure(self, x: Tensor, y: Tensor, x_adv: Tensor, x_hat: Tensor, logits: Tensor) -> None:
+    def _measure(self, x: Tensor, x_adv: Tensor, y: Tensor, x_hat: Tensor, logits: Tensor) -> None:
         predictions = predicted(logits)
         if not self._predictions:
             shown = {

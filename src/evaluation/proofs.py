@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from src.defenses import AutoencoderPurifier
 from src.errors import UserError
-from src.evaluation.cell import Cell, TestSet
+from src.evaluation.cell import Cell
 from src.evaluation.code_certificate import BATCH, CodeCertificates, CodeCertifier, Verdict
+from src.evaluation.components import TestSet
 from src.models.certified_vqvae import READ, CertifiedVQVAE
 from src.models.checkpoint import weights_fingerprint
 from src.straight_through import StraightThrough

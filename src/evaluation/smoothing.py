@@ -14,10 +14,9 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor
 
-Classify = Callable[[Tensor], Tensor]  #: images (N, C, H, W) -> logits (N, K)
+from src.evaluation.certificates import ABSTAIN
 
-#: The class predicted where the samples do not tell; its radius is 0.
-ABSTAIN = -1
+Classify = Callable[[Tensor], Tensor]  #: images (N, C, H, W) -> logits (N, K)
 
 #: Samples whose noise is drawn at a time. Part of what the random numbers are, whatever the batch.
 DRAWN = 100

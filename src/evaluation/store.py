@@ -2,13 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from src.errors import UserError
 from src.evaluation.cell import Cell
-from src.files import locked, write_text
+from src.files import get_or_make, write_text
 from src.stored import Damaged
 
 log = logging.getLogger(__name__)
@@ -57,17 +56,22 @@ class CellStore:
         self._known[cell.key] = cell
         return path
 
-    @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Hold the right to compute the cell of this key. Look for it again once inside.
+    def get_or_make(self, key: str, make: Callable[[], Cell]) -> Cell:
+        """The stored cell, or what ``make`` makes, which is stored. Of several processes that want one cell, one
+        computes it while the others wait.
 
         Raises:
             UserError: the cell could not be stored, because its folder cannot be written or its file is a folder.
         """
         if self.path(key).is_dir():
             raise UserError(f"{self.path(key)} is a folder, where a cell belongs; move it away")
-        with locked(self.path(key)):
-            yield
+
+        def made() -> Cell:
+            cell = make()
+            self.put(cell)
+            return cell
+
+        return get_or_make(self.path(key), lambda: self.get(key), made)
 
     def keys(self) -> list[str]:
         """Keys of all files in the store, damaged ones included."""

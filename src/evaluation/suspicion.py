@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from scipy.stats import binomtest
 
-from src.evaluation.cell import NO_CLASS, NO_DEFENSE, Cell, CellSpec, Coordinates
+from src.evaluation.cell import NO_CLASS, Cell
+from src.evaluation.spec import CellSpec, Coordinates
 
 #: Share of images without a usable gradient that is too many.
 FEW = 0.01
@@ -88,7 +89,7 @@ class Evidence:
 
 
 def _has_defense(cell: Cell) -> bool:
-    return bool(cell.identity["defense"] != NO_DEFENSE)
+    return cell.identity["defense"] is not None
 
 
 def _is_informed(cell: Cell) -> bool:
@@ -110,7 +111,7 @@ def probes(spec: CellSpec, probing: Probing) -> list[Probe]:
     members."""
     if spec.members:
         return [probe for member in spec.members.values() for probe in probes(member, probing)]
-    if not (probing.images and spec.coordinates.eps and spec.attacker_knows_all and spec.family == ITERATIVE):
+    if not (probing.images and spec.eps and spec.attacker_knows_all and spec.attack.family == ITERATIVE):
         return []
     few = spec.on_first(probing.images)
     return [Probe(spec.key, STRONGER, few.strengthened()), Probe(spec.key, HALF, few.at(probing.eps))]

@@ -2,15 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from src.files import locked, write_atomically
+from src.files import get_or_make, write_atomically
 from src.models.checkpoint import weights_fingerprint
 
 log = logging.getLogger(__name__)
@@ -36,15 +35,32 @@ class TensorStore:
         self.folder, self.name = folder, name
         self._last: tuple[str, Tensor] | None = None
 
-    def find(self, key: str, verify: Verify) -> Tensor | None:
-        """The tensor of this key, or None. A file that is damaged, that does not hold what was stored under this key,
-        or that ``verify`` refuses, is named in a warning and counts as none, so that it is made again.
+    def get_or_make(self, key: str, verify: Verify, make: Callable[[], Tensor]) -> Tensor:
+        """The tensor of this key, or what ``make`` makes, which is stored. Of several processes that want one tensor,
+        one makes it while the others wait.
 
-        Whoever gets it must not write into it: it is handed out again.
+        A file that is damaged, that does not hold what was stored under this key, or that ``verify`` refuses, is named
+        in a warning and made again. Whoever gets the tensor must not write into it: it is handed out again.
+
+        Raises:
+            UserError: the folder cannot be written.
         """
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        if self.folder is None or not (path := self._path(key)).exists():
+
+        def made() -> Tensor:
+            tensor = make().contiguous()  # in memory as on disk: the order of values may change how sums are rounded
+            self._write(key, tensor)
+            return tensor
+
+        path = None if self.folder is None else self._path(key)
+        tensor = made() if path is None else get_or_make(path, lambda: self._read(key, verify), made)
+        self._last = (key, tensor)
+        return tensor
+
+    def _read(self, key: str, verify: Verify) -> Tensor | None:
+        path = self._path(key)
+        if not path.exists():
             return None
         try:
             # Not load_file, which maps the file into memory: a file truncated later would kill the process.
@@ -52,35 +68,16 @@ class TensorStore:
             tensor = load(content)[self.name]
             if _stated_digest(content) != self._digest(key, tensor):
                 raise ValueError("it does not hold what was stored under this key")
-            tensor = verify(tensor)
+            return verify(tensor)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             log.warning("%s is damaged (%s) and will be made again", path, error)
             return None
-        self._last = (key, tensor)
-        return tensor
 
-    def keep(self, key: str, tensor: Tensor) -> None:
-        """Store a tensor, atomically.
-
-        Raises:
-            UserError: the folder cannot be written.
-        """
-        tensor = tensor.contiguous()  # in memory as on disk: the order of values may change how sums are rounded
+    def _write(self, key: str, tensor: Tensor) -> None:
         if self.folder is not None:
             # Not save_file, which turns a full disk into an error of its own
             content = save({self.name: tensor.cpu()}, {DIGEST: self._digest(key, tensor)})
             write_atomically(self._path(key), lambda temporary: temporary.write_bytes(content))
-        self._last = (key, tensor)
-
-    @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Hold the right to make the tensor of this key: of several processes that want it, one makes it while the
-        others wait. Look for it again once inside."""
-        if self.folder is None:
-            yield
-        else:
-            with locked(self._path(key)):
-                yield
 
     def _digest(self, key: str, tensor: Tensor) -> str:
         """SHA-256 of the key, and of the tensor's name, shape, type and bytes."""

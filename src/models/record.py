@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, FiniteFloat, TypeAdapter
 
+from src.encoded_images import EncodedImages, of_one_shape
 from src.files import write_text
-from src.images import EncodedImages, of_one_shape
 from src.stored import read
 
 

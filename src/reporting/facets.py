@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from src.evaluation.cell import Cell, Coordinates
+from src.evaluation import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
 from src.nested import leaves
 from src.reporting.labels import column_label, images_counted, slug

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.images import decode_images
+from src.encoded_images import decode_images
 from src.reporting.colours import INK, RIGHT, WRONG
 from src.reporting.facets import Facet
 from src.reporting.labels import column_label, number, spread, unmathed

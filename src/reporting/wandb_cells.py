@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.evaluation.cell import Cell, CellSpec, Coordinates
-from src.images import decode_images
+from src.encoded_images import decode_images
+from src.evaluation import Cell, CellSpec, Coordinates
 from src.nested import leaves
 from src.reporting.wandb_session import RunPlan, log_run
 from src.reporting.wandb_settings import WandbSettings

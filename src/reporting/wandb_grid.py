@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.evaluation.cell import Coordinates
+from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid
 from src.nested import leaves
 from src.reporting.facets import Facet, facets

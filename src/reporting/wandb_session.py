@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from src.errors import in_a_line
-from src.evaluation.cell import content_key
+from src.evaluation.spec import content_key
 from src.reporting.wandb_settings import WandbSettings, key_configured, resolve_mode, wandb_folder
 
 if TYPE_CHECKING:  # wandb takes half a second to import, and whoever logs nothing should not wait for it

@@ -17,28 +17,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from src.defended import DefendedClassifier
-from src.defenses import Identity
 from src.errors import UserError, in_a_line
-from src.evaluation import TestSet
 from src.evaluation.certificates import SCHEMA, CertificateFile, Certification, CertifiedImage
-from src.evaluation.evaluate import BATCH_SIZE, full_precision, trainer_on
+from src.evaluation.components import TestSet
+from src.evaluation.evaluator import BATCH_SIZE, full_precision, trainer_on
 from src.evaluation.grid import latest_sweep
 from src.evaluation.model_checks import PROBED, check_model
 from src.evaluation.smoothing import certify, image_stream
+from src.evaluation.spec import numbers_as_floats
 from src.precision import Precision, computing_in
 from src.reporting.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
 from src.reporting.wandb_certified import log_certified
-from src.workflows.cells import (
-    Bench,
-    bench_for,
-    classifier_of,
-    identified,
-    numbers_as_floats,
-    split_identity,
-    split_name,
-)
+from src.workflows.cells import components_for
+from src.workflows.component_cache import ComponentCache
 from src.workflows.configured import build, plain
 from src.workflows.lineage import weights_behind
 from src.workflows.settings import CertifySettings, checked
@@ -61,7 +54,7 @@ class Plan:
     precision: Precision  #: that it computes in, which is part of what function it is
 
 
-def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
+def plan_from_config(config: DictConfig, components: ComponentCache) -> Plan:
     """What ``conf/certify.yaml`` and the command line ask for, checked; computes nothing.
 
     Raises:
@@ -69,16 +62,15 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     """
     sigma, noise, alpha = float(config.sigma), float(config.noise), float(config.alpha)
     n0, n, denoise, seed, precision = config.n0, config.n, config.denoise, config.seed, config.precision
-    data = bench.data(config.data)
-    images = bench.held_out(data, config.split)
-    classifier, load_classifier = classifier_of(plain(config.classifier), data, config.split, bench)
+    data = components.data(config.data)
+    images = components.data_spec(data, config.split, None)
+    classifier = components.classifier_identity(plain(config.classifier), data, config.split)
     if denoise and config.model.noise is None:
         raise UserError(f"model={config.model.name} is no denoiser: it was not trained on noise; try model=vqvae")
-    purifier = plain(config.denoiser) if denoise else None
-    denoiser = identified(purifier, data, config.split, bench)
+    denoiser = components.identified(plain(config.denoiser) if denoise else None, data, config.split)
     identity: dict[str, Any] = {
         "schema": SCHEMA,
-        "data": {"name": data.name, "fingerprint": data.fingerprint} | split_identity(data, config.split),
+        "data": {"name": images.name, "fingerprint": images.fingerprint} | dict(images.split),
         "classifier": classifier,
         "denoiser": numbers_as_floats(denoiser),
         "sigma": sigma,
@@ -88,7 +80,7 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
         "seed": seed,
     } | ({} if precision == "float32" else {"precision": precision})
     certification = Certification(
-        data=split_name(data, config.split),
+        data=images.label,
         denoiser=config.model.name if denoise else None,
         noise=noise if denoise else None,
         sigma=sigma,
@@ -100,25 +92,25 @@ def plan_from_config(config: DictConfig, bench: Bench) -> Plan:
     )
 
     def load_base() -> DefendedClassifier:
-        return DefendedClassifier(load_classifier(), bench.defense(repr(denoiser), purifier) if denoise else Identity())
+        return DefendedClassifier(components.classifier(classifier), components.build(denoiser))
 
-    return Plan(certification, images, _chosen(config, len(images.labels)), load_base, precision)
+    return Plan(certification, components.images(images), _chosen(config, images.n), load_base, precision)
 
 
 def certify_from_config(config: DictConfig) -> None:
     """Certify what the configuration asks for and is not stored, and tell of it."""
     config = checked(config, CertifySettings)
-    bench = bench_for(config)
-    plan = plan_from_config(config, bench)
-    _tell(config, _complete(plan, bench), Path(config.paths.outputs))
+    plan = plan_from_config(config, components_for(config))
+    _tell(config, _complete(plan, config), Path(config.paths.outputs))
 
 
-def _complete(plan: Plan, bench: Bench) -> CertificateFile:
+def _complete(plan: Plan, config: DictConfig) -> CertificateFile:
     """Compute and store the certificates that are missing."""
-    device = trainer_on(bench.accelerator, []).strategy.root_device
+    device = trainer_on(config.trainer.accelerator, []).strategy.root_device
     base = plan.load_base().to(device).to(memory_format=torch.channels_last)
-    file = CertificateFile(bench.outputs / "certified", plan.certification)
-    compute = _image_certifier(plan, base, device, bench.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"]))
+    file = CertificateFile(Path(config.paths.outputs) / "certified", plan.certification)
+    batch_size = config.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
+    compute = _image_certifier(plan, base, device, batch_size)
     _check_base(plan, base, device)
     about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
     stored = len(_stored(file, plan.indices))

@@ -14,7 +14,7 @@ from src.evaluation import CellSpec, Coordinates, Request
 from src.evaluation.grid import next_number
 from src.evaluation.suspicion import Probing, probes
 from src.files import clear_temporaries
-from src.workflows.cells import bench_for, cell_spec
+from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.composing import is_plain_value
 from src.workflows.settings import SweepSettings, checked
 
@@ -53,7 +53,7 @@ def plan_jobs(
         UserError: a value or checkpoint is no good, or two different cells would stand in one place of the grid.
         HydraException: a component does not exist.
     """
-    bench = bench_for(checked(config, SweepSettings))
+    components = components_for(checked(config, SweepSettings))
     composed: dict[tuple[str, ...], DictConfig] = {}
     jobs = []
     for point in points:
@@ -63,7 +63,7 @@ def plan_jobs(
             composed[choice] = compose(choice)
         for override in OverridesParser.create().parse_overrides(values):
             OmegaConf.update(composed[choice], override.get_key_element(), override.value())
-        spec = cell_spec(composed[choice], bench)
+        spec = cell_spec(composed[choice], components)
         jobs.append(Job(tuple(point), spec))
     return list(_without_repetition(jobs))
 
@@ -91,7 +91,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         UserError: an attack or defense that is needed fails on a single image, or the folder cannot be written.
     """
     config = checked(config, SweepSettings)
-    evaluator = bench_for(config).evaluator
+    evaluator = evaluator_for(config)
     store = evaluator.cells
     sweeps = Path(config.paths.outputs) / "sweeps"
     for left in {folder, *sweeps.glob("*"), *sweeps.glob("*/*")}:
@@ -115,9 +115,9 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         number=next_number(sweeps),
         probes=tuple((each.of, each.kind, each.spec.key) for key in probing for each in probing[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
-        bare=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if _is_bare(job))),
-        learned=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.learned)),
-        informed=tuple(dict.fromkeys(job.coordinates.threat for job in jobs if job.spec.knows_defense)),
+        bare=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.is_bare)),
+        learned=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.defense.learned)),
+        informed=tuple(dict.fromkeys(job.coordinates.threat for job in jobs if job.spec.threat.knows_defense)),
     ).save(folder)
     others = f" and {len(absent - rows)} that they rest on or are checked by" if absent - rows else ""
     log.info("%d rows, %d cells to compute%s -> %s", len(jobs), len(absent & rows), others, folder)
@@ -153,20 +153,15 @@ def in_order_of_need(jobs: Sequence[Job]) -> list[Job]:
     sharing: dict[str, list[Job]] = {}
     for job in jobs:
         if job.coordinates.eps and not job.spec.members:
-            sharing.setdefault(job.spec.adversarial_key, []).append(job)
-    makers = [min(group, key=lambda job: not _is_bare(job)) for group in sharing.values() if len(group) > 1]
+            sharing.setdefault(job.spec.attacked_key, []).append(job)
+    makers = [min(group, key=lambda job: not job.spec.is_bare) for group in sharing.values() if len(group) > 1]
     making = {job.key for job in makers}
 
     def rank(job: Job) -> int:
         if not job.coordinates.eps:
-            return 0 if _is_bare(job) else 1
+            return 0 if job.spec.is_bare else 1
         if job.spec.members:
             return 3
         return 1 if job.key in making else 2
 
     return sorted(jobs, key=rank)
-
-
-def _is_bare(job: Job) -> bool:
-    """Whether a job's cell is of the classifier without a defense."""
-    return job.key == job.spec.without_defense().key

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from src.defenses import Identity
 from src.errors import UserError, in_a_line
-from src.evaluation import CellSpec, TestSet
+from src.evaluation import CellSpec
+from src.evaluation.components import TestSet
 from src.evaluation.demonstration import Demonstration, OutOfTimeError, demonstrate
-from src.evaluation.evaluate import trainer_on
+from src.evaluation.evaluator import trainer_on
 from src.evaluation.model_checks import check_model
 from src.models.record import TrainingRecord
 from src.reporting.labels import column_label
-from src.workflows.cells import Bench, bench_for, cell_spec
+from src.workflows.cells import cell_spec, components_for
 from src.workflows.command import one_line
+from src.workflows.component_cache import ComponentCache
 from src.workflows.configured import plain
 from src.workflows.settings import PlaySettings, checked
 
@@ -66,14 +68,14 @@ class Playground:
 
     Args:
         config: that of a single cell, ``conf/play.yaml``; its choices are the first ones.
-        bench: what is loaded and kept.
+        components: what is loaded and kept.
         attacks, threats: the configuration of each, by name.
         defenses: the configuration and the noise of each, by label.
         left_out: what is not offered, and why, a sentence each.
     """
 
     config: DictConfig
-    bench: Bench
+    components: ComponentCache
     attacks: Mapping[str, DictConfig]
     defenses: Mapping[str, tuple[DictConfig, float | None]]
     threats: Mapping[str, DictConfig]
@@ -81,8 +83,9 @@ class Playground:
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.test: TestSet = self.bench.held_out(self.bench.data(self.config.data))
-        self.device: torch.device = trainer_on(self.bench.accelerator, []).strategy.root_device
+        data = self.components.data(self.config.data)
+        self.test: TestSet = self.components.images(self.components.data_spec(data, "test", None))
+        self.device: torch.device = trainer_on(self.config.trainer.accelerator, []).strategy.root_device
 
     def show(self, image: Tensor, label: int | None, choice: Choice) -> Demonstration:
         """Attack an image and purify it.
@@ -94,13 +97,20 @@ class Playground:
         Raises:
             UserError: it took too long, or something that was there at the start is gone.
         """
-        return demonstrate(self.spec(choice), image, label, device=self.device, patience=self.config.patience)
+        return demonstrate(
+            self.spec(choice),
+            image,
+            label,
+            components=self.components,
+            device=self.device,
+            patience=self.config.patience,
+        )
 
     def spec(self, choice: Choice) -> CellSpec:
         """The cell that a choice would be an image of."""
         defense, noise = self.defenses[choice.defense]
         parts = {ATTACK: self.attacks[choice.attack], DEFENSE: defense, THREAT: self.threats[choice.threat]}
-        return cell_spec(with_parts(self.config, parts, eps=choice.eps, noise=noise), self.bench)
+        return cell_spec(with_parts(self.config, parts, eps=choice.eps, noise=noise), self.components)
 
 
 def playground_from_config(config: DictConfig, overrides: Sequence[str], composer: Composer) -> Playground:
@@ -115,14 +125,14 @@ def playground_from_config(config: DictConfig, overrides: Sequence[str], compose
         UserError: the classifier is not there, or a value or a choice of the command line is no good.
     """
     config = checked(config, PlaySettings)
-    bench = bench_for(config)
-    spec = cell_spec(config, bench)
-    test, noises = spec.load_data(), _noises(config)
+    components = components_for(config)
+    spec = cell_spec(config, components)
+    test, noises = components.images(spec.data), _noises(config)
     try:
-        check_model(spec.load_classifier(), Identity(), test.images, test.num_classes)
+        check_model(components.classifier(spec.classifier), Identity(), test.images, test.num_classes)
     except ValueError as error:
         raise UserError(f"this classifier cannot be played with: {one_line(error)}") from error
-    search = _Search(config, overrides, composer, bench, test)
+    search = _Search(config, overrides, composer, components, test)
     attacks, defenses, threats = search.attacks(), search.defenses(noises), search.nodes(THREAT)
     noise = config.noise if config.defense.uses_noise else None
     first = Choice(
@@ -132,7 +142,7 @@ def playground_from_config(config: DictConfig, overrides: Sequence[str], compose
         threat=search.first(THREAT, composer.chosen(THREAT), threats),
     )
     left_out = [f"{name}: {reason}" for name, reason in search.left_out.items()]
-    return Playground(config, bench, attacks, defenses, threats, first, left_out)
+    return Playground(config, components, attacks, defenses, threats, first, left_out)
 
 
 def with_parts(config: DictConfig, parts: Mapping[str, DictConfig], *, eps: float, noise: float | None) -> DictConfig:
@@ -172,9 +182,14 @@ class _Search:
     """Goes through the options of the groups, and notes why one is left out."""
 
     def __init__(
-        self, config: DictConfig, overrides: Sequence[str], composer: Composer, bench: Bench, test: TestSet
+        self,
+        config: DictConfig,
+        overrides: Sequence[str],
+        composer: Composer,
+        components: ComponentCache,
+        test: TestSet,
     ) -> None:
-        self.config, self.composer, self.bench, self.test = config, composer, bench, test
+        self.config, self.composer, self.components, self.test = config, composer, components, test
         self.overrides = OverridesParser.create().parse_overrides(list(overrides))
         self.left_out: dict[str, str] = {}
 
@@ -198,7 +213,7 @@ class _Search:
             with self._or_left_out(ATTACK, name):
                 spec = self._spec({ATTACK: node}, TRIED_AT).without_defense()
                 with suppress(OutOfTimeError):
-                    demonstrate(spec, self.test.images[0], patience=0)
+                    demonstrate(spec, self.test.images[0], components=self.components, patience=0)
                 begun[name] = node
         return begun
 
@@ -210,8 +225,10 @@ class _Search:
                 label = column_label(name, noise)
                 with self._or_left_out(DEFENSE, label):
                     spec = self._spec({DEFENSE: node}, 0, noise)
-                    check_model(spec.load_classifier(), spec.load_defense(), self.test.images, self.test.num_classes)
-                    demonstrate(spec, self.test.images[0])
+                    classifier = self.components.classifier(spec.classifier)
+                    purifier = self.components.build(spec.defense.component)
+                    check_model(classifier, purifier, self.test.images, self.test.num_classes)
+                    demonstrate(spec, self.test.images[0], components=self.components)
                     tried[label] = (node, noise)
         return tried
 
@@ -222,7 +239,7 @@ class _Search:
         return name
 
     def _spec(self, parts: Mapping[str, DictConfig], eps: float, noise: float | None = None) -> CellSpec:
-        return cell_spec(with_parts(self.config, parts, eps=eps, noise=noise), self.bench)
+        return cell_spec(with_parts(self.config, parts, eps=eps, noise=noise), self.components)
 
     @contextmanager
     def _or_left_out(self, group: str, name: str) -> Iterator[None]:

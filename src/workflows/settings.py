@@ -221,7 +221,7 @@ class ReportSettings(Settings):
 GROUPS = frozenset({"model", "defense", "threat", "logger"})
 
 #: What may be added to a component's file: read where it is there.
-OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger", "only_logits"})
+OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger"})
 
 
 def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:

@@ -16,6 +16,7 @@ from rich.console import Console
 from src.attacks import check_adversarial
 from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
+from src.evaluation.evaluator import Evaluator
 from src.evaluation.grid import latest_sweep
 from src.evaluation.suspicion import Suspicions, probes
 from src.files import write_text
@@ -26,7 +27,7 @@ from src.reporting.terminal import print_certified, print_comparison, print_grid
 from src.reporting.wandb_cells import log_cell, log_failure
 from src.reporting.wandb_grid import log_grid
 from src.reporting.wandb_settings import WandbSettings
-from src.workflows.cells import Bench, bench_for, cell_spec
+from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.configured import build
 from src.workflows.lineage import weights_behind
 from src.workflows.planning import probing_from
@@ -43,12 +44,12 @@ def run_job(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     begin_time = time.perf_counter()
     config = checked(config, SweepSettings)
-    bench = bench_for(config)
-    spec = cell_spec(config, bench)
+    evaluator = evaluator_for(config)
+    spec = cell_spec(config, components_for(config))
     try:
         if not _planned(hydra):
-            bench.evaluator.rehearse(spec)
-        cell = bench.evaluator(spec)
+            evaluator.rehearse(spec)
+        cell = evaluator(spec)
     except Exception as error:
         log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)
         if not isinstance(error, UserError):
@@ -57,11 +58,11 @@ def run_job(config: DictConfig) -> None:
             log_failure(spec, error, build(config.logger.cells))
         raise
     write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
-    progress = _progress(hydra, bench.evaluator.cells)
+    progress = _progress(hydra, evaluator.cells)
     log.info("%s%s (%.1f s)", progress, describe(cell, spec.coordinates), time.perf_counter() - begin_time)
     if config.logger.cells:
         log_cell(cell, spec.coordinates, build(config.logger.cells))
-    _probe(spec, bench, config)
+    _probe(spec, evaluator, config)
 
 
 def _whose(error: Exception, spec: CellSpec) -> str:
@@ -69,18 +70,18 @@ def _whose(error: Exception, spec: CellSpec) -> str:
     if where := in_code_of_the_users(error):
         return f"this comes from code that is no part of defense-vqvae ({where})"
     raised_in = traceback.extract_tb(error.__traceback__)[-1].name
-    target = str(spec.identity["attack"].get("_target_"))
+    target = str((spec.attack.component or {}).get("_target_"))
     if raised_in == check_adversarial.__name__ and not target.startswith("src."):
         return f"{target}, an attack that is no part of defense-vqvae, breaks its promise"
     return "this is a bug of defense-vqvae"
 
 
-def _probe(spec: CellSpec, bench: Bench, config: DictConfig) -> None:
+def _probe(spec: CellSpec, evaluator: Evaluator, config: DictConfig) -> None:
     """Compute the cells by which this one is checked. One that fails costs a check, which the report says, and not the
     cell."""
     for probe in probes(spec, probing_from(config)):
         try:
-            bench.evaluator(probe.spec)
+            evaluator(probe.spec)
         except Exception as error:
             log.warning("%s is not checked (%s): %s", spec.coordinates, probe.kind, in_a_line(error))
 

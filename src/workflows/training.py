@@ -18,8 +18,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from src.data import ImageDataModule
+from src.encoded_images import EXAMPLES, encode_images
 from src.errors import UserError
-from src.images import EXAMPLES, encode_images
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
 from src.models.record import TrainingRecord
 from src.nested import leaves

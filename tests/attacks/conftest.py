@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 
-class Promising(nn.Module):
-    """``model``, whose verdict counts. Keeps the number of images that it was asked about."""
+class Asked(nn.Module):
+    """``model``. Keeps the number of images that it was asked about."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -22,15 +22,6 @@ class Promising(nn.Module):
         self.asked += len(x)
         return self.model(x)
 
-    def verdict_counts(self, x: Tensor) -> bool:
-        return True
-
-
-class Asked(Promising):
-    """The same without the promise."""
-
-    verdict_counts = None
-
 
 class Brightness(nn.Module):
     """No parameters: two classes by the mean brightness of the upper and of the lower half."""
@@ -38,11 +29,6 @@ class Brightness(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         upper, lower = x.chunk(2, dim=2)
         return torch.stack([upper.flatten(1).mean(1), lower.flatten(1).mean(1)], 1)
-
-
-@pytest.fixture
-def promising() -> type[Promising]:
-    return Promising
 
 
 @pytest.fixture

@@ -26,10 +26,14 @@ def attacked(name, model, x, y, eps=0.1, **options):
     return from_torchattacks(model, x, y, eps=eps, **({"attack": name} | ATTACKS[name] | options))
 
 
-@pytest.fixture(params=["counts", "does not count"])
-def model(request, small_net, promising, asked):
-    """A small net whose verdict counts, and one of which nobody knows."""
-    return promising(small_net) if request.param == "counts" else asked(small_net)
+@pytest.fixture
+def model(small_net, asked):
+    return asked(small_net)
+
+
+@pytest.fixture(params=[False, True])
+def early_stop(request):
+    return request.param
 
 
 @pytest.fixture
@@ -41,9 +45,9 @@ def seen(small_net, images):
 
 
 @pytest.mark.parametrize("name", WITH_EPS)
-def test_stays_in_the_ball_and_leaves_its_arguments_alone(name, model, images, seen):
+def test_stays_in_the_ball_and_leaves_its_arguments_alone(name, model, images, seen, early_stop):
     x, y = images.clone(), seen.clone()
-    x_adv = attacked(name, model, x, y)
+    x_adv = attacked(name, model, x, y, early_stop=early_stop)
     assert x_adv.shape == images.shape and x_adv.dtype == images.dtype and not x_adv.requires_grad
     assert x_adv.min() >= 0 and x_adv.max() <= 1
     assert (x_adv - images).abs().max() <= 0.1 + 1e-6
@@ -172,24 +176,26 @@ def test_a_loss_that_needs_more_classes_is_refused(name, options, needed, images
 
 
 @pytest.mark.parametrize("k", [5, 13])
-def test_as_many_classes_as_the_model_has(k, images, promising):
+def test_as_many_classes_as_the_model_has(k, images):
     """The library's default is ten: it would miss classes, or index those that do not exist."""
-    model = promising(with_classes(k))
+    model = with_classes(k)
     y = model(images).argmax(1)
     for name in ("APGDT", "FAB"):
-        x_adv = attacked(name, model, images, y, eps=0.3, **({"multi_targeted": True} if name == "FAB" else {}))
+        options = {"multi_targeted": True} if name == "FAB" else {}
+        x_adv = attacked(name, model, images, y, eps=0.3, early_stop=True, **options)
         assert (model(x_adv).argmax(1) != y).all()
 
 
-def test_goes_on_only_where_the_verdict_does_not_count(small_net, images, seen, promising, asked):
-    """Of two labels the first is wrong from the start: the library sees nothing left to do."""
+def test_goes_on_unless_it_may_stop_early(small_net, images, seen, asked):
+    """The first two labels are wrong from the start: the library sees nothing left to do."""
     for name, options in (("APGD", {"steps": 20}), ("Square", {"n_queries": 200})):
-        counting, going_on = promising(small_net), asked(small_net)
-        rested, pressed = (attacked(name, model, images, seen, **options) for model in (counting, going_on))
-        assert torch.equal(rested[:2], images[:2])
+        stopping, going_on = asked(small_net), asked(small_net)
+        stopped = attacked(name, stopping, images, seen, early_stop=True, **options)
+        pressed = attacked(name, going_on, images, seen, **options)
+        assert torch.equal(stopped[:2], images[:2])
         assert not torch.equal(pressed[:2], images[:2])
-        assert (margin(small_net, pressed[:2], seen[:2]) > margin(small_net, rested[:2], seen[:2])).all()
-        assert counting.asked < going_on.asked
+        assert (margin(small_net, pressed[:2], seen[:2]) > margin(small_net, stopped[:2], seen[:2])).all()
+        assert stopping.asked < going_on.asked
 
 
 def test_an_ensemble_that_goes_on_is_no_weaker_than_its_parts(knows_digits, real_digits, asked):
@@ -225,27 +231,31 @@ def test_gradients_are_averaged_of_a_random_model_alone(small_net, images, label
     assert random.asked > 5 * steady.asked
 
 
-def test_is_as_strong_as_it_is_said_to_be(knows_digits, real_digits, promising):
+def test_is_as_strong_as_it_is_said_to_be(knows_digits, real_digits):
     x, y = real_digits
-    model = promising(knows_digits)
+    model = knows_digits
 
     def left(x_adv):
         return (margin(model, x_adv, y) < 0).float().mean().item()
 
+    def left_by(name, eps, **options):
+        return left(attacked(name, model, x, y, eps=eps, early_stop=True, **options))
+
     assert left(x) == 1
     single = left(fgsm(model, x, y, eps=0.05))
-    assert left(attacked("APGD", model, x, y, eps=0.05, steps=20)) <= single
-    assert left(attacked("APGD-DLR", model, x, y, eps=0.05, steps=20)) <= single
-    assert left(attacked("Square", model, x, y, eps=0.3, n_queries=60)) < 0.5
-    assert left(attacked("AutoAttack", model, x, y, eps=0.05, version="rand")) <= single
+    assert left_by("APGD", 0.05, steps=20) <= single
+    assert left_by("APGD-DLR", 0.05, steps=20) <= single
+    assert left_by("Square", 0.3, n_queries=60) < 0.5
+    assert left_by("AutoAttack", 0.05, version="rand") <= single
 
 
-def test_standard_autoattack(knows_digits, real_digits, promising):
+def test_standard_autoattack(knows_digits, real_digits):
     """All images that APGD fools, and what a targeted loss adds: so many that Square has nothing left to ask."""
     x, y = (part[:32] for part in real_digits)
-    model = promising(knows_digits)
+    model = knows_digits
     single = margin(model, attacked("APGD", model, x, y, eps=0.15, steps=10), y) > 0
-    whole = margin(model, attacked("AutoAttack", model, x, y, eps=0.15, version="standard"), y) > 0
+    found = attacked("AutoAttack", model, x, y, eps=0.15, version="standard", early_stop=True)
+    whole = margin(model, found, y) > 0
     assert single.sum() > 16 and (whole >= single).all()
 
 

@@ -1,4 +1,4 @@
-"""What PGD has beyond the other gradient attacks: restarts, and an end when the verdict is in."""
+"""What PGD has beyond the other gradient attacks: restarts, and an end when an image fools the model."""
 
 import pytest
 import torch
@@ -6,23 +6,7 @@ from torch import Tensor, nn
 
 from src.attacks import pgd
 from src.attacks.margin import margin
-from src.attacks.verdict import fooled, may_stop
-
-
-class Final(nn.Module):
-    """A model whose verdict counts; counts the images it is asked about."""
-
-    def __init__(self, model: nn.Module, final: bool = True) -> None:
-        super().__init__()
-        self.model, self.final, self.images = model, final, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        return self.model(x)
-
-    def verdict_counts(self, x: Tensor) -> bool:
-        return self.final
-
+from src.attacks.verdict import fooled
 
 EPS = 0.02
 
@@ -37,18 +21,16 @@ def attack(model: nn.Module, x: Tensor, y: Tensor, **arguments) -> Tensor:
     return pgd(model, x, y, eps=EPS, generator=torch.Generator().manual_seed(1), **arguments)
 
 
-def test_a_bare_model_is_attacked_to_the_last_step(small_net, images, labels):
-    assert not may_stop(small_net, images) and not may_stop(Final(small_net, final=False), images)
-    unfinished = Final(small_net, final=False)
-    attack(unfinished, images, labels, steps=30)
-    assert unfinished.images == 30 * len(images)
+def test_a_model_is_attacked_to_the_last_step(small_net, images, labels, asked):
+    model = asked(small_net)
+    attack(model, images, labels, steps=30)
+    assert model.asked == 30 * len(images)
 
 
-def test_images_that_fool_a_final_model_are_left_alone(small_net, images, labels):
-    final = Final(small_net)
-    x_adv = attack(final, images, labels, steps=30)
-    asked = final.images
-    assert asked < 30 * len(images)
+def test_with_early_stop_fooled_images_are_left_alone(small_net, images, labels, asked):
+    model = asked(small_net)
+    x_adv = attack(model, images, labels, steps=30, early_stop=True)
+    assert model.asked < 30 * len(images)
     to_the_end = attack(small_net, images, labels, steps=30)
     assert set(fooled(small_net, to_the_end, labels).nonzero().flatten().tolist()) <= set(
         fooled(small_net, x_adv, labels).nonzero().flatten().tolist()
@@ -56,12 +38,12 @@ def test_images_that_fool_a_final_model_are_left_alone(small_net, images, labels
     assert (x_adv - images).abs().max() <= EPS + 1e-6
 
 
-def test_restarts_go_on_with_the_images_that_are_left(small_net, images, labels):
-    one, many = Final(small_net), Final(small_net)
-    left = (~fooled(small_net, attack(one, images, labels, steps=2), labels)).sum().item()
-    x_adv = attack(many, images, labels, steps=2, restarts=4)
+def test_restarts_go_on_with_the_images_that_are_left(small_net, images, labels, asked):
+    one, many = asked(small_net), asked(small_net)
+    left = (~fooled(small_net, attack(one, images, labels, steps=2, early_stop=True), labels)).sum().item()
+    x_adv = attack(many, images, labels, steps=2, restarts=4, early_stop=True)
     assert 0 < left < len(images), "this test wants an attack that fools some"
-    assert many.images <= one.images + 3 * (len(images) + 2 * left)
+    assert many.asked <= one.asked + 3 * (len(images) + 2 * left)
     assert (~fooled(small_net, x_adv, labels)).sum() <= left
 
 

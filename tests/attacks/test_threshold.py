@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -112,12 +113,13 @@ def test_eps_zero_is_x_and_asks_for_nothing(asked, small_net, images, labels):
     assert len(threshold_crossing(model, images[:0], labels[:0], eps=0.3)) == 0
 
 
-@pytest.mark.parametrize("promise", ["promising", "asked"])
-def test_does_not_depend_on_the_batch(promise, request, knows_digits, real_digits):
-    model = request.getfixturevalue(promise)(nn.Sequential(Binarize(), knows_digits))
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_does_not_depend_on_the_batch(early_stop, knows_digits, real_digits):
+    model = nn.Sequential(Binarize(), knows_digits)
+    attack = partial(threshold_crossing, model, eps=0.3, steps=10, early_stop=early_stop)
     x, y = (part[:24] for part in real_digits)
-    together = threshold_crossing(model, x, y, eps=0.3, steps=10)
-    alone = [threshold_crossing(model, x[i : i + 1], y[i : i + 1], eps=0.3, steps=10) for i in range(24)]
+    together = attack(x, y)
+    alone = [attack(x[i : i + 1], y[i : i + 1]) for i in range(24)]
     assert torch.allclose(margin(model, torch.cat(alone), y), margin(model, together, y), atol=1e-3)
 
 
@@ -144,16 +146,16 @@ def test_finds_its_way_without_a_gradient():
         assert torch.allclose(margin(model, x_adv, y), exhaustive(model, x, y, 0.4), atol=1e-5)
 
 
-def test_rests_only_where_the_verdict_counts(knows_digits, real_digits, promising, asked):
+def test_early_stop_leaves_fooled_images_alone(knows_digits, real_digits, asked):
     x, y = (part[:64] for part in real_digits)
-    counting, going_on = (kind(nn.Sequential(Binarize(), knows_digits)) for kind in (promising, asked))
-    rested = threshold_crossing(counting, x, y, eps=0.4, steps=10)
+    stopping, going_on = (asked(nn.Sequential(Binarize(), knows_digits)) for _ in range(2))
+    stopped = threshold_crossing(stopping, x, y, eps=0.4, steps=10, early_stop=True)
     pressed = threshold_crossing(going_on, x, y, eps=0.4, steps=10)
-    assert counting.asked < going_on.asked
-    fooled = margin(counting, rested, y) > 0
+    assert stopping.asked < going_on.asked
+    fooled = margin(stopping, stopped, y) > 0
     assert fooled.any()
-    assert (margin(counting, pressed, y) > margin(counting, rested, y))[fooled].any()
-    assert accuracy(counting, pressed, y) <= accuracy(counting, rested, y) + 1 / 64
+    assert (margin(stopping, pressed, y) > margin(stopping, stopped, y))[fooled].any()
+    assert accuracy(stopping, pressed, y) <= accuracy(stopping, stopped, y) + 1 / 64
 
 
 def test_what_is_said_to_be_stronger_is(knows_digits, real_digits):
@@ -171,12 +173,12 @@ def test_what_is_said_to_be_stronger_is(knows_digits, real_digits):
     assert reached(steps=8, candidates=16).mean() > reached(steps=8, candidates=1).mean()
 
 
-def test_finds_what_straight_through_pgd_misses(knows_digits, real_digits, promising):
+def test_finds_what_straight_through_pgd_misses(knows_digits, real_digits):
     """On real digits behind a threshold: never fewer errors than 40 steps along the straight-through gradient."""
     x, y = real_digits
-    model = promising(nn.Sequential(Binarize(), knows_digits))
-    by_search = accuracy(model, threshold_crossing(model, x, y, eps=0.3), y)
-    by_gradient = accuracy(model, pgd(model, x, y, eps=0.3, steps=40), y)
+    model = nn.Sequential(Binarize(), knows_digits)
+    by_search = accuracy(model, threshold_crossing(model, x, y, eps=0.3, early_stop=True), y)
+    by_gradient = accuracy(model, pgd(model, x, y, eps=0.3, steps=40, early_stop=True), y)
     assert by_search < by_gradient < 1
 
 

@@ -98,8 +98,8 @@ def save(path, **arguments):
 
 def called(config):
     arguments = OmegaConf.to_container(config.attack, resolve=True)
-    said = {name: arguments.pop(name) for name in ("name", "family", "only_logits")}
-    assert said == {"name": "transfer", "family": "transfer", "only_logits": True}
+    said = {name: arguments.pop(name) for name in ("name", "family")}
+    assert said == {"name": "transfer", "family": "transfer"}
     return instantiate(arguments, _convert_="all")
 
 

@@ -25,7 +25,7 @@ def measure(settings: Settings) -> Iterator[Measurement]:
 
 
 def _contender(name: str, make: Callable[[Settings], nn.Module], settings: Settings, x: Tensor) -> Contender:
-    from src.evaluation.evaluate import BATCH_SIZE
+    from src.evaluation.evaluator import BATCH_SIZE
 
     def prepare() -> Callable[[], Tensor]:
         purifier = make(settings).eval().to(memory_format=torch.channels_last)

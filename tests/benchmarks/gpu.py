@@ -130,7 +130,7 @@ def _cells(run: Run) -> Iterator[Phase]:
     """The report's 90 cells, all defenses of an attacked set one after the other; a phase an attack."""
     from omegaconf import OmegaConf
 
-    from src.workflows.cells import bench_for, cell_spec
+    from src.workflows.cells import cell_spec, components_for, evaluator_for
 
     limit = "null" if run.limit is None else run.limit
     for attack in ATTACKS:
@@ -140,8 +140,7 @@ def _cells(run: Run) -> Iterator[Phase]:
         for eps in EPS:
             for config in configs:
                 OmegaConf.update(config, "eps", eps)
-                bench = bench_for(config)
-                bench.evaluator(cell_spec(config, bench))
+                evaluator_for(config)(cell_spec(config, components_for(config)))
                 computed += 1
         yield Phase(f"{computed} cells of {attack}", time.perf_counter() - begin)
 

@@ -50,7 +50,7 @@ def _load(settings: Settings) -> Any:
 
 def _ours(settings: Settings, x: Tensor) -> Contender:
     from src.defenses import VQVAEPurifier
-    from src.evaluation.evaluate import BATCH_SIZE
+    from src.evaluation.evaluator import BATCH_SIZE
 
     def prepare() -> Callable[[], Tensor]:
         purifier = VQVAEPurifier(_load(settings)).to(memory_format=torch.channels_last)

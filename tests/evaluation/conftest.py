@@ -1,7 +1,7 @@
 """Cells of a small classifier on a slice of real digits."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,22 @@ from torch import nn
 
 from src.attacks import ifgsm
 from src.data import ImageDataModule
-from src.defended import gray_box
+from src.defended import adaptive, gray_box
 from src.defenses import Binarize, Identity
-from src.evaluation import CellSpec, CellStore, Coordinates, Evaluator, Protocol, TestSet
-from src.evaluation.adversary import AdversarialStore
-from src.evaluation.cell import NO_DEFENSE, NOTHING, SCHEMA
+from src.evaluation import (
+    NO_DEFENSE,
+    AttackSpec,
+    CellSpec,
+    CellStore,
+    DataSpec,
+    DefenseSpec,
+    Protocol,
+    ThreatSpec,
+)
+from src.evaluation.attacking import AttackedSets, accepts
+from src.evaluation.components import TestSet
+from src.evaluation.evaluator import Evaluator
+from src.evaluation.spec import Component
 
 Specify = Callable[..., CellSpec]
 
@@ -40,6 +51,33 @@ def classifier(digits: TestSet) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+@dataclass
+class Shelf:
+    """Components by name: what a test puts here, its specs can name."""
+
+    test_sets: dict[str, TestSet] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def put(self, name: str, thing: Any, **arguments: Any) -> Component:
+        """The component that stands for ``thing``; a function is bound to ``arguments``."""
+        self.made[name] = thing
+        return {"_target_": name} | arguments
+
+    def images(self, data: DataSpec) -> TestSet:
+        test = self.test_sets[data.name]
+        return TestSet(test.images[: data.n], test.labels[: data.n], test.num_classes)
+
+    def classifier(self, identity: Any) -> nn.Module:
+        return self.made[identity]
+
+    def build(self, component: Component | None) -> Any:
+        if component is None:
+            return Identity()
+        arguments = {name: value for name, value in component.items() if name != "_target_"}
+        made = self.made[component["_target_"]]
+        return partial(made, **arguments) if arguments else made
+
+
 class CountingAttack:
     """I-FGSM that counts the batches it was asked for."""
 
@@ -57,49 +95,78 @@ def counting() -> CountingAttack:
 
 
 @pytest.fixture
-def specify(digits: TestSet, classifier: nn.Module, counting: CountingAttack) -> Specify:
-    """``specify(eps=…, binarize=…)``: a cell's specification."""
+def shelf(digits: TestSet, classifier: nn.Module) -> Shelf:
+    return Shelf({"digits": digits}, {"linear": classifier})
 
-    def make(eps: float = 0.1, binarize: bool = False, protocol: Protocol | None = None, **fields: Any) -> CellSpec:
-        protocol = protocol or Protocol()
-        identity = {
-            "schema": SCHEMA,
-            "data": {"name": "digits", "n": 64},
-            "classifier": "linear",
-            "attack": {"_target_": "ifgsm"} if eps else NOTHING,
-            "eps": float(eps),
-            "threat": {"_target_": "gray_box"} if eps else NOTHING,
-            "defense": {"_target_": "binarize"} if binarize else NO_DEFENSE,
-            "noise": None,
-            "protocol": protocol.name,
-            "seed": 0,
-        }
-        name = "binarize" if binarize else "none"
+
+@pytest.fixture
+def specify(shelf: Shelf, counting: CountingAttack) -> Specify:
+    """``specify(eps=…, defense=…, attack=…, knows=…)``: a cell's specification. What is given as a module or a function
+    is named by its type or name, unless ``names`` names it."""
+
+    def make(
+        eps: float = 0.1,
+        binarize: bool = False,
+        defense: nn.Module | None = None,
+        classifier: nn.Module | None = None,
+        attack: Callable[..., torch.Tensor] | None = None,
+        arguments: dict[str, Any] | None = None,
+        stronger: tuple[str, ...] = (),
+        knows: bool = False,
+        eot_samples: int = 1,
+        family: str = "iterative",
+        protocol: Protocol | None = None,
+        names: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> CellSpec:
+        defense = Binarize() if binarize else defense
+        attack = counting if attack is None else attack
+        name = (names or {}).get("attack") or getattr(attack, "__name__", "ifgsm")
+        known = shelf.put("adaptive", adaptive, eot_samples=eot_samples)
+        blind = shelf.put("gray_box", gray_box, eot_samples=eot_samples)
         spec = CellSpec(
-            coordinates=Coordinates("digits", "ifgsm", eps, "gray_box", name, None, protocol.name, 0),
-            identity=identity,
-            protocol=protocol,
-            knows_defense=False,
-            load_data=lambda: digits,
-            load_classifier=lambda: classifier,
-            load_defense=Binarize if binarize else Identity,
-            attack=counting,
-            threat=gray_box,
+            data=DataSpec("digits", "digits", 64),
+            classifier="linear",
+            attack=AttackSpec(
+                name,
+                shelf.put(name, attack, **(arguments or {})),
+                family=family,
+                stronger=stronger,
+                early_stop=accepts(attack, "early_stop"),
+            ),
+            eps=eps,
+            threat=ThreatSpec("adaptive", known, True, blind) if knows else ThreatSpec("gray_box", blind),
+            defense=NO_DEFENSE,
+            protocol=protocol or Protocol(),
         )
+        if defense is not None:
+            name = (names or {}).get("defense") or type(defense).__name__.lower()
+            spec = replace(spec, defense=DefenseSpec(name, shelf.put(name, defense)))
+        if classifier is not None:
+            name = (names or {}).get("classifier") or type(classifier).__name__
+            shelf.put(name, classifier)
+            spec = replace(spec, classifier=name)
         return replace(spec, **fields)
 
     return make
 
 
 @pytest.fixture
-def evaluator(tmp_path: Path) -> Evaluator:
-    return Evaluator(
-        CellStore(tmp_path / "cells"), AdversarialStore(tmp_path / "adversarial"), accelerator="cpu", batch_size=16
-    )
+def another(tmp_path: Path, shelf: Shelf) -> Callable[[], Evaluator]:
+    """An evaluator of another process: the same folders, an empty memory."""
+
+    def make() -> Evaluator:
+        return Evaluator(
+            shelf,
+            CellStore(tmp_path / "cells"),
+            AttackedSets(tmp_path / "adversarial", tmp_path / "gradients"),
+            accelerator="cpu",
+            batch_size=16,
+        )
+
+    return make
 
 
 @pytest.fixture
-def another(tmp_path: Path) -> Callable[[], Evaluator]:
-    """An evaluator of another process: the same folders, an empty memory."""
-    stores = partial(CellStore, tmp_path / "cells"), partial(AdversarialStore, tmp_path / "adversarial")
-    return lambda: Evaluator(stores[0](), stores[1](), accelerator="cpu", batch_size=16)
+def evaluator(another: Callable[[], Evaluator]) -> Evaluator:
+    return another()

@@ -9,9 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.attacks import ifgsm
 from src.defenses import Binarize, Identity
+from src.encoded_images import decode_images
 from src.errors import UserError
-from src.evaluation import Protocol, PurificationEvaluation
-from src.images import decode_images
+from src.evaluation import Protocol
+from src.evaluation.attacking import AttackedSets
+from src.evaluation.module import PurificationEvaluation
 from src.models.checkpoint import weights_fingerprint
 
 
@@ -106,7 +108,7 @@ def test_an_attacked_set_under_the_key_of_another_does_not_count(
     expected = evaluator(specify(eps=0.2))
     for cell in (tmp_path / "cells").iterdir():
         cell.unlink()
-    strong, weak = (tmp_path / "adversarial" / f"{specify(eps=eps).adversarial_key}.safetensors" for eps in (0.3, 0.2))
+    strong, weak = (tmp_path / "adversarial" / f"{specify(eps=eps).attacked_key}.safetensors" for eps in (0.3, 0.2))
     strong.replace(weak)
     assert another()(specify(eps=0.2)).outcomes == expected.outcomes
     assert weak.name in caplog.text
@@ -123,7 +125,7 @@ def test_eps_zero_attacks_nobody(evaluator, specify, counting, digits):
 def test_results_do_not_depend_on_the_batch_size(evaluator, specify, tmp_path):
     cell = evaluator(specify(eps=0.3, binarize=True))
     other = replace(evaluator, batch_size=64)
-    other.cells, other.adversarial = type(evaluator.cells)(tmp_path / "b"), type(evaluator.adversarial)(None)
+    other.cells, other.attacked = type(evaluator.cells)(tmp_path / "b"), AttackedSets(None)
     assert other(specify(eps=0.3, binarize=True)).outcomes == cell.outcomes
 
 
@@ -132,9 +134,8 @@ def test_a_noisy_defense_gives_the_same_cell_whether_the_attack_was_replayed(spe
         def forward(self, x):
             return (x + torch.randn_like(x)).clamp(0, 1)
 
-    spec = specify(eps=0.3, load_defense=Noisy)
-    spec = replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "noisy"}})
-    first = evaluator(spec)  # its companion recorded the attack, this cell replayed it
+    spec = specify(eps=0.3, defense=Noisy())
+    first = evaluator(spec)  # its companion made the attacked set, this cell found it
     for cell in (tmp_path / "cells").iterdir():
         cell.unlink()
     for file in (tmp_path / "adversarial").iterdir():
@@ -146,7 +147,7 @@ def test_a_noisy_defense_gives_the_same_cell_whether_the_attack_was_replayed(spe
     assert alone(spec).predictions == first.predictions
 
 
-def test_clean_errors_count_where_the_protocol_says_so(evaluator, specify, digits, classifier):
+def test_clean_errors_count_where_the_protocol_says_so(evaluator, specify, shelf, digits, classifier):
     """The report's rule: what the bare classifier gets wrong stays wrong, even if the defense rescues it."""
 
     class Rescue(torch.nn.Module):
@@ -157,12 +158,11 @@ def test_clean_errors_count_where_the_protocol_says_so(evaluator, specify, digit
         upside_down = classifier(digits.images.flip(2)).argmax(1)
     labels = torch.cat([upside_down[:20], digits.labels[20:]])
     rescued = (upside_down != classifier(digits.images).argmax(1))[:20]
-    mislabelled = replace(digits, labels=labels)
+    shelf.test_sets["digits"] = replace(digits, labels=labels)
     strict = Protocol("strict", clean_errors_count=True)
 
     def cell(protocol):
-        spec = specify(eps=0, protocol=protocol, load_data=lambda: mislabelled, load_defense=Rescue)
-        return evaluator(replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "flip"}}))
+        return evaluator(specify(eps=0, protocol=protocol, defense=Rescue()))
 
     usual, counted = cell(Protocol()), cell(strict)
     assert usual.predictions == counted.predictions
@@ -193,9 +193,7 @@ def test_attacks_see_no_rounded_convolutions(evaluator, specify):
 
 
 def test_a_defense_of_another_shape_is_refused(evaluator, specify):
-    crop = torch.nn.AvgPool2d(2)
-    spec = specify(eps=0, load_defense=lambda: crop)
-    spec = replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "crop"}})
+    spec = specify(eps=0, defense=torch.nn.AvgPool2d(2))
     with pytest.raises((ValueError, RuntimeError)):
         evaluator(spec)
     assert evaluator.cells.get(spec.key) is None
@@ -207,7 +205,7 @@ def test_a_cheating_attack_is_caught(evaluator, specify):
 
     with pytest.raises(ValueError, match="spent"):
         evaluator(specify(eps=0.3, attack=too_far))
-    assert evaluator.cells.get(specify(eps=0.3).key) is None
+    assert evaluator.cells.keys() == [specify(eps=0).key]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(evaluator, specify, tmp_path):
@@ -219,13 +217,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(evaluator, specify, tmp_pat
 def test_the_module_stands_on_its_own(digits, classifier):
     """A user with a Trainer and a DataLoader needs none of our stores."""
 
-    def attack(model, x, y):
-        return ifgsm(model, x, y, eps=0.3)
-
+    x_adv = ifgsm(classifier, digits.images, digits.labels, eps=0.3)
     for defense, expected in ((Identity(), 0.9), (Binarize(), None)):
-        module = PurificationEvaluation(classifier, defense, attack, num_classes=10)
-        loader = DataLoader(TensorDataset(digits.images, digits.labels), batch_size=20)
-        trainer = Trainer(accelerator="cpu", logger=False, inference_mode=False, enable_progress_bar=False)
+        module = PurificationEvaluation(classifier, defense, num_classes=10)
+        loader = DataLoader(TensorDataset(digits.images, x_adv, digits.labels), batch_size=20)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
         (metrics,) = trainer.test(module, loader, verbose=False)
         right = (module.predictions == digits.labels).float().mean().item()
         assert metrics["test/accuracy"] == pytest.approx(right)

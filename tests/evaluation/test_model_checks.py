@@ -1,7 +1,6 @@
 """Models whose numbers would mean nothing, components that write into what others read, answers that are no numbers."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +10,13 @@ from src.attacks import fgsm, ifgsm
 from src.defended import adaptive, gray_box
 from src.defenses import Binarize, Identity
 from src.errors import UserError
-from src.evaluation import CellSpec, Evaluator
-from src.evaluation.adversary import AdversarialStore
-from src.evaluation.cell import NO_CLASS, TestSet
+from src.evaluation import CellSpec, CellStore
+from src.evaluation.attacking import AttackedSets
+from src.evaluation.cell import NO_CLASS
+from src.evaluation.components import TestSet
 from src.evaluation.diagnosis import diagnose
+from src.evaluation.evaluator import Evaluator
 from src.evaluation.model_checks import check_model, frozen
-from src.evaluation.store import CellStore
 from src.evaluation.suspicion import evidence_of, findings
 from src.straight_through import StraightThrough
 
@@ -85,22 +85,6 @@ class Forgetful(nn.Module):
         return x
 
 
-def defended_by(spec: CellSpec, defense: nn.Module) -> CellSpec:
-    """The same cell with another defense, as Hydra would name it."""
-    name = type(defense).__name__
-    return replace(
-        spec,
-        coordinates=replace(spec.coordinates, defense=name),
-        identity=dict(spec.identity) | {"defense": {"_target_": name}},
-        load_defense=lambda: defense,
-    )
-
-
-def against(spec: CellSpec, classifier: nn.Module, name: str) -> CellSpec:
-    """The same cell with another classifier."""
-    return replace(spec, identity=dict(spec.identity) | {"classifier": name}, load_classifier=lambda: classifier)
-
-
 @pytest.mark.parametrize(
     ("change", "defense", "said"),
     [
@@ -114,7 +98,7 @@ def against(spec: CellSpec, classifier: nn.Module, name: str) -> CellSpec:
 def test_what_would_give_no_honest_number_is_refused_before_any_work(
     specify, evaluator, classifier, change, defense, said
 ):
-    spec = defended_by(against(specify(eps=0.1), Changed(classifier, change), "changed"), defense)
+    spec = specify(eps=0.1, classifier=Changed(classifier, change), defense=defense)
     with pytest.raises(UserError, match=said) as refused:
         evaluator.rehearse(spec)
     assert "\n" not in str(refused.value)
@@ -127,7 +111,7 @@ def test_random_models_and_a_few_nans_are_not_refused(digits, classifier, change
 
 
 def test_an_image_whose_logits_are_nan_is_wrong_and_a_finding(specify, evaluator, classifier, digits):
-    spec = against(specify(eps=0.1), Changed(classifier, nan_at_bright_images), "nan at bright images")
+    spec = specify(eps=0.1, classifier=Changed(classifier, nan_at_bright_images))
     cell = evaluator(spec)
     json.dumps(cell.to_json(), allow_nan=False)
     lost = [index for index, prediction in enumerate(cell.predictions) if prediction == NO_CLASS]
@@ -143,8 +127,8 @@ def test_an_image_whose_logits_are_nan_is_wrong_and_a_finding(specify, evaluator
 @pytest.mark.parametrize("defense", [Identity(), Binarize()])
 def test_an_attacker_who_does_not_know_the_defense_is_looked_at_as_well(specify, evaluator, classifier, defense):
     softmax = Changed(classifier, lambda x, logits: logits.softmax(1))
-    spec = against(specify(eps=0.1, binarize=isinstance(defense, Binarize)), softmax, "softmax")
-    assert not spec.knows_defense
+    spec = specify(eps=0.1, binarize=isinstance(defense, Binarize), classifier=softmax)
+    assert not spec.threat.knows_defense
     cell = evaluator(spec)
     assert cell.attacker["probabilities"] is True
     found = [each.name for evidence in evidence_of([cell], {}, evaluator.cells.get) for each in findings(evidence)]
@@ -153,7 +137,7 @@ def test_an_attacker_who_does_not_know_the_defense_is_looked_at_as_well(specify,
 
 def test_one_look_at_a_model_serves_all_attacks_and_budgets(specify, evaluator, monkeypatch):
     looks = []
-    monkeypatch.setattr("src.evaluation.evaluate.diagnose", lambda *seen: looks.append(seen) or diagnose(*seen))
+    monkeypatch.setattr("src.evaluation.evaluator.diagnose", lambda *seen: looks.append(seen) or diagnose(*seen))
     for eps in (0.1, 0.2):
         for binarize in (False, True):
             evaluator(specify(eps=eps, binarize=binarize))
@@ -161,22 +145,22 @@ def test_one_look_at_a_model_serves_all_attacks_and_budgets(specify, evaluator, 
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_defense_that_writes_in_place_reaches_nobody_else(specify, tmp_path, first):
+def test_a_defense_that_writes_in_place_reaches_nobody_else(specify, shelf, tmp_path, first):
     """Two defenses in one process: what the other is credited with does not depend on the one that writes."""
 
     def swept(folder: str, *specs: CellSpec) -> dict[str, dict]:
-        cells, attacked = tmp_path / folder / "cells", tmp_path / folder / "adversarial"
-        evaluator = Evaluator(CellStore(cells), AdversarialStore(attacked), accelerator="cpu", batch_size=16)
+        cells, sets = CellStore(tmp_path / folder / "cells"), AttackedSets(tmp_path / folder / "adversarial")
+        evaluator = Evaluator(shelf, cells, sets, accelerator="cpu", batch_size=16)
         return {spec.coordinates.defense: evaluator(spec) for spec in specs}
 
-    writing, honest = defended_by(specify(eps=0.3), BlackensInPlace()), specify(eps=0.3, binarize=True)
+    writing, honest = specify(eps=0.3, defense=BlackensInPlace()), specify(eps=0.3, binarize=True)
     together = swept("together", *((writing, honest) if first else (honest, writing)))
     for spec in (writing, honest):
         (alone,) = swept(spec.coordinates.defense, spec).values()
         beside = together[spec.coordinates.defense]
         for name in ("predictions", "clean_accuracy", "undefended_accuracy", "perturbation_linf", "reconstruction_mse"):
             assert getattr(alone, name) == getattr(beside, name), name
-    assert together["BlackensInPlace"].reconstruction_mse > 0, "it was compared with what it had overwritten"
+    assert together["blackensinplace"].reconstruction_mse > 0, "it was compared with what it had overwritten"
 
 
 def test_an_attack_that_writes_in_place_does_not_pass_the_budget_check(specify, evaluator):
@@ -192,7 +176,7 @@ def test_a_classifier_that_writes_in_place_sees_what_the_defense_made(specify, e
         def forward(self, x):
             return classifier(x.fill_(0.5))
 
-    cell = evaluator(against(specify(eps=0), WritesInPlace(), "writes"))
+    cell = evaluator(specify(eps=0, classifier=WritesInPlace()))
     assert cell.reconstruction_mse == 0
     assert evaluator(specify(eps=0)).accuracy == 1, "its test set was written into"
 
@@ -200,7 +184,7 @@ def test_a_classifier_that_writes_in_place_sees_what_the_defense_made(specify, e
 def test_what_a_module_learns_while_it_is_evaluated_is_refused_and_taken_back(specify, evaluator):
     defense = Forgetful()
     with pytest.raises(UserError, match="changed mean of the defense"):
-        evaluator(defended_by(specify(eps=0.1), defense))
+        evaluator(specify(eps=0.1, defense=defense))
     assert defense.mean == 0
     with frozen(defense=defense):
         pass
@@ -231,8 +215,7 @@ def test_randomness_inside_the_classifier_is_averaged_like_that_of_a_defense(dig
 
 def test_a_rounding_is_found_with_its_remedy_which_works(specify, evaluator):
     def knowing(defense):
-        spec = replace(defended_by(specify(eps=0.3), defense), knows_defense=True, threat=adaptive)
-        return replace(spec, attack=ifgsm, family="iterative")
+        return specify(eps=0.3, defense=defense, knows=True, attack=ifgsm)
 
     cell = evaluator(knowing(Rounded()))
     (message,) = (

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from src.defended import DefendedClassifier
 from src.defenses import AutoencoderPurifier, Binarize
 from src.errors import UserError
-from src.evaluation import TestSet
 from src.evaluation.cell import Cell, content_key
+from src.evaluation.components import TestSet
 from src.evaluation.proofs import (
     CERTIFICATE,
     BrokenProofError,

@@ -9,11 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from src.attacks import fgsm, ifgsm, mifgsm, pgd
-from src.attacks.gradient import KnowsGradient, input_gradient
-from src.defended import adaptive
-from src.evaluation import CellStore, Evaluator
-from src.evaluation.adversary import AdversarialStore
+from src.attacks import fgsm, ifgsm, input_gradient, mifgsm, pgd
 
 BATCHES = 4  # 64 images in batches of 16
 LOOKED_AT = 1  # the batch that a process diagnoses a model by, for all attacks and eps
@@ -37,28 +33,17 @@ def counted(classifier):
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(another):
     """An evaluator of a new process on the same folders."""
-
-    def make():
-        sets = AdversarialStore(tmp_path / "adversarial", tmp_path / "gradients")
-        return Evaluator(CellStore(tmp_path / "cells"), sets, accelerator="cpu", batch_size=16)
-
-    return make
+    return another
 
 
 @pytest.fixture
 def attacked(specify, counted):
     """``attacked(attack, eps=…, …)``: the cell of a named attack on the counted classifier."""
 
-    def make(attack, eps, **arguments):
-        spec = specify(eps=eps, attack=partial(attack, **arguments), load_classifier=lambda: counted)
-        name = {"_target_": attack.__name__} | arguments
-        return replace(
-            spec,
-            identity=dict(spec.identity) | {"attack": name},
-            coordinates=replace(spec.coordinates, attack=str(name)),
-        )
+    def make(attack, eps, knows=False, **arguments):
+        return specify(eps, attack=attack, arguments=arguments, classifier=counted, knows=knows, eot_samples=20)
 
     return make
 
@@ -99,7 +84,7 @@ def test_sharing_changes_no_bit(folders, attacked, digits, counted, tmp_path):
     for attack, arguments in ((fgsm, {}), (ifgsm, {"steps": 4}), (mifgsm, {"steps": 4})):
         spec = attacked(attack, 0.2, **arguments)
         evaluator(spec)
-        shared = load_file(tmp_path / "adversarial" / f"{spec.adversarial_key}.safetensors")["x_adv"]
+        shared = load_file(tmp_path / "adversarial" / f"{spec.attacked_key}.safetensors")["x_adv"]
         pairs = zip(digits.images.split(16), digits.labels.split(16), strict=True)
         assert torch.equal(shared, torch.cat([attack(counted, x, y, eps=0.2, **arguments) for x, y in pairs]))
 
@@ -161,19 +146,7 @@ def test_a_damaged_gradient_is_named_and_made_again(folders, attacked, counted, 
 @pytest.fixture
 def knowing(attacked):
     """``knowing(attack, eps=…, …)``: the same cell where the attacker would know a defense, if there were one."""
-
-    def make(attack, eps, bare=True, **arguments):
-        spec = attacked(attack, eps, **arguments)
-        return replace(
-            spec,
-            identity=dict(spec.identity) | {"threat": {"_target_": "adaptive"}},
-            coordinates=replace(spec.coordinates, threat="adaptive"),
-            knows_defense=True,
-            threat=partial(adaptive, eot_samples=20),
-            bare_threat=spec.identity["threat"] if bare else None,
-        )
-
-    return make
+    return partial(attacked, knows=True)
 
 
 @pytest.mark.parametrize("knowing_first", [False, True])
@@ -184,60 +157,47 @@ def test_without_a_defense_there_is_nothing_to_know(folders, attacked, knowing, 
     assert counted.gradients == BATCHES + 4 * BATCHES + 4 * LOOKED_AT
 
 
-@pytest.mark.parametrize(("attack", "arguments"), [(fgsm, {}), (ifgsm, {"steps": 4}), (mifgsm, {"steps": 4})])
-def test_sharing_between_threats_changes_nothing_in_a_cell(
-    folders, attacked, knowing, counted, tmp_path, attack, arguments
-):
-    def outcome(spec):
-        stored = folders()(spec).to_json()
-        return {name: value for name, value in stored.items() if name not in ("stages", "seconds", "digest")}
-
-    alone = outcome(knowing(attack, 0.2, bare=False, **arguments))
-    before = counted.gradients
-    for folder in ("cells", "adversarial"):
-        for file in (tmp_path / folder).iterdir():
-            file.unlink()
-    folders()(attacked(attack, 0.2, **arguments))
-    assert outcome(knowing(attack, 0.2, **arguments)) == alone
-    assert counted.gradients == 2 * before + LOOKED_AT, "what the one threat costs the other need not pay"
+def test_an_attack_that_may_stop_early_is_not_shared_between_threats(folders, attacked, knowing):
+    """Under the threat that knows the defense it leaves fooled images alone, under the other it does not."""
+    assert attacked(pgd, 0.2).attacked_key != knowing(pgd, 0.2).attacked_key
+    assert knowing(pgd, 0.2).early_stop and not attacked(pgd, 0.2).early_stop
+    assert not knowing(fgsm, 0.2).early_stop, "it has no such argument"
 
 
 def test_what_is_shared_has_no_part_in_what_a_cell_is(attacked, knowing):
-    shared, alone = knowing(fgsm, 0.2), knowing(fgsm, 0.2, bare=False)
-    assert shared.key == alone.key != attacked(fgsm, 0.2).key
-    assert shared.adversarial_key == attacked(fgsm, 0.2).adversarial_key != alone.adversarial_key
-    assert shared.gradient_key == attacked(fgsm, 0.2).gradient_key
-    assert alone.gradient_key is None
+    blind, known = attacked(fgsm, 0.2), knowing(fgsm, 0.2)
+    assert known.key != blind.key
+    assert known.attacked_key == blind.attacked_key
+    assert known.view_key == blind.view_key
 
 
-def test_a_defense_that_is_known_is_not_left_out(knowing):
+def test_a_defense_that_is_known_is_not_left_out(attacked, knowing, specify):
     spec = knowing(fgsm, 0.2)
-    defended = replace(spec, identity=dict(spec.identity) | {"defense": {"_target_": "binarize"}})
-    assert defended.adversarial_key == replace(defended, bare_threat=None).adversarial_key != spec.adversarial_key
-    assert defended.gradient_key is None
-    assert defended.without_defense().adversarial_key == spec.adversarial_key
-    stronger = replace(defended, efforts={"threat": {"eot_samples": 20}}).strengthened()
-    assert stronger.without_defense().adversarial_key == spec.adversarial_key
+    defended = replace(spec, defense=specify(binarize=True).defense)
+    assert defended.attacked_key != spec.attacked_key
+    assert replace(attacked(fgsm, 0.2), defense=defended.defense).attacked_key == spec.attacked_key
+    assert defended.without_defense().attacked_key == spec.attacked_key
+    threat = replace(defended.threat, stronger=("eot_samples",))
+    stronger = replace(defended, threat=threat).strengthened()
+    assert stronger.threat.component["eot_samples"] == stronger.threat.bare["eot_samples"] == 40
+    assert stronger.attacked_key != defended.attacked_key
 
 
-def test_a_model_knows_its_gradient_at_one_point_only(digits, classifier):
-    x, y = digits.images[:4].clone(), digits.labels[:4].clone()
-    marker = torch.full_like(x, 7.0)
-
-    def known():
-        return KnowsGradient(classifier, x, y, lambda: marker)
-
-    assert input_gradient(known(), x, y) is marker
-    assert input_gradient(known(), x.detach(), y) is marker
-    true = input_gradient(classifier, x, y)
-    assert torch.equal(input_gradient(known(), x.clone(), y), true)  # equal, but nobody has compared it
-    assert not torch.equal(input_gradient(known(), x, y.flip(0).clone()), marker)  # another label: another loss
-    changed = known()
-    x += 0.1
-    assert not torch.equal(input_gradient(changed, x, y), marker)
+def test_a_threat_that_stands_for_no_other_is_its_own(knowing):
+    spec = knowing(fgsm, 0.2)
+    alone = replace(spec, threat=replace(spec.threat, bare=None))
+    assert alone.key == spec.key
+    assert alone.attacked_key != spec.attacked_key
 
 
-def test_it_stays_in_the_mode_it_was_in(classifier):
-    model = torch.nn.Sequential(classifier, torch.nn.Dropout()).eval()
-    x, y = torch.rand(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64)
-    assert not any(module.training for module in KnowsGradient(model, x, y, lambda: x).modules())
+@pytest.mark.parametrize("attack", [fgsm, partial(ifgsm, steps=4), partial(mifgsm, steps=4)])
+def test_a_gradient_that_is_known_is_not_computed_again(digits, counted, attack):
+    x, y = digits.images, digits.labels
+    gradient = input_gradient(counted, x, y)
+    alone = attack(counted, x, y, eps=0.2)
+    before = counted.gradients
+    assert torch.equal(attack(counted, x, y, eps=0.2, gradient=gradient), alone)
+    assert counted.gradients - before == (0 if attack is fgsm else 3)
+    assert torch.equal(gradient, input_gradient(counted, x, y)), "the caller's gradient was written into"
+    with pytest.raises(ValueError, match="gradient must have the shape of x"):
+        attack(counted, x, y, eps=0.2, gradient=gradient[:3])

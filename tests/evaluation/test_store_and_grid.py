@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from src.errors import UserError
-from src.evaluation import Cell, CellStore, Coordinates, Request, wilson_interval
-from src.evaluation.cell import content_key
+from src.evaluation import Cell, CellStore, Coordinates, Request
 from src.evaluation.grid import COLUMNS, latest_sweep, next_number
+from src.evaluation.spec import SCHEMA, content_key
+from src.evaluation.statistics import wilson_interval
 from src.files import clear_temporaries, write_atomically
 
 WHERE = Coordinates("mnist", "fgsm", 0.3, "gray_box", "vqvae", 0.25, "default", 0)
@@ -60,7 +61,7 @@ def test_every_number_of_the_file_follows_from_its_outcomes(store):
         lambda text: "[1, 2]",
         lambda text: text.replace('"1101"', '"1111"'),
         lambda text: text.replace('"eps": 0.3}', '"eps": 0.4}'),
-        lambda text: text.replace('"schema": 2', '"schema": 99'),
+        lambda text: text.replace(f'"schema": {SCHEMA}', '"schema": 99'),
         lambda text: text.replace('"clean_accuracy": 1.0', '"clean_accuracy": 0.5'),
         lambda text: json.dumps(json.loads(text) | {"per_class": [[2, 4], [0, 0]]}),
     ],

@@ -1,7 +1,6 @@
 """Each check of a grid, triggered by a defense built for it, and silent about an honest one."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import fgsm, ifgsm
-from src.defended import adaptive, gray_box
 from src.defenses import Binarize
 from src.evaluation import CellSpec, Request
 from src.evaluation.suspicion import Finding, Probing, probes
@@ -75,24 +73,17 @@ def judge(specify, evaluator, tmp_path) -> Judge:
 
     def spec(defense: nn.Module, wish: str, eot_samples: int, **arguments: float) -> CellSpec:
         name, _, threat = wish.partition(" ")
-        knows = threat != "gray_box"
-        base = specify(eps=EPS)
-        efforts = {"attack": {"steps": int(arguments.get("steps", 10))}} if name == "ifgsm" else {}
-        return replace(
-            base,
-            coordinates=replace(base.coordinates, attack=name, defense="odd", threat="adaptive" if knows else threat),
-            identity=dict(base.identity)
-            | {
-                "attack": {"name": name, "steps": 10.0},
-                "threat": {"name": str(knows), "eot_samples": eot_samples},
-                "defense": type(defense).__name__,
-            },
-            knows_defense=knows,
-            load_defense=lambda: defense,
-            attack=partial(ATTACKS[name], **arguments) if name == "ifgsm" else ATTACKS[name],
-            threat=partial(adaptive, eot_samples=eot_samples) if knows else gray_box,
+        iterative = name == "ifgsm"
+        return specify(
+            eps=EPS,
+            defense=defense,
+            attack=ATTACKS[name],
+            arguments={"steps": 10} | arguments if iterative else {},
+            stronger=("steps",) if iterative else (),
+            knows=threat != "gray_box",
+            eot_samples=eot_samples,
             family=FAMILIES[name],
-            efforts=efforts,
+            names={"attack": name},
         )
 
     def judge(defense: nn.Module, *wishes: str, eot_samples: int = 8, **arguments: float) -> list[Finding]:
@@ -177,10 +168,11 @@ def test_an_attack_that_has_not_arrived_does_not_matter_where_another_has(judge)
 
 
 def test_probes_can_be_turned_off_and_who_does_not_know_the_defense_has_none(specify):
-    knowing = replace(specify(eps=EPS), knows_defense=True, family="iterative", efforts={"attack": {"steps": 10}})
+    knowing = specify(eps=EPS, knows=True, arguments={"steps": 10}, stronger=("steps",))
     assert [probe.kind for probe in probes(knowing, Probing())] == ["stronger", "half"]
+    assert probes(knowing, Probing())[0].spec.attack.component["steps"] == 20
     assert probes(knowing, Probing(images=0)) == []
-    unknowing = replace(specify(eps=EPS, binarize=True), family="iterative", efforts=knowing.efforts)
+    unknowing = specify(eps=EPS, binarize=True)
     assert probes(unknowing, Probing()) == []
     assert len(probes(unknowing.without_defense(), Probing())) == 2, "without a defense there is nothing to know"
-    assert probes(replace(knowing, family="one-step"), Probing()) == []
+    assert probes(specify(eps=EPS, knows=True, family="one-step"), Probing()) == []

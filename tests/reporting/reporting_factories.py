@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.evaluation.cell import Cell, Coordinates, content_key
+from src.encoded_images import encode_images
+from src.evaluation import Cell, Coordinates
 from src.evaluation.certificates import Certification, CertifiedImage
 from src.evaluation.grid import Grid, GridRow
 from src.evaluation.smoothing import ABSTAIN
-from src.images import encode_images
+from src.evaluation.spec import content_key
 from src.models.record import TrainingRecord
 from src.reporting.certified import CertifiedSet
 

@@ -12,9 +12,10 @@ import pytest
 import reporting_factories as make
 
 from src.errors import UserError
-from src.evaluation.cell import Cell, content_key
+from src.evaluation import Cell
 from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid, Request, latest_sweep
+from src.evaluation.spec import content_key
 from src.evaluation.store import CellStore
 from src.models.record import TrainingRecord
 from src.reporting.certified import load_certified
@@ -195,5 +196,5 @@ def test_a_folder_in_the_place_of_a_cell_is_named_before_anything_is_computed(
     store.path("abc").mkdir()
     assert store.get("abc") is None
     assert "abc.json is damaged (Is a directory)" in caplog.text
-    with pytest.raises(UserError, match="is a folder, where a cell belongs"), store.lock("abc"):
-        pass
+    with pytest.raises(UserError, match="is a folder, where a cell belongs"):
+        store.get_or_make("abc", lambda: pytest.fail("computed"))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import reporting_factories as make
 
+from src.encoded_images import decode_images
 from src.evaluation.grid import Grid
-from src.images import decode_images
 from src.reporting.certified import certified_parts
 from src.reporting.colours import RAMPS, on_dark
 from src.reporting.document import chapters

@@ -6,7 +6,7 @@ import gzip
 import numpy as np
 import torch
 
-from src.images import encode_images
+from src.encoded_images import encode_images
 from src.reporting.pixels import Pixels
 
 

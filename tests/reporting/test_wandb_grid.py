@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from src.evaluation.cell import Coordinates
+from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid, GridRow
 from src.reporting.facets import facets
 from src.reporting.wandb_grid import _curves

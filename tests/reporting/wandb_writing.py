@@ -13,9 +13,19 @@ from typing import Any
 
 import torch
 
-from src.evaluation.cell import Cell, CellSpec, Coordinates, Protocol, content_key
+from src.encoded_images import encode_images
+from src.evaluation import (
+    AttackSpec,
+    Cell,
+    CellSpec,
+    Coordinates,
+    DataSpec,
+    DefenseSpec,
+    Protocol,
+    ThreatSpec,
+)
 from src.evaluation.grid import Grid, GridRow
-from src.images import encode_images
+from src.evaluation.spec import content_key
 from src.models.record import TrainingRecord
 from src.reporting.wandb_artifacts import Weights
 from src.reporting.wandb_cells import log_cell, log_failure
@@ -80,12 +90,18 @@ def settings_for(outputs: str, **changes: Any) -> WandbSettings:
 
 
 def spec_of(cell: Cell) -> CellSpec:
-    """A cell's specification; nothing of it can be loaded."""
-
-    def load() -> Any:
-        raise AssertionError("nobody should compute this")
-
-    return CellSpec(cell.coordinates, cell.identity, Protocol(), False, load, load, load, load, load)
+    """A cell's specification."""
+    where = cell.coordinates
+    return CellSpec(
+        data=DataSpec(where.data, "fingerprint", cell.n),
+        classifier=cell.identity["classifier"],
+        attack=AttackSpec(where.attack, {"_target_": where.attack}),
+        eps=where.eps,
+        threat=ThreatSpec(where.threat, {"_target_": where.threat}),
+        defense=DefenseSpec(where.defense, {"_target_": where.defense}, where.noise),
+        protocol=Protocol(where.protocol),
+        seed=where.seed,
+    )
 
 
 def write_sweep(outputs: str, figure: str) -> dict[str, Any]:

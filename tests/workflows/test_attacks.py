@@ -7,12 +7,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from torch import nn
 
 from src.attacks.margin import margin
 from src.defended import adaptive
 from src.defenses import Identity
-from src.workflows.cells import SAID_OF_AN_ATTACK
+from src.workflows.cells import DESCRIPTION
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import build
 from tests.conftest import REPO
@@ -53,28 +52,13 @@ def test_says_what_it_is(name, configured):
         assert isinstance(attack[argument], int) and attack[argument] >= 1
 
 
-class Asked(nn.Module):
-    """A classifier that says whether it was asked if its verdict counts."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.asked = network, False
-
-    def forward(self, x):
-        return self.network(x)
-
-    def verdict_counts(self, x):
-        self.asked = True
-        return True
-
-
 @pytest.mark.parametrize("name", sorted(set(NAMES) - SLOW))
-def test_asks_for_logits_only_if_it_says_so(name, configured, small_net, images):
-    """What says so is attacked once for both threats where there is no defense."""
-    said = configured(name)
-    if "members" in said:
-        pytest.skip("its members say it")
-    arguments = {key: value for key, value in said.items() if key not in SAID_OF_AN_ATTACK} | SHORT.get(name, {})
+def test_without_a_defense_both_threats_attack_the_same_model(name, configured, small_net, images):
+    """So one attacked set serves both, unless the attack takes early_stop, which only one of them allows."""
+    described = configured(name)
+    if "members" in described:
+        pytest.skip("its members are tried")
+    arguments = {key: value for key, value in described.items() if key not in DESCRIPTION} | SHORT.get(name, {})
     if "source" in arguments:
         arguments["source"] = small_net
     attack, y = build(arguments), small_net(images).argmax(1)
@@ -83,13 +67,9 @@ def test_asks_for_logits_only_if_it_says_so(name, configured, small_net, images)
         torch.manual_seed(0)
         return attack(model, images, y, eps=0.1)
 
-    model = Asked(small_net)
-    attacked(model)
-    assert model.asked != said.get("only_logits", False)
-    if not model.asked:
-        x_adv = attacked(small_net)
-        for eot_samples in (1, 20):
-            assert torch.equal(attacked(adaptive(small_net, Identity(), eot_samples=eot_samples)), x_adv)
+    x_adv = attacked(small_net)
+    for eot_samples in (1, 20):
+        assert torch.equal(attacked(adaptive(small_net, Identity(), eot_samples=eot_samples)), x_adv)
 
 
 def test_the_threat_that_knows_the_defense_comes_to_the_other_without_one(configured):
@@ -100,7 +80,7 @@ def test_the_threat_that_knows_the_defense_comes_to_the_other_without_one(config
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - SLOW))
 def test_works_as_configured(name, configured, small_net, images):
-    arguments = {key: value for key, value in configured(name).items() if key not in SAID_OF_AN_ATTACK}
+    arguments = {key: value for key, value in configured(name).items() if key not in DESCRIPTION}
     if not arguments or "checkpoint" in repr(arguments):
         pytest.skip("a suite, or in need of another network")
     attack = build(arguments | SHORT.get(name, {}))

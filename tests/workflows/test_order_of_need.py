@@ -4,31 +4,19 @@ import random
 from itertools import product
 
 import pytest
-from torch import nn
 
-from src.evaluation import CellSpec, Coordinates, Protocol
-from src.evaluation.cell import NO_DEFENSE, NOTHING
+from src.evaluation import NO_DEFENSE, AttackSpec, CellSpec, DataSpec, DefenseSpec, ThreatSpec
 from src.workflows.planning import Job, in_order_of_need
 
 
 def make_job(attack: str, eps: float, defense: str, knows_defense: bool = False) -> Job:
     spec = CellSpec(
-        coordinates=Coordinates("digits", attack, eps, "gray_box", defense, None, "default", 0),
-        identity={
-            "attack": {"_target_": attack} if eps else NOTHING,
-            "threat": {"_target_": "gray_box"} if eps else NOTHING,
-            "eps": eps,
-            "defense": NO_DEFENSE if defense == "none" else {"_target_": defense},
-            "noise": None,
-            "protocol": "default",
-        },
-        protocol=Protocol(),
-        knows_defense=knows_defense,
-        load_data=lambda: None,
-        load_classifier=nn.Identity,
-        load_defense=nn.Identity,
-        attack=lambda *_: None,
-        threat=lambda *_: None,
+        data=DataSpec("digits", "digits", 64),
+        classifier="linear",
+        attack=AttackSpec(attack, {"_target_": attack}),
+        eps=eps,
+        threat=ThreatSpec("threat", {"_target_": "threat"}, knows_defense),
+        defense=NO_DEFENSE if defense == "none" else DefenseSpec(defense, {"_target_": defense}),
     )
     return Job((f"attack={attack}", f"eps={eps}", f"defense={defense}"), spec)
 

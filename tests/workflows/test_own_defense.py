@@ -43,4 +43,4 @@ def test_a_gradient_that_is_zero_is_found_and_passed_straight_through(sweep):
     assert "zero-gradient" not in found
     assert float(attacked["rounded"]) < float(beaten["rounded"])
     assert cells["rounded"]["identity"]["defense"]["_target_"] == "src.straight_through.StraightThrough"
-    assert cells["none"]["identity"]["defense"] == {"_target_": "src.defenses.Identity"}
+    assert cells["none"]["identity"]["defense"] is None

@@ -13,6 +13,7 @@ from src.attacks import fgsm, ifgsm, mifgsm, threshold_crossing
 from src.defended import DefendedClassifier, adaptive
 from src.evaluation.demonstration import OutOfTimeError, demonstrate
 from src.models import VQVAE, Classifier
+from src.workflows.cells import evaluator_for
 from src.workflows.playground import Choice, Playground
 from tests.conftest import REPO
 from tests.workflows.conftest import USERS_OWN
@@ -35,7 +36,8 @@ def playground(world: list[str]) -> Playground:
 def parts(playground: Playground, defense: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The classifier, and a defense by its label."""
     spec = playground.spec(Choice("fgsm", 0, defense, "gray_box"))
-    return spec.load_classifier(), spec.load_defense()
+    components = playground.components
+    return components.classifier(spec.classifier), components.build(spec.defense.component)
 
 
 def right(playground: Playground) -> list[int]:
@@ -64,6 +66,8 @@ def test_pictures_and_confidences_are_those_of_the_parts(playground, attack, thr
     defended = DefendedClassifier(classifier, purifier)
     x, y = image[None], torch.tensor([label])
     arguments = {"steps": 10} if name in ("ifgsm", "mifgsm") else {}
+    if name == "threshold":
+        arguments["early_stop"] = threat == "adaptive"
     attacked = attack(
         adaptive(classifier, purifier) if threat == "adaptive" else classifier, x, y, eps=EPS, **arguments
     )
@@ -81,7 +85,7 @@ def test_pictures_and_confidences_are_those_of_the_parts(playground, attack, thr
 
 def test_it_is_what_a_sweep_counts(playground):
     choice = Choice("ifgsm", EPS, "vqvae 0.5", "adaptive")
-    cell = playground.bench.evaluator(playground.spec(choice).on_first(12))
+    cell = evaluator_for(playground.config)(playground.spec(choice).on_first(12))
     shown = [
         playground.show(image, int(label), choice)
         for image, label in zip(playground.test.images[:12], playground.test.labels[:12], strict=True)
@@ -113,13 +117,15 @@ def test_other_attacks_keep_to_their_budget_and_can_be_repeated(playground, atta
 def test_of_a_worst_case_the_first_member_that_fools_is_shown(playground):
     spec = playground.spec(Choice("worst", 0.1, "none", "gray_box"))
     assert set(spec.members) > {"fgsm", "ifgsm", "transfer", "square"}
-    spec = replace(spec, members={name: spec.members[name] for name in ("uniform", "fgsm", "ifgsm", "transfer")})
+    kept = {name: spec.attack.members[name] for name in ("uniform", "fgsm", "ifgsm", "transfer")}
+    spec = replace(spec, attack=replace(spec.attack, members=kept))
+    components = playground.components
     seen = set()
     for image, label in zip(playground.test.images[:8], playground.test.labels[:8], strict=True):
-        alone = [demonstrate(member, image, int(label)) for member in spec.members.values()]
+        alone = [demonstrate(member, image, int(label), components=components) for member in spec.members.values()]
         fooling = [each for each in alone if each.defended.argmax() != label]
         expected = fooling[0] if fooling else alone[-1]
-        shown = demonstrate(spec, image, int(label))
+        shown = demonstrate(spec, image, int(label), components=components)
         assert shown.attack == expected.attack
         assert torch.equal(shown.attacked, expected.attacked)
         seen.add((shown.attack, bool(fooling)))
@@ -138,16 +144,19 @@ def test_without_a_label_it_is_what_the_classifier_says(playground):
 
 def test_an_attack_that_takes_too_long_is_given_up(playground):
     spec = playground.spec(Choice("autoattack", EPS, "none", "gray_box"))
+    show = partial(demonstrate, image=playground.test.images[0], label=7, components=playground.components)
     with pytest.raises(OutOfTimeError, match=r"autoattack was given up after 0\.2 s"):
-        demonstrate(spec, playground.test.images[0], 7, patience=0.2)
-    assert demonstrate(spec.at(0.1).without_attack(), playground.test.images[0], 7, patience=60).eps == 0
+        show(spec, patience=0.2)
+    assert show(spec.at(0.1).without_attack(), patience=60).eps == 0
 
 
 def test_every_yaml_file_is_offered(playground):
     assert set(playground.attacks) == OPTIONS["attack"]
-    assert set(playground.defenses) == OPTIONS["defense"] - {"vqvae"} | {"vqvae 0", "vqvae 0.5"}
+    untrained = {"autoencoder", "vae"}
+    assert set(playground.defenses) == OPTIONS["defense"] - untrained - {"vqvae"} | {"vqvae 0", "vqvae 0.5"}
     assert set(playground.threats) == {"gray_box", "adaptive"}
-    assert playground.left_out == []
+    left_out = {sentence.partition(": ")[0] for sentence in playground.left_out}
+    assert left_out == {f"defense {name} {noise}" for name in untrained for noise in (0, 0.5)}
     assert playground.first == Choice("fgsm", 0.2, "binarize", "gray_box")
 
 
@@ -163,13 +172,15 @@ def test_other_data_anyones_classifier_and_components_and_what_is_missing(slice_
     assert set(said) == libraries | {
         *("attack transfer", "attack worst", "attack noted", "defense noted"),
         *("defense vqvae 0", "defense vqvae_robust", "defense vqvae_certified"),
+        *("defense autoencoder 0", "defense vae 0"),
     }
     assert all("pip install" in said[name] and "[attacks]" in said[name] for name in libraries)
     assert "python -m src.train model=vqvae noise=0 data=fashion_mnist" in said["defense vqvae 0"]
     assert "python -m src.train model=classifier data=fashion_mnist seed=1" in said["attack transfer"]
     offered = {name for name in OPTIONS["attack"] if f"attack {name}" not in said}
     assert set(playground.attacks) == offered | {"random_signs"}
-    assert set(playground.defenses) >= OPTIONS["defense"] - {"vqvae", "vqvae_robust", "vqvae_certified"} | {"blur"}
+    untrained = {"vqvae", "vqvae_robust", "vqvae_certified", "autoencoder", "vae"}
+    assert set(playground.defenses) >= OPTIONS["defense"] - untrained | {"blur"}
     image, label = playground.test.images[0], int(playground.test.labels[0])
     shown = playground.show(image, label, Choice("random_signs", 0.1, "blur", "gray_box"))
     blurred = torch.nn.functional.avg_pool2d(shown.attacked[None], 3, stride=1, padding=1)[0]

@@ -9,7 +9,7 @@ from src.data import ImageDataModule
 from src.data.idx import write_idx
 from src.errors import UserError
 from src.models.checkpoint import Provenance
-from src.workflows.cells import Bench, trained_on
+from src.workflows.component_cache import ComponentCache, trained_on
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,14 @@ def test_another_split_is_refused_exactly_where_it_has_images_that_were_trained_
         assert trained_on(asked, "val", provenance, Path("x.ckpt"), "train") is provenance
 
 
-def test_two_splits_in_one_process_are_not_taken_for_each_other(root, tmp_path):
-    bench = Bench(tmp_path, "cpu", None)
-    for split_seed in (0, 1):
+def test_splits_and_numbers_of_images_in_one_process_are_not_taken_for_each_other(root):
+    components = ComponentCache()
+    asked = [(0, "val", None), (1, "val", None), (1, "val", 10), (0, "val", 20), (0, "test", None), (1, "val", None)]
+    specs = []
+    for split_seed, split, limit in asked:
         data = data_of(root, split_seed, 60)
-        assert bench.held_out(data, "val").images.equal(data.held_out("val")[0])
+        spec = components.data_spec(data, split, limit)
+        specs.append((spec, data.held_out(split, limit)[0]))
+        assert spec.n == len(specs[-1][1])
+    for spec, images in specs:
+        assert components.images(spec).images.equal(images)

@@ -17,8 +17,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from src.data import ImageDataModule
+from src.encoded_images import decode_images
 from src.errors import UserError
-from src.images import decode_images
 from src.models import VQVAE, Classifier, RobustVQVAE, SmoothVQVAE
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
 from src.models.record import TrainingRecord

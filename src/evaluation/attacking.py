@@ -1,0 +1,203 @@
+"""Attacked sets: made whole before anything is evaluated, or found where they were stored."""
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.attacks import check_adversarial, input_gradient, within_budget
+from src.attacks.verdict import is_random
+from src.evaluation.components import Components
+from src.evaluation.randomness import seeded
+from src.evaluation.spec import CellSpec
+from src.evaluation.tensors import TensorStore
+
+#: (batches, what is done) -> the batches, shown on a progress bar
+Track = Callable[[Sequence[slice], str], Iterable[slice]]
+
+
+def untracked(batches: Sequence[slice], description: str) -> Iterable[slice]:
+    """Shows nothing."""
+    return batches
+
+
+@dataclass(frozen=True)
+class AttackedModel:
+    """What the attacker of a cell has: a model, and an attack on it.
+
+    Args:
+        view: x -> logits (N, K), what the attack differentiates through.
+        known_defense: the defense within it; the identity if the attacker knows of none.
+        attack: (model, x, y, *, eps) -> x_adv.
+    """
+
+    view: nn.Module
+    known_defense: nn.Module
+    attack: Callable[..., Tensor] | None
+
+    @classmethod
+    def of(cls, spec: CellSpec, components: Components, classifier: nn.Module, defense: nn.Module) -> "AttackedModel":
+        """What the attacker of ``spec`` has, when ``classifier`` stands behind ``defense``."""
+        seen = spec.view
+        known = components.build(None) if seen["defense"] is None else defense
+        view = components.build(seen["threat"])(classifier, known)
+        return cls(view, known, components.build(spec.attack.component) if spec.attack.component else None)
+
+    @property
+    def takes_gradient(self) -> bool:
+        """Whether the attack starts with the gradient at the clean images and can be given it."""
+        return accepts(self.attack, "gradient")
+
+    def stopping_early(self, allowed: bool, x: Tensor) -> "AttackedModel":
+        """The same, whose attack leaves fooled images alone if that is ``allowed``, and if the model gives the same
+        answer to ``x`` (N, C, H, W) each time: the next answer of a random one may be another."""
+        if not allowed or self.attack is None:
+            return self
+        steady = not (is_random(self.view, x) or is_random(self.known_defense, x))
+        return AttackedModel(self.view, self.known_defense, partial(self.attack, early_stop=steady))
+
+
+def accepts(attack: Any, argument: str) -> bool:
+    """Whether ``attack`` has an argument of this name."""
+    try:
+        return argument in inspect.signature(attack).parameters
+    except (TypeError, ValueError):  # something without a signature
+        return False
+
+
+def batches_of(n: int, batch_size: int) -> list[slice]:
+    """Slices of at most ``batch_size`` that together are the first ``n``."""
+    return [slice(begin, min(begin + batch_size, n)) for begin in range(0, n, batch_size)]
+
+
+def attack_images(
+    model: AttackedModel,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    seed: int,
+    batch_size: int,
+    gradient: Tensor | None = None,
+    early_stop: bool = False,
+    track: Track = untracked,
+    description: str = "attacking",
+) -> Tensor:
+    """Attack images batch by batch, on copies of them. The attack draws from a random stream of its own.
+
+    Args:
+        model: the attack, and the model that it is made on.
+        x: clean images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        eps: L∞ budget in pixel units, > 0.
+        seed: where the random stream begins.
+        gradient: the gradient at ``x``, for an attack that takes it; else None.
+        early_stop: see :meth:`AttackedModel.stopping_early`.
+
+    Returns:
+        Attacked images (N, C, H, W), verified to be within ``eps`` and [0, 1].
+
+    Raises:
+        ValueError: the attack returned something else.
+    """
+    attack = model.stopping_early(early_stop, x[:batch_size]).attack
+    assert attack is not None, "a worst case is taken from its members"
+    attacked = []
+    with seeded(seed, x.device), torch.no_grad():
+        for batch in track(batches_of(len(x), batch_size), description):
+            known = {} if gradient is None else {"gradient": gradient[batch].clone()}
+            bound = partial(attack, eps=eps, **known)
+            attacked.append(within_budget(bound, model.view, x[batch], y[batch], eps).clone())
+    return torch.cat(attacked)
+
+
+def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """:func:`src.attacks.input_gradient` at all of ``x``, in batches of the size that attacks see, so that sharing it
+    does not change a bit of the outcome. That of a random model does not depend on who asks first."""
+    with seeded(0, x.device):
+        parts = [input_gradient(model, x[batch].clone(), y[batch]) for batch in batches_of(len(x), batch_size)]
+    return torch.cat(parts)
+
+
+@dataclass
+class AttackedSets:
+    """Attacked test sets, and the gradients at the clean images that many attacks begin with.
+
+    A set serves every defense of which the attacker knows nothing; a gradient serves every attack and budget. Both are
+    found by the content of what they were made from, so cells may come in any order and in several processes. A damaged
+    file is named in a warning and made again.
+
+    Args:
+        sets: folder of the sets, usually ``outputs/adversarial``; None keeps nothing on disk.
+        gradients: folder of the gradients, usually ``outputs/gradients``; None keeps nothing on disk.
+        track: shows the progress of an attack.
+    """
+
+    sets: Path | None
+    gradients: Path | None = None
+    track: Track = untracked
+    _sets: TensorStore = field(init=False)
+    _gradients: TensorStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sets, self._gradients = TensorStore(self.sets, "x_adv"), TensorStore(self.gradients, "gradient")
+
+    def get_or_make(
+        self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int
+    ) -> tuple[Tensor, float]:
+        """The attacked images (N, C, H, W) of ``spec``, and the seconds that it took to make them, 0 if they were
+        found. Whoever gets them must not write into them.
+
+        Args:
+            spec: an attack of its own, with a budget above 0.
+            model: what its attacker has, on the device of ``x``.
+            x, y: all clean images (N, C, H, W) and labels (N,).
+
+        Raises:
+            UserError: a folder cannot be written.
+        """
+        seconds = 0.0
+
+        def make() -> Tensor:
+            nonlocal seconds
+            begin = time.perf_counter()
+            gradient = self._gradient(spec, model, x, y, batch_size) if model.takes_gradient else None
+            attacked = attack_images(
+                model,
+                x,
+                y,
+                eps=spec.eps,
+                seed=spec.seed,
+                batch_size=batch_size,
+                gradient=gradient,
+                early_stop=spec.early_stop,
+                track=self.track,
+                description=str(spec.coordinates),
+            )
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+            seconds = time.perf_counter() - begin
+            return attacked
+
+        def verify(stored: Tensor) -> Tensor:
+            return check_adversarial(stored.to(x.device), x, spec.eps)
+
+        return self._sets.get_or_make(spec.attacked_key, verify, make), seconds
+
+    def _gradient(self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int) -> Tensor | None:
+        """The gradient at all clean images; None for an attacker who knows the defense, and sees its randomness."""
+        if spec.view["defense"] is not None:
+            return None
+
+        def verify(stored: Tensor) -> Tensor:
+            if stored.shape != x.shape:
+                raise ValueError(f"its shape is {tuple(stored.shape)}")
+            return stored.to(x.device)
+
+        return self._gradients.get_or_make(spec.view_key, verify, lambda: gradient_at(model.view, x, y, batch_size))

@@ -1,0 +1,287 @@
+"""Compute a cell, and the cells it is compared with, unless they are stored."""
+
+import logging
+import math
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+import torch
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from src import __version__
+from src.data.batches import BatchIndices
+from src.encoded_images import encode_images
+from src.errors import UserError
+from src.evaluation.attacking import AttackedModel, AttackedSets, attack_images
+from src.evaluation.cell import Cell
+from src.evaluation.components import Components, TestSet
+from src.evaluation.diagnosis import diagnose
+from src.evaluation.model_checks import PROBED, check_model, frozen
+from src.evaluation.module import PurificationEvaluation
+from src.evaluation.spec import CellSpec
+from src.evaluation.store import CellStore
+from src.evaluation.worst_case import WorstCase, worst_case
+
+log = logging.getLogger(__name__)
+
+#: Larger batches are slower on a CPU, where activations leave the cache; a GPU is idle with small ones.
+BATCH_SIZE = {"cpu": 100, "cuda": 2000}
+
+#: Means that the evaluation logs and a cell keeps.
+MEANS = ("perturbation_l2", "perturbation_linf", "reconstruction_mse")
+
+
+@dataclass
+class Evaluator:
+    """Computes cells. One for each process; what its cells share lives here.
+
+    Args:
+        components: loads and builds what specs name.
+        cells: where cells are found and stored.
+        attacked: where attacked sets are found and stored.
+        accelerator: Lightning's name of the device: "auto", "cpu", "gpu".
+        batch_size: images a batch; None chooses by device. Changes results by no more than float rounding.
+        callbacks: Lightning callbacks for every test run, such as a progress bar.
+    """
+
+    components: Components
+    cells: CellStore
+    attacked: AttackedSets
+    accelerator: str = "auto"
+    batch_size: int | None = None
+    callbacks: Sequence[Callback] = ()
+    _diagnoses: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by the key of the attacker's view
+
+    def __call__(self, spec: CellSpec) -> Cell:
+        """The cell of ``spec``, from the store or computed and stored.
+
+        A cell quotes others: the same defense without attack, the same attack without defense, and under some
+        protocols the classifier alone. They are cells of their own, and are computed first where they are missing;
+        so are the members of a worst case. Of several processes that want one cell, one computes it while the others
+        wait.
+
+        Raises:
+            UserError: something the user can mend: a missing checkpoint, a folder that cannot be written.
+        """
+        return self.cells.get_or_make(spec.key, lambda: self._compute(spec))
+
+    def rehearse(self, spec: CellSpec) -> None:
+        """Check ``spec``'s classifier and defense (:func:`src.evaluation.model_checks.check_model`), and take one image
+        through its attack, or those of its members, so that what cannot work is said at once.
+
+        Raises:
+            UserError: something failed, or there is no such device.
+        """
+        trainer_on(self.accelerator, [])
+        if spec.members:
+            for member in spec.members.values():
+                self.rehearse(member)
+            return
+        try:
+            self._try_out(spec)
+        except Exception as error:
+            raise UserError(f"{spec.coordinates} fails on the first images: {' '.join(str(error).split())}") from error
+
+    def _try_out(self, spec: CellSpec) -> None:
+        test, classifier, defense = self._loaded(spec)
+        x, y = test.images[:1], test.labels[:1]
+        with torch.random.fork_rng(), torch.no_grad(), frozen(classifier=classifier, defense=defense):
+            check_model(classifier, defense, test.images[:PROBED], test.num_classes)
+            module = PurificationEvaluation(classifier, defense, test.num_classes)
+            if spec.eps:
+                model = AttackedModel.of(spec, self.components, classifier, defense)
+                x = attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=spec.early_stop)
+            module.purify_and_classify(x)
+
+    def _loaded(self, spec: CellSpec) -> tuple[TestSet, nn.Module, nn.Module]:
+        """The images, the classifier and the defense of a spec."""
+        load = self.components
+        return load.images(spec.data), load.classifier(spec.classifier), load.build(spec.defense.component)
+
+    def _quoted(self, spec: CellSpec, other: CellSpec) -> Cell | None:
+        """The cell ``other``; None if it is the one that quotes it."""
+        return None if other.key == spec.key else self(other)
+
+    def _member(self, spec: CellSpec) -> Cell:
+        """A member of a worst case, told of if it had to be computed: a suite takes long, and has no line of its own
+        until its end."""
+        known = self.cells.get(spec.key) is not None
+        cell = self(spec)
+        if not known:
+            log.info("  %s: %.2f%% of %d", spec.coordinates, 100 * cell.accuracy, cell.n)
+        return cell
+
+    def _compute(self, spec: CellSpec) -> Cell:
+        """Evaluate ``spec`` and put its numbers beside those of the cells it quotes."""
+        clean = self._quoted(spec, spec.without_attack())
+        undefended = self._quoted(spec, spec.without_defense())
+        origin = self._quoted(spec, spec.without_attack().without_defense())
+        members = {name: self._member(member) for name, member in spec.members.items()}
+        worst = worst_case(members) if members else None
+        test, classifier, defense = self._loaded(spec)
+        with frozen(classifier=classifier, defense=defense), _evaluating():
+            run = self._run(spec, test, classifier, defense, worst)
+        right = run.module.predictions == test.labels if worst is None else torch.from_numpy(worst.right)
+        if spec.protocol.clean_errors_count and origin is not None:
+            right = right & torch.from_numpy(origin.right)
+        accuracy = int(right.sum()) / len(right)
+        return Cell(
+            key=spec.key,
+            coordinates=spec.coordinates,
+            n=len(test.labels),
+            outcomes="".join("1" if correct else "0" for correct in right.tolist()),
+            predictions=(run.module.predictions if worst is None else worst.predictions).tolist(),
+            clean_accuracy=accuracy if clean is None else clean.accuracy,
+            undefended_accuracy=accuracy if undefended is None else undefended.accuracy,
+            stages=run.stages,
+            identity=spec.identity,
+            examples=_examples(run.module, undefended),
+            environment=_environment(run.module.ran_on),
+            per_class=_per_class(right, test),
+            attacker=run.attacker,
+            members=worst.members if worst else {},
+            **run.means,
+        )
+
+    def _run(
+        self, spec: CellSpec, test: TestSet, classifier: nn.Module, defense: nn.Module, worst: WorstCase | None
+    ) -> "_Run":
+        """Attack, then measure by ``Trainer.test``, then look at what the attacker saw."""
+        trainer = trainer_on(self.accelerator, list(self.callbacks))
+        device = trainer.strategy.root_device
+        x, y = test.images.to(device), test.labels.to(device)
+        batch_size = self.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
+        module = PurificationEvaluation(classifier, defense, test.num_classes)
+        module.to(device).to(memory_format=torch.channels_last)
+        x_adv, seconds = x, 0.0
+        if spec.eps:
+            x_adv, seconds = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
+        torch.manual_seed(spec.seed)
+        trainer.test(module, _loader(x, x_adv, y, batch_size), verbose=False)
+        means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
+        if not math.isfinite(means["reconstruction_mse"]):
+            raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
+        attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps else {}
+        return _Run(module, means, {"attack": seconds} | module.stages, attacker)
+
+    def _attacked(
+        self,
+        spec: CellSpec,
+        classifier: nn.Module,
+        defense: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        worst: WorstCase | None,
+    ) -> tuple[Tensor, float]:
+        """The attacked images of a cell (N, C, H, W), and the seconds it took to make them. Of a worst case each image
+        as the attack that was chosen for it left it: usually stored, else made again."""
+        if worst is None:
+            model = AttackedModel.of(spec, self.components, classifier, defense)
+            return self.attacked.get_or_make(spec, model, x, y, batch_size)
+        images, seconds = x.clone(), 0.0
+        for number, member in enumerate(spec.members.values()):
+            if (worst.chosen == number).any():
+                attacked, taken = self._attacked(member, classifier, defense, x, y, batch_size, None)
+                mask = torch.from_numpy(worst.chosen == number).to(x.device)
+                images[mask], seconds = attacked[mask], seconds + taken
+        return images, seconds
+
+    def _attacker(
+        self, spec: CellSpec, classifier: nn.Module, defense: nn.Module, x: Tensor, y: Tensor
+    ) -> dict[str, Any]:
+        """What there is to say of the attacker; the model that he sees is looked at once for all attacks and eps."""
+        if spec.view_key not in self._diagnoses:
+            model = AttackedModel.of(spec, self.components, classifier, defense)
+            self._diagnoses[spec.view_key] = diagnose(model.view, model.known_defense, x, y)
+        said = {"family": spec.attack.family, "knows_defense": spec.threat.knows_defense}
+        return said | self._diagnoses[spec.view_key]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What an evaluation saw."""
+
+    module: PurificationEvaluation
+    means: dict[str, float]  #: by :data:`MEANS`
+    stages: dict[str, float]  #: seconds
+    attacker: dict[str, Any]
+
+
+def _per_class(right: Tensor, test: TestSet) -> list[list[int]]:
+    """(images counted as correct, images) of each class; ``right`` (N,), bool."""
+    images = torch.bincount(test.labels, minlength=test.num_classes)
+    correct = torch.bincount(test.labels[right], minlength=test.num_classes)
+    return torch.stack([correct, images], dim=1).tolist()
+
+
+@contextmanager
+def _evaluating() -> Iterator[None]:
+    """Full precision, and a random stream of its own."""
+    with torch.random.fork_rng(), full_precision():
+        yield
+
+
+def trainer_on(accelerator: str, callbacks: list[Callback]) -> Trainer:
+    """A trainer that neither logs nor writes nor talks.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=1,
+            inference_mode=False,  # tensors made under it could not be attacked later
+            logger=False,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bool(callbacks),
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"accelerator {accelerator}: {' '.join(str(error).split())}") from error
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Convolutions in float32 on GPUs too, which would round their inputs to TensorFloat-32: a gradient's sign is a
+    matter of its last digits."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+
+
+def _loader(x: Tensor, x_adv: Tensor, y: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+    return DataLoader(TensorDataset(x, x_adv, y), sampler=BatchIndices(len(y), batch_size), batch_size=None)
+
+
+def _examples(module: PurificationEvaluation, undefended: Cell | None) -> dict[str, Any]:
+    """The first images as JSON: what they were, became and were taken for, with and without the defense."""
+    seen = module.examples
+    predictions = seen["predictions"].tolist()
+    images = {name: encode_images(seen[name]) for name in ("original", "attacked", "purified")}
+    return images | {
+        "labels": seen["labels"].tolist(),
+        "predictions": predictions,
+        "confidences": [round(confidence, 4) for confidence in seen["confidences"].tolist()],
+        "undefended_predictions": predictions if undefended is None else undefended.predictions[: len(predictions)],
+    }
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware a number was computed with."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    return {
+        "defense-vqvae": __version__,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+        "device": name,
+    }

@@ -1,0 +1,272 @@
+"""What a cell is asked of, as plain data: which images, classifier, attack, budget, threat, defense, protocol, seed.
+
+A component (an attack, a threat, a purifier) is a mapping with ``_target_``, the name of what is called, and its
+arguments, all of plain JSON types. In place of a checkpoint's path stands the fingerprint of its weights. A cell's key
+is a hash of these data, and what runs is built from them (:class:`src.evaluation.components.Components`), so the two
+cannot drift apart.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+#: Part of every key. Raise it when a change of code changes what a stored number means.
+SCHEMA = 3
+
+Component = Mapping[str, Any]  #: ``_target_`` and arguments; a checkpoint by the fingerprint of its weights
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, order=True)
+class Coordinates:
+    """Where a cell stands in the grid: the columns that name it."""
+
+    data: str
+    attack: str
+    eps: Fraction  #: L∞ budget in pixel units
+    threat: str
+    defense: str
+    noise: Quantity | None  #: σ the defense was trained with; None where the defense has none
+    protocol: str
+    seed: int
+
+    def __str__(self) -> str:
+        noise = "" if self.noise is None else f" {self.noise:g}"
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{self.attack} eps {self.eps:g} · {self.defense}{noise} · {self.threat}{seed}"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How outcomes are counted."""
+
+    name: str = "default"
+    #: Count an image as wrong in every cell if the undefended classifier gets it wrong without attack.
+    clean_errors_count: bool = False
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The first ``n`` images of a split of a data set."""
+
+    name: str
+    fingerprint: str  #: of images and labels
+    n: int
+    #: what tells the images of another split from the test images, such as ``{"split": "val", "split_seed": 0}``
+    split: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """``mnist``, or ``mnist-val``."""
+        return f"{self.name}-{self.split['split']}" if self.split else self.name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "fingerprint": self.fingerprint, "n": self.n} | dict(self.split)
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """An attack, or several of which the worst case is taken image by image."""
+
+    name: str
+    #: builds (model, x, y, *, eps) -> x_adv; None for a worst case
+    component: Component | None = None
+    family: str = ""  #: "one-step", "iterative", "gradient-free", "transfer", "noise"
+    #: whole-number arguments which, doubled, can only make the attack stronger
+    stronger: tuple[str, ...] = ()
+    early_stop: bool = False  #: whether it takes the argument ``early_stop``
+    members: Mapping[str, "AttackSpec"] = field(default_factory=dict)  #: of a worst case, by name
+
+    @property
+    def identity(self) -> Any:
+        if self.members:
+            return {"members": {name: member.identity for name, member in self.members.items()}}
+        return self.component
+
+    def strengthened(self) -> "AttackSpec":
+        """The same with twice the effort: steps, restarts, samples, whatever ``stronger`` names."""
+        members = {name: member.strengthened() for name, member in self.members.items()}
+        component = None if self.component is None else _doubled(self.component, self.stronger)
+        return replace(self, component=component, members=members)
+
+
+@dataclass(frozen=True)
+class ThreatSpec:
+    """What the attacker knows."""
+
+    name: str
+    component: Component  #: builds (classifier, defense) -> the model that the attacker differentiates through
+    knows_defense: bool = False  #: whether the attacked images depend on the defense
+    #: For undefended cells: an equivalent threat whose images can be reused, or None.
+    bare: Component | None = None
+    stronger: tuple[str, ...] = ()  #: as for :class:`AttackSpec`
+
+    def strengthened(self) -> "ThreatSpec":
+        """The same with twice the effort, as :meth:`AttackSpec.strengthened`."""
+        bare = None if self.bare is None else _doubled(self.bare, self.stronger)
+        return replace(self, component=_doubled(self.component, self.stronger), bare=bare)
+
+
+@dataclass(frozen=True)
+class DefenseSpec:
+    """A purifier, or none."""
+
+    name: str
+    component: Component | None  #: builds the module x -> x̂; None for the bare classifier
+    noise: float | None = None  #: σ it was trained with, in pixel units; None where it has none
+    learned: bool = False  #: whether it was trained, as opposed to one that learns nothing
+
+
+NO_DEFENSE = DefenseSpec("none", None)
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """A cell to be found or computed.
+
+    ``identity`` is what the number depends on. Its hash is the cell's key, so two cells with one identity are one cell,
+    and a cell whose classifier was retrained is another.
+    """
+
+    data: DataSpec
+    classifier: Any  #: fingerprint of its weights, or the identity of a user's own
+    attack: AttackSpec
+    eps: float  #: L∞ budget in pixel units; at 0 nothing is attacked
+    threat: ThreatSpec
+    defense: DefenseSpec
+    protocol: Protocol = Protocol()
+    seed: int = 0
+
+    @property
+    def coordinates(self) -> Coordinates:
+        return Coordinates(
+            data=self.data.label,
+            attack=self.attack.name,
+            eps=self.eps,
+            threat=self.threat.name,
+            defense=self.defense.name,
+            noise=self.defense.noise,
+            protocol=self.protocol.name,
+            seed=self.seed,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the number depends on, as plain JSON types. No attack, threat or defense is None."""
+        return numbers_as_floats(
+            {
+                "schema": SCHEMA,
+                "data": self.data.identity,
+                "classifier": self.classifier,
+                "attack": self.attack.identity if self.eps else None,
+                "eps": self.eps,
+                "threat": self.threat.component if self.eps else None,
+                "defense": self.defense.component,
+                "noise": self.defense.noise,
+                "protocol": asdict(self.protocol),
+                "seed": self.seed,
+            }
+        )
+
+    @property
+    def key(self) -> str:
+        """Content hash of the identity: 32 hex digits, the cell's file name."""
+        return content_key(self.identity)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is no defense."""
+        return self.defense.component is None
+
+    @property
+    def attacker_knows_all(self) -> bool:
+        """Whether the attacker differentiates through the very model that is evaluated: the threat knows the defense,
+        or there is none."""
+        return self.threat.knows_defense or self.is_bare
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The model that the attacker differentiates through: a threat, and the defense that it is built with, None if
+        the attacker knows of none."""
+        knows = self.threat.knows_defense and not self.is_bare
+        bare = self.threat.bare or self.threat.component
+        return {
+            "threat": self.threat.component if knows else bare,
+            "defense": self.defense.component if knows else None,
+        }
+
+    @property
+    def early_stop(self) -> bool:
+        """Whether the attack may leave images alone that fool the model it sees: only if that model is the one that
+        is evaluated, and if the attack can. Of a bare classifier another model, the defended one, is asked later."""
+        return self.threat.knows_defense and self.attack.early_stop
+
+    @property
+    def view_key(self) -> str:
+        """Content hash of :attr:`view` and the images: all attacks and budgets share what is found out about it, and
+        the gradient at the clean images if the attacker knows no defense."""
+        return content_key(numbers_as_floats(self._viewed))
+
+    @property
+    def attacked_key(self) -> str:
+        """Content hash of what the attacked images depend on: all defenses share them unless the threat knows."""
+        attack = {"attack": self.attack.identity, "eps": self.eps, "seed": self.seed, "early_stop": self.early_stop}
+        return content_key(numbers_as_floats(self._viewed | attack))
+
+    @property
+    def _viewed(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "data": self.data.identity, "classifier": self.classifier, "view": self.view}
+
+    @property
+    def members(self) -> dict[str, "CellSpec"]:
+        """The cells of which this one is the worst case, image by image; empty for an attack of its own."""
+        if not self.eps:
+            return {}
+        return {name: replace(self, attack=member) for name, member in self.attack.members.items()}
+
+    def without_attack(self) -> "CellSpec":
+        """The same defense on clean images."""
+        return self.at(0.0)
+
+    def without_defense(self) -> "CellSpec":
+        """The same attack on the bare classifier."""
+        return replace(self, defense=NO_DEFENSE)
+
+    def at(self, eps: float) -> "CellSpec":
+        """The same attack with another budget."""
+        return replace(self, eps=eps)
+
+    def on_first(self, n: int) -> "CellSpec":
+        """The same on the first ``n`` images alone, or on all if there are no more."""
+        return replace(self, data=replace(self.data, n=min(n, self.data.n)))
+
+    def strengthened(self) -> "CellSpec":
+        """The same attack and threat with twice the effort."""
+        return replace(self, attack=self.attack.strengthened(), threat=self.threat.strengthened())
+
+
+def _doubled(component: Component, names: tuple[str, ...]) -> Component:
+    """``component`` with twice the arguments ``names``, as far as it has them."""
+    return dict(component) | {name: 2 * component[name] for name in names if name in component}
+
+
+def numbers_as_floats(value: Any) -> Any:
+    """``value`` with every number a float: 0 and 0.0 are one number to a user and two to JSON, and so to a hash."""
+    if isinstance(value, Mapping):
+        return {name: numbers_as_floats(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [numbers_as_floats(part) for part in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def content_key(identity: Mapping[str, Any]) -> str:
+    """First 128 bits of the SHA-256 of an identity's canonical JSON, in hex."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]

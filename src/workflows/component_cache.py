@@ -1,0 +1,185 @@
+"""What a process loads and builds for the cells it works on: data, networks, attacks, purifiers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from src.data import ImageDataModule
+from src.errors import UserError
+from src.evaluation import DataSpec
+from src.evaluation.components import TestSet
+from src.evaluation.spec import Component, content_key, numbers_as_floats
+from src.models import Classifier
+from src.models.checkpoint import Provenance, load_module, read_checkpoint
+from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
+from src.workflows.configured import build, check_arguments, data_from_config, fingerprinted, plain
+
+#: What a component says of the purifier that does nothing.
+IDENTITY = {"_target_": "src.defenses.Identity"}
+
+
+@dataclass
+class ComponentCache:
+    """Loads and builds what specs name (:class:`src.evaluation.components.Components`), and keeps it. Specs are plain
+    data; where a data set or a checkpoint of theirs lies is remembered here, since the configuration was read."""
+
+    _data: dict[str, ImageDataModule] = field(default_factory=dict)
+    _test_sets: dict[str, TestSet] = field(default_factory=dict)  #: by split, the most images that were asked for
+    _provenances: dict[tuple[Path, int], Provenance] = field(default_factory=dict)
+    #: by fingerprint and ``_target_``, what a component said of its checkpoint: path and remedy
+    _checkpoints: dict[tuple[str, str | None], dict[str, str]] = field(default_factory=dict)
+    _own_classifiers: dict[tuple[str, str], OwnClassifier] = field(default_factory=dict)
+    _functions: dict[str, Any] = field(default_factory=dict)  #: attacks and threats, by their component
+    _last_classifier: tuple[str, nn.Module] | None = None
+    _last_purifier: tuple[str, nn.Module] | None = None
+
+    def data(self, config: DictConfig) -> ImageDataModule:
+        """The data module of a ``data`` group, its files prepared."""
+        key = repr(plain(config))
+        if key not in self._data:
+            module = data_from_config(config)
+            module.prepare_data()
+            self._data[key] = module
+        return self._data[key]
+
+    def data_spec(self, data: ImageDataModule, split: str, limit: int | None) -> DataSpec:
+        """The first ``limit`` images of a split that no training has seen, or all.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        told = {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}
+        spec = DataSpec(data.name, data.fingerprint, limit or 0, {} if split == "test" else told)
+        known = self._test_sets.get(_key_of(spec))
+        if known is None or limit is None or len(known.labels) < limit:
+            known = TestSet(*data.held_out(split, limit), data.num_classes)
+            self._test_sets[_key_of(spec)] = known
+        return replace(spec, n=limit or len(known.labels))
+
+    def images(self, data: DataSpec) -> TestSet:
+        held_out = self._test_sets[_key_of(data)]
+        return TestSet(held_out.images[: data.n], held_out.labels[: data.n], held_out.num_classes)
+
+    def classifier_identity(self, asked: Any, data: ImageDataModule, split: str) -> Any:
+        """What ``classifier=`` asks for, to be judged on images of ``split``: the fingerprint of its weights, or the
+        identity of a user's own.
+
+        Raises:
+            UserError: it is missing, damaged, of other data, or was trained on these images.
+        """
+        if is_factory(asked):
+            key = (asked, data.fingerprint)
+            if key not in self._own_classifiers:
+                self._own_classifiers[key] = build_own(asked, data.image_shape, data.num_classes)
+            return self._own_classifiers[key].identity
+        path, remedy = checkpoint_of(asked, data.name)
+        weights = trained_on(data, split, self.provenance(path, remedy), path, remedy).weights
+        self._checkpoints[(weights, None)] = {"checkpoint": str(path), "remedy": remedy}
+        return weights
+
+    def classifier(self, identity: Any) -> nn.Module:
+        if isinstance(identity, dict):
+            return next(own.module for own in self._own_classifiers.values() if own.identity == identity)
+        if self._last_classifier is None or self._last_classifier[0] != identity:
+            place = self._located(identity, None)
+            module = load_module(Classifier, Path(place["checkpoint"]), place["remedy"])[0]
+            self._last_classifier = (identity, module)
+        return self._last_classifier[1]
+
+    def identified(self, component: Any, data: ImageDataModule, split: str) -> Any:
+        """A component's configuration with the fingerprints of its checkpoints, which have to be of ``data``, of the
+        noise that is asked for, and trained on none of the images of ``split``.
+
+        Raises:
+            UserError: they are not; or as :func:`src.workflows.configured.check_arguments`.
+        """
+
+        def weights_of(part: Mapping[str, Any]) -> str:
+            path, remedy = Path(part["checkpoint"]), part.get("remedy", "python -m src.train")
+            found = trained_on(data, split, self.provenance(path, remedy), path, remedy)
+            if found.noise is not None and "noise" in part and found.noise != part["noise"]:
+                raise UserError(f"{path} was trained with noise {found.noise:g}, not {part['noise']}: {remedy}")
+            said = {name: part[name] for name in ("checkpoint", "remedy") if name in part}
+            self._checkpoints[(found.weights, part.get("_target_"))] = said
+            return found.weights
+
+        check_arguments(component)
+        return fingerprinted(component, weights_of)
+
+    def build(self, component: Component | None) -> Any:
+        component = IDENTITY if component is None else component
+        key = content_key(numbers_as_floats(component))
+        if key in self._functions:
+            return self._functions[key]
+        if self._last_purifier is not None and self._last_purifier[0] == key:
+            return self._last_purifier[1]
+        built = build(self._with_paths(component))
+        if isinstance(built, nn.Module):  # networks are large: one at a time
+            self._last_purifier = (key, built)
+        else:
+            self._functions[key] = built
+        return built
+
+    def provenance(self, path: Path, remedy: str) -> Provenance:
+        """What a checkpoint says of itself, verified once for each version of the file."""
+        try:
+            key = (path, path.stat().st_mtime_ns)
+        except OSError:
+            key = (path, 0)
+        if key not in self._provenances:
+            self._provenances[key] = read_checkpoint(path, remedy)[1]
+        return self._provenances[key]
+
+    def _with_paths(self, component: Any) -> Any:
+        """``component`` with the paths of its checkpoints in place of fingerprints."""
+        if isinstance(component, list):
+            return [self._with_paths(part) for part in component]
+        if not isinstance(component, Mapping):
+            return component
+        known = {name: self._with_paths(part) for name, part in component.items()}
+        if "checkpoint" not in component:
+            return known
+        return known | self._located(component["checkpoint"], component.get("_target_"))
+
+    def _located(self, weights: str, target: str | None) -> dict[str, str]:
+        """Path and remedy of the checkpoint with these weights.
+
+        Raises:
+            UserError: other weights lie there by now.
+        """
+        place = self._checkpoints[(weights, target)]
+        path = Path(place["checkpoint"])
+        if self.provenance(path, place.get("remedy", "python -m src.train")).weights != weights:
+            raise UserError(f"{path} was replaced by another training since this command began; run it again")
+        return place
+
+
+def _key_of(data: DataSpec) -> str:
+    """Of all images of a split."""
+    return content_key(numbers_as_floats(replace(data, n=0).identity))
+
+
+def trained_on(data: ImageDataModule, split: str, found: Provenance, path: Path, remedy: str) -> Provenance:
+    """``found``, if it was trained on ``data``, and on none of the images of ``split``.
+
+    Raises:
+        UserError: it was not.
+    """
+    if found.data_fingerprint != data.fingerprint or found.image_shape != list(data.image_shape):
+        raise UserError(
+            f"{path} was trained on {found.data} {found.image_shape}, not on {data.name} {list(data.image_shape)}; "
+            f"train it with: {remedy}"
+        )
+    # The validation images are the first val_size of an order that depends on split_seed alone.
+    kept_out = found.split_seed == data.split_seed and found.val_size >= data.val_size
+    if split == "val" and not kept_out:
+        raise UserError(
+            f"{path} was trained on some of these validation images: its training set {found.val_size} images aside by "
+            f"split_seed {found.split_seed}; use data.split_seed={found.split_seed} data.val_size={found.val_size}, or "
+            f"train it for this split: {remedy} data.split_seed={data.split_seed} data.val_size={data.val_size}"
+        )
+    return found
