@@ -136,11 +136,12 @@ class Request:
     The types of its fields are also the schema by which a stored request is checked.
     """
 
-    #: coordinates and key of every row
+    #: coordinates and key of every row; a name may say a value in brackets by which the sweep tells cells apart
     rows: tuple[Annotated[tuple[Coordinates, str], BeforeValidator(_with_key_apart)], ...]
     pending: int = 0  #: cells, probes and members included, that were not stored when the sweep began
     started: FiniteFloat = 0.0  #: when that was, in seconds since 1970
     compare_published: bool = False  #: whether its report shows the published numbers beside ours
+    command: str = ""  #: what was typed
     number: int = 0  #: one more than the sweeps before it, so that no clock decides which is the newest
     probes: tuple[tuple[str, str, str], ...] = ()  #: key of a row, and kind and key of a cell by which it is checked
     members: tuple[str, ...] = ()  #: keys of the cells of which rows are the worst case
@@ -210,27 +211,23 @@ def _schema() -> TypeAdapter[Request]:
     return TypeAdapter(Request)
 
 
-def latest_sweep(sweeps: Path) -> Path | None:
-    """The folder of the newest sweep under ``sweeps``, or None.
+def sweeps_below(sweeps: Path) -> list[tuple[Path, Request]]:
+    """Folder and request of every sweep under ``sweeps`` that can be read, newest first: by number, among equals by
+    name, which is date and time. One that cannot be read is named in a warning and passed over."""
+    found = []
+    for path in sweeps.glob(f"*/{Request.FILE}"):
+        try:
+            found.append((path.parent, Request.load(path.parent)))
+        except UserError as error:
+            log.warning("%s", error)
+    return sorted(found, key=lambda pair: (pair[1].number, pair[0]), reverse=True)
 
-    The newest has the highest number. Sweeps without one are older than all that have one, and among equals the
-    name decides, which is date and time. One that cannot be read is named in a warning and passed over.
-    """
-    numbered = _numbered(sweeps)
-    return max(numbered)[1] if numbered else None
+
+def latest_sweep(sweeps: Path) -> Path | None:
+    """The folder of the newest sweep under ``sweeps``, or None."""
+    return next((folder for folder, _ in sweeps_below(sweeps)), None)
 
 
 def next_number(sweeps: Path) -> int:
     """The :attr:`Request.number` of a sweep that begins now."""
-    return max((number for number, _ in _numbered(sweeps)), default=0) + 1
-
-
-def _numbered(sweeps: Path) -> list[tuple[int, Path]]:
-    """Number and folder of every sweep under ``sweeps``."""
-    found = []
-    for path in sweeps.glob(f"*/{Request.FILE}"):
-        try:
-            found.append((Request.load(path.parent).number, path.parent))
-        except UserError as error:
-            log.warning("%s", error)
-    return found
+    return max((request.number for _, request in sweeps_below(sweeps)), default=0) + 1

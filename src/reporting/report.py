@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.evaluation.grid import Grid
-from src.files import clear_temporaries, write_text
+from src.files import clear_temporaries, write_atomically, write_text
 from src.reporting.certified import CertifiedSet, certified_parts
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.figures import plan, plan_certified
@@ -67,6 +68,26 @@ def write_report(
     for name, text in texts.items():
         write_text(folder / name, text)
     return Report(folder, (*(folder / name for name in texts), *figures.values()), tuple(all_sentences(parts)))
+
+
+def copy_report(report: Report, folder: Path) -> None:
+    """Copy the files of a report to ``folder``, each atomically. Figures there that the report does not have are
+    removed.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    copies = {folder / path.relative_to(report.folder): path for path in report.paths}
+    for copy, path in copies.items():
+        content = path.read_bytes()
+        write_atomically(copy, partial(_write, content))
+    for path in (folder / "figures").glob("*.png"):
+        if path not in copies:
+            path.unlink(missing_ok=True)
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:

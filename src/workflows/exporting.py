@@ -21,10 +21,12 @@ from src.data import ImageDataModule
 from src.defended import DefendedClassifier
 from src.errors import UserError, in_a_line
 from src.evaluation import CellStore
+from src.evaluation.spec import numbers_as_floats
 from src.files import write_atomically
 from src.models import Classifier
 from src.models.checkpoint import load_module
 from src.workflows.classifiers import build_own, checkpoint_of, is_factory
+from src.workflows.component_cache import IDENTITY
 from src.workflows.configured import build, data_from_config, fingerprinted, plain, weights_of
 from src.workflows.settings import ExportSettings, checked
 
@@ -219,22 +221,12 @@ def _cells(folder: Path, data: ImageDataModule, subject: Subject) -> Iterator[di
     """The stored accuracies of just these weights on these data; of a purifier those with any classifier, of a
     classifier those without a defense."""
     store = CellStore(folder)
-    bare = {"_target_": "src.defenses.Identity"}
+    defense = None if subject.defense == IDENTITY else numbers_as_floats(subject.defense)
     for cell in map(store.get, store.keys()):
         if cell is None or cell.identity["data"]["fingerprint"] != data.fingerprint:
             continue
         same = subject.classifier is None or cell.identity["classifier"] == subject.classifier
-        defense = bare if subject.defense is None else subject.defense
-        if same and _in_floats(cell.identity["defense"]) == _in_floats(defense):
+        if same and cell.identity["defense"] == defense:
             low, high = cell.interval
             counted = {"n": cell.n, "correct": cell.correct, "accuracy": cell.accuracy, "ci_low": low, "ci_high": high}
             yield asdict(cell.coordinates) | counted | {"classifier": cell.identity["classifier"], "key": cell.key}
-
-
-def _in_floats(value: Any) -> Any:
-    """A number is one number, whether it was written as 0 or 0.0."""
-    if isinstance(value, dict):
-        return {name: _in_floats(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_in_floats(each) for each in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

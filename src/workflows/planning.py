@@ -17,6 +17,7 @@ from src.files import clear_temporaries
 from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.composing import is_plain_value
 from src.workflows.settings import SweepSettings, checked
+from src.workflows.variants import labels
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,7 @@ class Job:
 
     overrides: tuple[str, ...]
     spec: CellSpec
-
-    @property
-    def coordinates(self) -> Coordinates:
-        return self.spec.coordinates
+    coordinates: Coordinates  #: those of the spec, unless they have to tell apart values of one argument
 
     @property
     def key(self) -> str:
@@ -55,7 +53,7 @@ def plan_jobs(
     """
     components = components_for(checked(config, SweepSettings))
     composed: dict[tuple[str, ...], DictConfig] = {}
-    jobs = []
+    points, specs = list(points), []
     for point in points:
         values = [override for override in point if is_plain_value(override, config)]
         choice = tuple(override for override in point if override not in values)
@@ -63,8 +61,8 @@ def plan_jobs(
             composed[choice] = compose(choice)
         for override in OverridesParser.create().parse_overrides(values):
             OmegaConf.update(composed[choice], override.get_key_element(), override.value())
-        spec = cell_spec(composed[choice], components)
-        jobs.append(Job(tuple(point), spec))
+        specs.append(cell_spec(composed[choice], components))
+    jobs = map(Job, map(tuple, points), specs, labels(points, specs))
     return list(_without_repetition(jobs))
 
 
@@ -79,13 +77,16 @@ def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:
             differing = " ".join(sorted(set(job.overrides) - set(first.overrides)))
             raise UserError(
                 f"two cells would stand in one place of the grid ({job.coordinates}), which has no column for "
-                f"{differing}: sweep that separately, or name the variants with attack.name=… or defense.name=…"
+                f"{differing}: sweep that separately"
             )
 
 
-def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
+def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> list[Job]:
     """Write down what the sweep asks for; returns the jobs whose cells are not stored, one for each cell, in the order
     in which they are best run.
+
+    Args:
+        arguments: of the command line, to be shown beside the report.
 
     Raises:
         UserError: an attack or defense that is needed fails on a single image, or the folder cannot be written.
@@ -113,6 +114,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path) -> list[Job]:
         started=time.time(),
         compare_published=config.compare_published,
         number=next_number(sweeps),
+        command=" ".join(["python -m src.sweep -m", *arguments]),
         probes=tuple((each.of, each.kind, each.spec.key) for key in probing for each in probing[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
         bare=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.is_bare)),

@@ -17,12 +17,13 @@ from src.attacks import check_adversarial
 from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.grid import latest_sweep
+from src.evaluation.grid import latest_sweep, next_number
 from src.evaluation.suspicion import Suspicions, probes
 from src.files import write_text
 from src.models.record import TrainingRecord
 from src.reporting.certified import CertifiedSet, load_certified, of_grid
-from src.reporting.report import Report, write_report
+from src.reporting.index import INDEX, KEPT, write_index
+from src.reporting.report import Report, copy_report, write_report
 from src.reporting.terminal import print_certified, print_comparison, print_grid, print_suspicions
 from src.reporting.wandb_cells import log_cell, log_failure
 from src.reporting.wandb_grid import log_grid
@@ -59,9 +60,10 @@ def run_job(config: DictConfig) -> None:
         raise
     write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
     progress = _progress(hydra, evaluator.cells)
-    log.info("%s%s (%.1f s)", progress, describe(cell, spec.coordinates), time.perf_counter() - begin_time)
+    where = _place(hydra, spec)
+    log.info("%s%s (%.1f s)", progress, describe(cell, where), time.perf_counter() - begin_time)
     if config.logger.cells:
-        log_cell(cell, spec.coordinates, build(config.logger.cells))
+        log_cell(cell, where, build(config.logger.cells))
     _probe(spec, evaluator, config)
 
 
@@ -96,6 +98,13 @@ def _planned(hydra: HydraConf) -> bool:
     """Whether this job is one of a grid that our sweeper has planned, and whose components it has tried; other sweepers
     of Hydra's start jobs that stand alone."""
     return hydra.mode == RunMode.MULTIRUN and (Path(hydra.sweep.dir) / Request.FILE).exists()
+
+
+def _place(hydra: HydraConf, spec: CellSpec) -> Coordinates:
+    """Where a cell stands in the grid of its sweep."""
+    rows = Request.load(Path(hydra.sweep.dir)).rows if _planned(hydra) else ()
+    places = [where for where, key in rows if key == spec.key]
+    return spec.coordinates if spec.coordinates in places or not places else places[0]
 
 
 def _progress(hydra: HydraConf, store: CellStore) -> str:
@@ -134,7 +143,8 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     print_certified(made.certified, console)
     if config.logger.cells:
         _log_to_wandb(grid, made.written, Path(config.paths.checkpoints), build(config.logger.cells))
-    log.info("report: %s", outputs / "report" / "index.html")
+    log.info("report: %s", made.written.folder / "index.html")
+    log.info("all sweeps: %s", outputs / "sweeps" / INDEX)
     return grid
 
 
@@ -153,7 +163,8 @@ def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: b
     """Write the report of a sweep's stored cells, and of the certificates on its data, without telling anybody.
 
     Args:
-        outputs: where cells and certificates lie, and where the report goes.
+        outputs: where cells and certificates lie. The report goes into the sweep's folder, and that of the newest
+            sweep to ``outputs/report`` as well.
         folder: the sweep's.
         checkpoints: where the networks lie, with the records of their training.
         compare_published: as for :func:`report`.
@@ -167,7 +178,12 @@ def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: b
     grid, suspicions = request.grid(store), request.suspicions(store)
     certified = of_grid(load_certified(outputs / "certified"), grid)
     records = _training_records(checkpoints, grid)
-    written = write_report(grid, records, outputs / "report", compared, suspicions, certified)
+    newest = request.number + 1 >= next_number(outputs / "sweeps")
+    place = outputs / "report" if newest else folder / KEPT
+    written = write_report(grid, records, place, compared, suspicions, certified)
+    if newest:
+        copy_report(written, folder / KEPT)
+    write_index(outputs / "sweeps", store)
     return Refreshed(grid, compared, certified, suspicions, written)
 
 

@@ -187,12 +187,6 @@ def test_a_classifier_that_is_none(refuse, trained, asked, said):
     assert set((trained / "cells").glob("*")) == cells
 
 
-def test_two_classifiers_in_one_grid(refuse):
-    both = "classifier=" + ",".join(f"tests.workflows.components:{name}" for name in ("POOLED", "linear_classifier"))
-    message = refuse("sweep", *SWEEP, both)
-    assert all(each in message for each in ("one place of the grid", "linear_classifier", "separately")), message
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

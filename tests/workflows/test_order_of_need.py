@@ -18,7 +18,7 @@ def make_job(attack: str, eps: float, defense: str, knows_defense: bool = False)
         threat=ThreatSpec("threat", {"_target_": "threat"}, knows_defense),
         defense=NO_DEFENSE if defense == "none" else DefenseSpec(defense, {"_target_": defense}),
     )
-    return Job((f"attack={attack}", f"eps={eps}", f"defense={defense}"), spec)
+    return Job((f"attack={attack}", f"eps={eps}", f"defense={defense}"), spec, spec.coordinates)
 
 
 def grid(attacks=("fgsm", "ifgsm"), budgets=(0.1, 0.2), defenses=("none", "kmeans", "binarize"), **fields) -> list[Job]:

@@ -40,7 +40,7 @@ class GridSweeper(BasicSweeper):
         batch_size = self._batch_size()
         folder = Path(self.config.hydra.sweep.dir)
         jobs = planning.plan_jobs(self._points(arguments), self._compose, self.config)
-        pending = planning.begin(jobs, self.config, folder)
+        pending = planning.begin(jobs, self.config, folder, arguments)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         try:
             return self._launch([list(job.overrides) for job in pending], batch_size)
