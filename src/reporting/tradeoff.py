@@ -61,6 +61,20 @@ class TradeOffs:
     def learned(self) -> list[TradeOff]:
         return [item for item in self.defended if item.learned]
 
+    def raising(self, among: Iterable[TradeOff]) -> list[TradeOff]:
+        """Those that keep more under attack than the undefended classifier does, beyond the error bars."""
+        bare = self.undefended
+        return [item for item in among if bare and item.attacked and item.attacked.above(bare)]
+
+    @staticmethod
+    def highest(among: Iterable[TradeOff]) -> TradeOff:
+        """The column with the highest attacked accuracy, whatever it pays; of equals the cleanest.
+
+        Raises:
+            ValueError: there is no column.
+        """
+        return max(among, key=lambda item: (_attacked(item), _clean(item)))
+
     def best_for_floor(self, floor: float, among: Iterable[TradeOff] | None = None) -> Choice | None:
         """The column to take if at least ``floor`` (a fraction) of the clean images must be classified correctly.
 

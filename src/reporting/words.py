@@ -47,15 +47,18 @@ def _headline(found: TradeOffs) -> str:
     if found.undefended is None:
         return f"{at} not every attack of this grid is computed, so no defense can be judged there yet."
     leaves = f"{at} the strongest attack of this grid ({found.strongest}) leaves {_p(found.undefended)} undefended"
-    choice = found.best_for_floor(0, found.learned or found.defended)
-    if choice is None:
+    among, rivals = found.learned or found.defended, _untrained_rivals(found)
+    if not among:
         return f"{leaves}; no defense of this grid was tried against every attack there."
-    best, rivals = choice.item, _untrained_rivals(found)
-    if best.attacked and best.attacked.above(found.undefended):
+    # The cleanest of those that the error bars do not tell apart may win nothing, though others of them do.
+    choice = found.best_for_floor(0, found.raising(among))
+    if choice:
+        best = choice.item
         over = f" ({best.worst}, its worst of {named(found.attacks)})" if len(found.attacks) > 1 else ""
         alike = f" ({_alike(choice)})" if choice.tied else ""
         kept = f"; {best.label}{alike} brings that to {_p(best.attacked)}{over}{_for(best, found)}"
         return f"{leaves}{kept}{f', but {rivals}' if rivals else ''}."
+    best = found.highest(among)
     kind = "trained purifier" if best.learned else "defense"
     nothing = f"no {kind} raises that by more than the error bars (the best: {best.label}, {_p(best.attacked)})"
     return f"{leaves}; {nothing}{f', while {rivals}' if rivals else ''}."

@@ -88,6 +88,19 @@ def test_overlapping_error_bars_are_no_win_the_cheaper_one_is_taken() -> None:
     )
 
 
+def test_a_defense_that_wins_nothing_does_not_hide_those_that_win() -> None:
+    columns = {("none", None): (0.98, 0.0), ("bits", None): (0.98, 0.07), ("jpeg", None): (0.97, 0.18)}
+    said = say(simple(columns | {("tv", None): (0.95, 0.19)}, n=100))[0]
+    assert "jpeg (not told apart from tv by the error bars) brings that to 18.0 %" in said
+    assert "no defense raises that" not in said
+
+
+def test_the_best_of_those_that_win_nothing_is_the_highest_not_the_cleanest() -> None:
+    columns = {("none", None): (0.98, 0.05), ("bits", None): (0.98, 0.07), ("jpeg", None): (0.97, 0.12)}
+    said = say(simple(columns | {("tv", None): (0.95, 0.12)}, n=100))[0]
+    assert "no defense raises that by more than the error bars (the best: jpeg, 12.0 %)" in said
+
+
 def test_of_equals_the_first_is_taken() -> None:
     columns = {("vqvae", noise): (0.97, 0.5) for noise in (0.5, 0.25)}
     assert labels(trade_offs(simple(columns)), 0.9) == "vqvae 0.5"
