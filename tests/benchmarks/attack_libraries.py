@@ -29,12 +29,12 @@ PGD = Recipe("PGD, 40 steps", 40, 2.5 / 40, 250)
 RECIPES = (FGSM, IFGSM, MIFGSM, PGD)
 
 
-def ours(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
+def ours(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
     from src import attacks
 
-    iterative = {"eps": EPS, "steps": recipe.steps, "rel_step": recipe.rel_step}
+    iterative = {"eps": eps, "steps": recipe.steps, "rel_step": recipe.rel_step}
     calls: Mapping[Recipe, Callable[[Tensor, Tensor], Tensor]] = {
-        FGSM: lambda x, y: attacks.fgsm(network, x, y, eps=EPS),
+        FGSM: lambda x, y: attacks.fgsm(network, x, y, eps=eps),
         IFGSM: lambda x, y: attacks.ifgsm(network, x, y, **iterative),
         MIFGSM: lambda x, y: attacks.mifgsm(network, x, y, **iterative),
         PGD: lambda x, y: attacks.pgd(network, x, y, random_start=False, **iterative),
@@ -42,12 +42,12 @@ def ours(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
     return _in_batches(calls[recipe], batch_size)
 
 
-def torchattacks(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
+def torchattacks(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
     import torchattacks
 
-    iterative = {"eps": EPS, "alpha": recipe.rel_step * EPS, "steps": recipe.steps}
+    iterative = {"eps": eps, "alpha": recipe.rel_step * eps, "steps": recipe.steps}
     makers: Mapping[Recipe, Callable[[], Any]] = {
-        FGSM: lambda: torchattacks.FGSM(network, eps=EPS),
+        FGSM: lambda: torchattacks.FGSM(network, eps=eps),
         IFGSM: lambda: torchattacks.BIM(network, **iterative),
         MIFGSM: lambda: torchattacks.MIFGSM(network, **iterative),
         PGD: lambda: torchattacks.PGD(network, random_start=False, **iterative),
@@ -55,10 +55,10 @@ def torchattacks(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched
     return _in_batches(makers[recipe](), batch_size)
 
 
-def foolbox(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
+def foolbox(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
     import foolbox
 
-    iterative = {"abs_stepsize": recipe.rel_step * EPS, "steps": recipe.steps, "random_start": False}
+    iterative = {"abs_stepsize": recipe.rel_step * eps, "steps": recipe.steps, "random_start": False}
     makers: Mapping[Recipe, Callable[[], Any]] = {
         FGSM: lambda: foolbox.attacks.LinfFastGradientAttack(random_start=False),
         IFGSM: lambda: foolbox.attacks.LinfBasicIterativeAttack(**iterative),
@@ -67,18 +67,18 @@ def foolbox(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
     }
     attack, model = makers[recipe](), foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     criterion = foolbox.criteria.Misclassification
-    return _in_batches(lambda x, y: attack.run(model, x, criterion(y), epsilon=EPS), batch_size)
+    return _in_batches(lambda x, y: attack.run(model, x, criterion(y), epsilon=eps), batch_size)
 
 
-def art(network: nn.Module, recipe: Recipe, batch_size: int) -> Batched:
+def art(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
     from art.attacks import evasion
     from art.estimators.classification import PyTorchClassifier
 
     classifier = PyTorchClassifier(
         network, nn.CrossEntropyLoss(), (1, 28, 28), 10, clip_values=(0.0, 1.0), device_type="cpu"
     )
-    common = {"eps": EPS, "batch_size": batch_size}
-    iterative = {"eps_step": recipe.rel_step * EPS, "max_iter": recipe.steps, "verbose": False}
+    common = {"eps": eps, "batch_size": batch_size}
+    iterative = {"eps_step": recipe.rel_step * eps, "max_iter": recipe.steps, "verbose": False}
     makers: Mapping[Recipe, Callable[[], Any]] = {
         FGSM: lambda: evasion.FastGradientMethod(classifier, **common),
         IFGSM: lambda: evasion.BasicIterativeMethod(classifier, **common, **iterative),
