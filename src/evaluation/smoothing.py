@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta, norm
 from torch import Tensor
 
 from src.evaluation.certificates import ABSTAIN
+from src.evaluation.statistics import certified_radius
 
 Classify = Callable[[Tensor], Tensor]  #: images (N, C, H, W) -> logits (N, K)
 
@@ -130,18 +130,6 @@ def certify(
     count = int(count_votes(classify, copies, n, batch)[chosen])
     radius = certified_radius(count, n, sigma, alpha)
     return Certificate(chosen if radius > 0 else ABSTAIN, radius, count, n)
-
-
-def certified_radius(count: int, n: int, sigma: float, alpha: float) -> float:
-    """σ Φ⁻¹(p), p the lower bound of :func:`lower_bound`; 0 if p is not above 1/2, where nothing is certified."""
-    p = lower_bound(count, n, alpha)
-    return sigma * float(norm.ppf(p)) if p > 0.5 else 0.0
-
-
-def lower_bound(count: int, n: int, alpha: float) -> float:
-    """One-sided Clopper-Pearson bound: with a probability of at least 1 - alpha it lies below the probability of which
-    ``count`` of ``n`` trials were successes (Clopper & Pearson 1934)."""
-    return float(beta.ppf(alpha, count, n - count + 1)) if count else 0.0
 
 
 def image_stream(seed: int, index: int, device: torch.device) -> torch.Generator:

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.stats import t
 
 from src.errors import UserError
-from src.evaluation.certificates import CertificateFile, Certification, CertifiedImage
+from src.evaluation.certificates import ABSTAIN, CertificateFile, Certification, CertifiedImage
 from src.evaluation.grid import Grid
-from src.evaluation.smoothing import ABSTAIN, certified_radius
+from src.evaluation.statistics import certified_radius
 from src.reporting.labels import listed, number, percent, slug, spread
 from src.reporting.rates import Rate
 from src.reporting.tables import Entry, Table, rate_entry

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.models.record import TrainingRecord
 from src.reporting.wandb_session import harmless
 
 if TYPE_CHECKING:  # see wandb_session
     from wandb import Artifact, Run
+
+    from src.models.record import TrainingRecord
 
 #: Digits of a fingerprint that make an alias.
 SHORT = 8
@@ -26,7 +27,7 @@ class Weights:
     """Trained weights as they lie on disk."""
 
     checkpoint: Path
-    record: TrainingRecord  #: of the training that ended with them
+    record: "TrainingRecord"  #: of the training that ended with them
 
     @property
     def name(self) -> str:

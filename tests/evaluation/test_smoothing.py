@@ -17,12 +17,11 @@ from src.evaluation.smoothing import (
     ABSTAIN,
     Certificate,
     NoisyCopies,
-    certified_radius,
     certify,
     count_votes,
     image_stream,
-    lower_bound,
 )
+from src.evaluation.statistics import certified_radius, lower_bound
 from src.models import VQVAE, Classifier
 from tests.conftest import REPO
 
