@@ -71,10 +71,11 @@ bench: setup ## Time our code beside its peers -> outputs/bench/bench.md: some f
 bench-gpu: setup ## Time the whole report on one GPU -> outputs/bench/gpu.md
 	@$(RUN) tests.benchmarks.gpu $(ARGS)
 
-lint: setup ## Check style and types
+lint: setup ## Check style, types, and that a room imports only from rooms below it
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: setup ## Format the code
 	@$(RUN) ruff check --fix .
