@@ -16,10 +16,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from src.data import ImageDataModule
 from src.encoded_images import EXAMPLES, encode_images
-from src.errors import UserError
+from src.errors import UserError, in_a_line
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
 from src.models.record import TrainingRecord
 from src.nested import leaves
@@ -92,8 +93,9 @@ def train(
         more_callbacks: Lightning callbacks of the user's.
 
     Raises:
-        UserError: nothing to resume, a resumed state of another configuration, another training's checkpoint in the
-            place of this one's, no such device, or the training diverged.
+        UserError: the network cannot take images of this size, there is nothing to resume or a resumed state is of
+            another configuration, another training's checkpoint lies in the place of this one's, there is no such
+            device, or the training diverged.
     """
     data.prepare_data()
     provenance = Provenance(
@@ -121,6 +123,7 @@ def train(
     with open_loggers() if trainer.is_global_zero else nullcontext([]) as trainer.loggers:
         seed_everything(plan.seed, verbose=False)
         module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in
+        _check_sizes(plan.model, module, images)
         log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
         _fit(trainer, module, data, resumed, plan)
         if is_debug_run:
@@ -131,6 +134,28 @@ def train(
         for told in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
             told.log_trained(plan.checkpoint, record)
         return record
+
+
+def _check_sizes(model: str, module: LightningModule, images: Tensor) -> None:
+    """Refuse a network that cannot take ``images`` (N, C, H, W), or returns them in another size.
+
+    Raises:
+        UserError: it is one.
+    """
+    size = "×".join(map(str, images.shape[1:]))
+    was_training = module.training
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            answer = module.eval()(images[:2].clone())
+    except NotImplementedError:  # a module of the user's without forward()
+        return
+    except Exception as error:
+        raise UserError(f"model={model} cannot be trained on images {size}: {in_a_line(error)}") from error
+    finally:
+        module.train(was_training)
+    if isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape[1:] != images.shape[1:]:
+        made = "×".join(map(str, answer.shape[1:]))
+        raise UserError(f"model={model} turns images {size} into {made}; it needs a height and a width divisible by 4")
 
 
 def _build(make_trainer: Callable[..., Trainer], callbacks: list[Callback], show_progress: bool) -> Trainer:

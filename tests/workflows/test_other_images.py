@@ -46,3 +46,24 @@ def test_from_own_images_to_a_report_with_pictures(command_server, tmp_path, sha
     assert gradients  # of the bare classifier, shared by attacks
     figures = {path.name for path in (outputs / "report" / "figures").glob("*.png")}
     assert {"panel-ifgsm-eps0.1-gray_box.png", "reconstructions-vqvae.png"} <= figures
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "said"),
+    [
+        ("classifier", (1, 20, 28), "model=classifier cannot be trained on images 1×20×28: "),
+        (
+            "vqvae",
+            (1, 30, 30),
+            "model=vqvae turns images 1×30×30 into 1×28×28; it needs a height and a width divisible",
+        ),
+    ],
+)
+def test_a_network_that_cannot_take_these_images_is_refused_in_a_line(command_server, tmp_path, model, shape, said):
+    root, outputs = patterns(tmp_path / "own", shape), tmp_path / "outputs"
+    own = ["data=folder", f"data.root={root}", "data.val_size=20", f"paths.outputs={outputs}", "logger=none"]
+    done = command_server.run("src.train", f"model={model}", "+experiment=demo", "trainer=cpu", *own)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert said in line
+    assert not list(outputs.rglob("*.ckpt"))
