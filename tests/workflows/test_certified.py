@@ -1,8 +1,18 @@
 """The purifier that is proved, by the real commands."""
 
+import pytest
 import torch
 
+from src.attacks import pgd
+from src.data import ImageDataModule
+from src.defended import DefendedClassifier
+from src.defenses import AutoencoderPurifier
+from src.evaluation.code_certificate import Verdict
+from src.evaluation.components import TestSet
+from src.evaluation.proofs import prove
+from src.models import CertifiedVQVAE, load_classifier
 from src.models.checkpoint import read_checkpoint
+from tests.evaluation.exhaustion import outcomes, patterns
 from tests.workflows.conftest import copy_of, read_grid
 
 NARROW = (
@@ -28,3 +38,32 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
     rows = [row for row in read_grid(outputs) if row["defense"] == "vqvae_certified"]
     assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "" for row in rows)
+
+
+@pytest.mark.slow
+def test_what_is_proved_of_a_trained_network_agrees_with_exhaustion_and_stands_attacks(
+    trained, run_command, slice_root, tmp_path
+):
+    outputs = copy_of(trained, tmp_path)
+    arguments = ("model=vqvae_certified", "logger=none", "trainer.max_epochs=30", "model.module.eps=0.1", *NARROW)
+    run_command("src.train", *arguments, "model.module.guidance=1", "model.module.drawing_lr=1e-2", outputs=outputs)
+    folder = outputs / "checkpoints" / "mnist"
+    classifier = load_classifier(folder / "classifier.ckpt")
+    purifier = AutoencoderPurifier.from_checkpoint(folder / "vqvae_certified.ckpt", None, network=CertifiedVQVAE)
+    data = ImageDataModule("mnist", slice_root, val_size=100)
+    data.setup()
+    digits = TestSet(*data.held_out("test", None), 10)
+    model = DefendedClassifier(classifier, purifier)
+
+    found = prove(classifier, purifier, digits, 0.1)
+    assert 0.2 < found.proved.float().mean() < 1
+    attacked = pgd(model, digits.images, digits.labels, eps=0.1, steps=20)
+    assert (model(attacked).argmax(1) == digits.labels)[found.proved].all()
+
+    exact = prove(classifier, purifier, digits, 0.02, nodes=10_000)
+    few = [i for i, x in enumerate(digits.images) if patterns(purifier.network, x, 0.02) <= 1024]
+    assert len(few) > 20
+    for i in few:
+        x, label = digits.images[i], int(digits.labels[i])
+        classes = outcomes(purifier.network, lambda tried: model(tried).argmax(1), x, 0.02, at_most=1024)
+        assert (exact.verdicts[i] == Verdict.PROVED) == (classes == {label})
