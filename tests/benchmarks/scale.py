@@ -110,7 +110,7 @@ def main() -> None:
                 writer.writeheader()
             writer.writerow(row)
         print(" ".join(row.values()), file=sys.stderr, flush=True)
-    print(table(sorted(rows, key=lambda row: (row["attack"], LIBRARIES.index(row["library"]), row["eps"]))))
+    print(table(rows))
 
 
 if __name__ == "__main__":
