@@ -36,7 +36,7 @@ def same_as_the_basic_launcher(outputs: Path, swept: Path) -> None:
     assert set(cells(outputs)) == {row["key"] for row in rows.values() if row["accuracy"]}
     names = [{path.name for path in (each / "adversarial").glob("*.safetensors")} for each in (outputs, swept)]
     assert names[0] == names[1]
-    (sweep,) = (outputs / "sweeps").iterdir()  # the workers know its name, to the microsecond
+    (sweep,) = (outputs / "sweeps").glob("*/")  # the workers know its name, to the microsecond
     assert {path.name for path in sweep.iterdir() if path.name.isdigit()} == {str(number) for number in range(9)}
     runs = [run for run in read_runs(outputs, "cell") if "error" not in run.config]
     logged = sorted(
@@ -75,7 +75,7 @@ def test_submitit_starts_no_more_jobs_than_it_may(trained, run_process, tmp_path
     grid = ("-m", "attack=fgsm", "eps=0.2", "defense=fragile,none", "noise=0", USERS_OWN)
     done = run_process("src.sweep", *grid, *cap, outputs=outputs, check=False)
     assert "error: 1 of 2 cells are missing" in done.stderr
-    (sweep,) = (outputs / "sweeps").iterdir()
+    (sweep,) = (outputs / "sweeps").glob("*/")
     first, second = ((sweep / number / "sweep.log").read_text() for number in "01")
     assert "[1/2, " in first
     ((threads, _),) = failures(second)

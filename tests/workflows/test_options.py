@@ -109,8 +109,8 @@ def failure(call, *arguments) -> Exception:
 
 
 def test_a_failure_is_put_down_to_whose_code_it_is_in(images):
-    theirs = SimpleNamespace(identity={"attack": {"_target_": "somebodys.attack"}})
-    ours = SimpleNamespace(identity={"attack": {"_target_": "src.attacks.fgsm"}})
+    theirs = SimpleNamespace(attack=SimpleNamespace(component={"_target_": "somebodys.attack"}))
+    ours = SimpleNamespace(attack=SimpleNamespace(component={"_target_": "src.attacks.fgsm"}))
     spent = failure(check_adversarial, images + 0.3, images, 0.1)
     assert "somebodys.attack" in _whose(spent, theirs)
     assert "bug" in _whose(spent, ours)
