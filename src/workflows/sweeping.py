@@ -72,9 +72,11 @@ def _whose(error: Exception, spec: CellSpec) -> str:
     if where := in_code_of_the_users(error):
         return f"this comes from code that is no part of defense-vqvae ({where})"
     raised_in = traceback.extract_tb(error.__traceback__)[-1].name
-    target = str((spec.attack.component or {}).get("_target_"))
-    if raised_in == check_adversarial.__name__ and not target.startswith("src."):
-        return f"{target}, an attack that is no part of defense-vqvae, breaks its promise"
+    attacks = [spec.attack, *spec.attack.members.values()]
+    targets = [str(attack.component.get("_target_")) for attack in attacks if attack.component]
+    theirs = [target for target in targets if not target.startswith("src.")]
+    if raised_in == check_adversarial.__name__ and theirs:
+        return f"{' or '.join(theirs)}, an attack that is no part of defense-vqvae, breaks its promise"
     return "this is a bug of defense-vqvae"
 
 

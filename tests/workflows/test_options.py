@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from src.attacks import check_adversarial
 from src.errors import in_code_of_the_users
-from src.evaluation import CellStore
+from src.evaluation import AttackSpec, CellStore
 from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
 from src.workflows.configured import build
 from src.workflows.sweeping import _whose
@@ -109,11 +109,15 @@ def failure(call, *arguments) -> Exception:
 
 
 def test_a_failure_is_put_down_to_whose_code_it_is_in(images):
-    theirs = SimpleNamespace(attack=SimpleNamespace(component={"_target_": "somebodys.attack"}))
-    ours = SimpleNamespace(attack=SimpleNamespace(component={"_target_": "src.attacks.fgsm"}))
+    def by(target, **members):
+        return SimpleNamespace(attack=AttackSpec("attack", target and {"_target_": target}, members=members))
+
+    theirs, ours = by("somebodys.attack"), by("src.attacks.fgsm")
     spent = failure(check_adversarial, images + 0.3, images, 0.1)
     assert "somebodys.attack" in _whose(spent, theirs)
     assert "bug" in _whose(spent, ours)
+    assert "somebodys.attack" in _whose(spent, by(None, one=ours.attack, other=theirs.attack))
+    assert "bug" in _whose(spent, by(None, one=ours.attack))
 
     raised = failure(Fragile(), images)
     where = in_code_of_the_users(raised)
