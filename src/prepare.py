@@ -14,8 +14,9 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     with job():
         from src.workflows.configured import data_from_config
+        from src.workflows.settings import PrepareSettings, checked
 
-        data = data_from_config(config.data)
+        data = data_from_config(checked(config, PrepareSettings).data)
         data.prepare_data()
         data.setup()
         log.info("%s is ready in %s: %s", data.name, data.root, data)

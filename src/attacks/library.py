@@ -7,12 +7,10 @@ global random streams, sets the mode of the model, fills gradients of its parame
 
 import difflib
 import inspect
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from src.attacks.gradient import usable
 from src.attacks.margin import Best, logits_of, margin
 from src.attacks.verdict import is_random
 from src.errors import UserError
+from src.randomness import seeded
 
 INSTALL = "pip install --editable '.[attacks]' --constraint constraints.txt"
 
@@ -200,17 +199,8 @@ def _private_randomness() -> Iterator[int]:
     Outside, torch's stream moves on by one draw, the seed, and the others not at all.
     """
     seed = int(torch.randint(2**31 - 1, ()))
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield seed
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+    with seeded(seed):
+        yield seed
 
 
 @contextmanager

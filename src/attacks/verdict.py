@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks.margin import logits_of
+from src.randomness import random_streams_kept
 
 #: Images, and answers to each, by which a module is seen to be random.
 PROBED, PROBES = 8, 4
@@ -16,7 +17,7 @@ def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether ``module`` answers the same images differently when it is asked again; found out on the first few of
     ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
     probed = x[:PROBED]
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+    with random_streams_kept():
         first, *others = (module(probed.clone()) for _ in range(PROBES))
         return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
 

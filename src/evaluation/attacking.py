@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from src.attacks import check_adversarial, input_gradient, within_budget
 from src.attacks.verdict import is_random
 from src.evaluation.components import Components
-from src.evaluation.randomness import seeded
 from src.evaluation.spec import CellSpec
 from src.evaluation.tensors import TensorStore
+from src.randomness import seeded
 
 #: (batches, what is done) -> the batches, shown on a progress bar
 Track = Callable[[Sequence[slice], str], Iterable[slice]]
@@ -109,7 +109,7 @@ def attack_images(
     attack = model.stopping_early(early_stop, x[:batch_size]).attack
     assert attack is not None, "a worst case is taken from its members"
     attacked = []
-    with seeded(seed, x.device), torch.no_grad():
+    with seeded(seed), torch.no_grad():
         for batch in track(batches_of(len(x), batch_size), description):
             known = {} if gradient is None else {"gradient": gradient[batch].clone()}
             bound = partial(attack, eps=eps, **known)
@@ -120,7 +120,7 @@ def attack_images(
 def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """:func:`src.attacks.input_gradient` at all of ``x``, in batches of the size that attacks see, so that sharing it
     does not change a bit of the outcome. That of a random model does not depend on who asks first."""
-    with seeded(0, x.device):
+    with seeded(0):
         parts = [input_gradient(model, x[batch].clone(), y[batch]) for batch in batches_of(len(x), batch_size)]
     return torch.cat(parts)
 

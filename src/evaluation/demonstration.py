@@ -15,6 +15,7 @@ from src.evaluation.components import Components
 from src.evaluation.evaluator import full_precision
 from src.evaluation.module import PurificationEvaluation, predicted
 from src.evaluation.spec import CellSpec
+from src.randomness import random_streams_kept, reseed
 
 
 class OutOfTimeError(UserError):
@@ -75,7 +76,7 @@ def demonstrate(
     classifier = components.classifier(spec.classifier).to(device)
     defense = components.build(spec.defense.component).to(device)
     x, seed = image.detach().clone().unsqueeze(0).to(device), spec.seed
-    with torch.random.fork_rng([x.device] if x.is_cuda else []), full_precision(), torch.no_grad():
+    with random_streams_kept(), full_precision(), torch.no_grad():
         before = classifier(x.clone())
         if before.isnan().any():
             raise UserError("what the classifier makes of this image is not a number")
@@ -84,7 +85,7 @@ def demonstrate(
             module = PurificationEvaluation(classifier, defense, before.shape[1])
             for tried in list(spec.members.values()) or [spec]:
                 x_adv = _attacked(tried, components, classifier, defense, x, y)
-                torch.manual_seed(seed)
+                reseed(seed)
                 x_hat, logits = module.purify_and_classify(x_adv)
                 if predicted(logits) != y:
                     break

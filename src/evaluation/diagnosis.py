@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from src.attacks import input_gradient
 from src.attacks.verdict import is_random
-from src.evaluation.randomness import seeded
+from src.randomness import seeded
 
 #: Images that are looked at.
 DIAGNOSED = 100
@@ -28,7 +28,7 @@ def diagnose(view: nn.Module, defense: nn.Module, x: Tensor, y: Tensor) -> dict[
         whether the logits are probabilities. The same model always gives the same numbers.
     """
     x, y = x[:DIAGNOSED], y[:DIAGNOSED]
-    with seeded(0, x.device):
+    with seeded(0):
         gradient = input_gradient(view, x.clone(), y).flatten(1)
         with torch.no_grad():
             logits = view(x.clone())

@@ -29,6 +29,7 @@ from src.evaluation.module import PurificationEvaluation
 from src.evaluation.spec import CellSpec
 from src.evaluation.store import CellStore
 from src.evaluation.worst_case import WorstCase, worst_case
+from src.randomness import random_streams_kept, reseed
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Evaluator:
     def _try_out(self, spec: CellSpec) -> None:
         test, classifier, defense = self._loaded(spec)
         x, y = test.images[:1], test.labels[:1]
-        with torch.random.fork_rng(), torch.no_grad(), frozen(classifier=classifier, defense=defense):
+        with random_streams_kept(), torch.no_grad(), frozen(classifier=classifier, defense=defense):
             check_model(classifier, defense, test.images[:PROBED], test.num_classes)
             module = PurificationEvaluation(classifier, defense, test.num_classes)
             if spec.eps:
@@ -164,7 +165,7 @@ class Evaluator:
         x_adv, seconds = x, 0.0
         if spec.eps:
             x_adv, seconds = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
-        torch.manual_seed(spec.seed)
+        reseed(spec.seed)
         trainer.test(module, _loader(x, x_adv, y, batch_size), verbose=False)
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
         if not math.isfinite(means["reconstruction_mse"]):
@@ -226,7 +227,7 @@ def _per_class(right: Tensor, test: TestSet) -> list[list[int]]:
 @contextmanager
 def _evaluating() -> Iterator[None]:
     """Full precision, and a random stream of its own."""
-    with torch.random.fork_rng(), full_precision():
+    with random_streams_kept(), full_precision():
         yield
 
 

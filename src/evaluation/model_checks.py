@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.defended import DefendedClassifier
 from src.errors import UserError
-from src.evaluation.randomness import seeded
+from src.randomness import seeded
 
 #: Images that :func:`check_model` looks at.
 PROBED = 8
@@ -51,7 +51,7 @@ def check_model(classifier: nn.Module, defense: nn.Module, x: Tensor, num_classe
 
 def _seeded_answer(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """What ``model`` makes of a copy of ``x``; a random model draws the same numbers each time."""
-    with seeded(0, x.device):
+    with seeded(0):
         return model(x.clone())
 
 

@@ -39,6 +39,8 @@ class BottleneckVQVAE(VQVAE):
         network: further arguments of :class:`VQVAE`.
     """
 
+    plans_ahead = True  #: its learning rate depends on how many epochs are to come
+
     def __init__(
         self,
         noise: float = 0.0,

@@ -59,6 +59,7 @@ class CertifiedVQVAE(LightningModule):
     """
 
     stand_in: Tensor
+    plans_ahead = True  #: eps and learning rate depend on how many epochs are to come
 
     def __init__(
         self,

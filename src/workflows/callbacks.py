@@ -17,6 +17,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.models.checkpoint import Provenance, stamp
+from src.randomness import seeded
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +184,7 @@ def illustrate(module: LightningModule, images: Tensor) -> Mapping[str, Tensor]:
     if show is None:
         return {}
     was_training = module.training
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         module.eval()
         shown = show(images.to(module.device))
     module.train(was_training)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError, in_a_line
 from src.models.checkpoint import weights_fingerprint
+from src.randomness import seeded
 from src.workflows.configured import build
 
 
@@ -97,8 +98,7 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
     Raises:
         UserError: it cannot be imported or called, or is no such module.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         module = build(component) if (component := _pretrained(name)) else _made(name)
         if not isinstance(module, nn.Module):
             raise UserError(f"classifier={name} gives {type(module).__name__}, not an nn.Module x -> logits")

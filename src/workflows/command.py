@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
@@ -48,6 +49,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("replicate", replicate_suffix, replace=True)
     OmegaConf.register_new_resolver("other_seed", other_seed, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("data_options", data_options, replace=True)
     register_help()
 
 
@@ -68,6 +70,20 @@ def folder_name(path: object) -> str:
     """What data in ``path``, a folder or an .npz file, are called: its name, fit to be that of a folder of ours."""
     resolved = Path(str(path)).expanduser().resolve()
     return re.sub(r"[^\w.-]+", "_", resolved.stem if resolved.suffix == ".npz" else resolved.name).strip(".") or "data"
+
+
+def data_options(name: str, *, _root_: DictConfig) -> str:
+    """What to type for the data of this command, such as ``data=folder data.root=digits``.
+
+    Args:
+        name: of the data set; used where Hydra did not compose the configuration.
+    """
+    hydra_config = _root_.get("hydra") or (HydraConfig.get() if HydraConfig.initialized() else None)
+    if hydra_config is None:
+        return f"data={name}"
+    values = [line.lstrip("+") for line in hydra_config.overrides.task if line.lstrip("+").startswith("data.")]
+    chosen = hydra_config.runtime.choices.get("data", name)
+    return " ".join([f"data={chosen}", *map(shlex.quote, values)])
 
 
 def other_seed(seed: int) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from src.nested import leaves
 from src.precision import native_bfloat16
 from src.workflows.loggers import Training, opened
 from src.workflows.settings import TrainSettings, checked
+from src.workflows.trained_on import trained_on
 from src.workflows.training import Overwrite, TrainingPlan, train
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ def build(config: Any, **arguments: Any) -> Any:
 def check_arguments(component: Any) -> None:
     """Hold the plain arguments of a component, and of those within it, against the types that its signature names.
 
-    Python itself would take the text "maybe" for true. Ranges, and everything but single values, are for the component
-    to check.
+    Python itself would take the text "maybe" for true. Ranges, and everything but single values and lists of them, are
+    for the component to check.
 
     Raises:
         UserError: an argument has another type.
@@ -70,32 +71,59 @@ def check_arguments(component: Any) -> None:
         return
     for each in component.values():
         check_arguments(each)
-    hints = _single_values(component.get("_target_"))
-    for name in hints.keys() & component.keys():
+    for name, hint in _plain_hints(component.get("_target_")).items():
+        if name not in component:
+            continue
         try:
-            TypeAdapter(hints[name], config={"strict": True}).validate_python(component[name])
+            TypeAdapter(hint, config={"strict": True}).validate_python(component[name])
         except ValidationError as error:
-            kind = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-            wanted = {"integer": "a whole number", "boolean": "true or false", "string": "a text"}.get(kind, kind)
-            given = "null" if component[name] is None else component[name]
-            raise UserError(f"{component['_target_']}: {name}={given} is not {wanted}") from None
+            raise UserError(f"{component['_target_']}: {_refusal(name, component[name], error)}") from None
 
 
-def _single_values(target: Any) -> dict[str, Any]:
-    """The parameters of a function or class that are numbers, texts or truth values, with their types."""
+def _refusal(name: str, value: Any, error: ValidationError) -> str:
+    """``steps=two is not a whole number``; of a list ``blocks=[1, two] has two, which is not a whole number``."""
+    first = error.errors()[0]
+    kind = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    named = {"integer": "a whole number", "boolean": "true or false", "string": "a text", "list": "a list"}
+    wanted = named.get(kind, kind)
+    if not isinstance(value, list) or not first["loc"]:
+        return f"{name}={'null' if value is None else value} is not {wanted}"
+    return f"{name}=[{', '.join(map(str, value))}] has {first['input']}, which is not {wanted}"
+
+
+def _plain_hints(target: Any) -> dict[str, Any]:
+    """The parameters of a function or class that are numbers, texts, truth values or lists of them, with their types as
+    YAML has them: every sequence is a list."""
     try:
-        found = _locate(target)  # hydra.utils.get_object would log a failure
-        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
+        function = _locate(target)  # hydra.utils.get_object would log a failure
+        owner = function if isinstance(function, type) else getattr(function, "__self__", None)
+        # A class may hand what it does not name on to its bases, and an alternative constructor to its class.
+        makers = [vars(base).get("__init__") for base in reversed(owner.__mro__)] if isinstance(owner, type) else []
+        hints = {name: hint for maker in [*makers, function] if maker for name, hint in _hints(maker).items()}
     except Exception:  # a target that is none is named when it is built
         return {}
-    return {name: hint for name, hint in hints.items() if name != "return" and _is_single(hint)}
+    plain_hints = {name: _as_in_yaml(hint) for name, hint in hints.items()}
+    return {name: hint for name, hint in plain_hints.items() if hint is not None}
 
 
-def _is_single(hint: Any) -> bool:
-    parts = get_args(hint)
-    if get_origin(hint) is Literal or hint in (bool, int, float, str, NoneType):
-        return True
-    return get_origin(hint) in (Union, UnionType) and all(_is_single(part) for part in parts)
+def _hints(function: Any) -> dict[str, Any]:
+    hints = {} if isinstance(function, type) else get_type_hints(function)
+    return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+def _as_in_yaml(hint: Any) -> Any:
+    """A type with every sequence as a list; None if it is about anything but numbers, texts, truth values, lists."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal or hint in (bool, int, float, str, NoneType):
+        return hint
+    if origin not in (Union, UnionType, list, tuple, Sequence):
+        return None
+    known = [_as_in_yaml(part) for part in parts if part is not Ellipsis]
+    if not known or None in known:
+        return None
+    if origin in (Union, UnionType):
+        return Union[tuple(known)]  # noqa: UP007 - made of a list
+    return list[Union[tuple(known)]]  # type: ignore[misc]  # noqa: UP007
 
 
 def _name(config: Any) -> Any:
@@ -131,7 +159,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         seed=config.seed,
         epochs=_epochs(config),
         config={
-            "module": fingerprinted(plain(model.module), weights_of),
+            "module": fingerprinted(plain(model.module), partial(_weights_beside, data)),
             "batch_size": config.data.batch_size,
             "trainer": _trainer_identity(config),
         },
@@ -177,13 +205,15 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
     return known | {"checkpoint": weights_of(component)}
 
 
-def weights_of(part: Mapping[str, Any]) -> str:
-    """The fingerprint of the weights in the ``checkpoint`` of a component.
+def _weights_beside(data: ImageDataModule, part: Mapping[str, Any]) -> str:
+    """The fingerprint of the weights in the ``checkpoint`` of a component that a training on ``data`` rests on, such as
+    the classifier that guides it. It must have seen the same data and none of their validation images.
 
     Raises:
-        UserError: as :func:`src.models.checkpoint.read_checkpoint`.
+        UserError: it has not; or as :func:`src.models.checkpoint.read_checkpoint`.
     """
-    return read_checkpoint(Path(part["checkpoint"]), part.get("remedy", "python -m src.train"))[1].weights
+    path, remedy = Path(part["checkpoint"]), part.get("remedy", "python -m src.train")
+    return trained_on(data, "val", read_checkpoint(path, remedy)[1], path, remedy).weights
 
 
 def _make_trainer(make: Callable[..., Trainer], **arguments: Any) -> Trainer:

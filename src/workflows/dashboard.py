@@ -15,6 +15,7 @@ from src.reporting.certified import load_certified, of_grid
 from src.reporting.wandb_settings import WandbSettings, key_configured, resolve_mode, wandb_folder
 from src.reporting.workspace import Logged, logged, to_json, workspace
 from src.workflows.configured import build
+from src.workflows.settings import DashboardSettings, checked
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -37,11 +38,12 @@ def publish(config: DictConfig) -> Path:
         UserError: the logger is not W&B, the package is missing, the sweep or the name is no good, the file cannot be
             written, or W&B did not take the workspace.
     """
+    config = checked(config, DashboardSettings)
     if not config.logger.cells:
         raise UserError("the dashboard belongs to W&B and shows its runs; leave logger=… out, or say logger=wandb")
     settings: WandbSettings = build(config.logger.cells)
     outputs = Path(config.paths.outputs)
-    built = _built(settings, str(config.name), _logged(outputs, config.sweep))
+    built = _built(settings, config.name, _logged(outputs, config.sweep))
     path = outputs / "dashboard" / "workspace.json"
     has_key = key_configured(os.environ)
     if has_key and resolve_mode(settings.mode) == "online":

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -24,10 +24,10 @@ from src.evaluation import CellStore
 from src.evaluation.spec import numbers_as_floats
 from src.files import write_atomically
 from src.models import Classifier
-from src.models.checkpoint import load_module
+from src.models.checkpoint import load_module, read_checkpoint
 from src.workflows.classifiers import build_own, checkpoint_of, is_factory
 from src.workflows.component_cache import IDENTITY
-from src.workflows.configured import build, data_from_config, fingerprinted, plain, weights_of
+from src.workflows.configured import build, data_from_config, fingerprinted, plain
 from src.workflows.settings import ExportSettings, checked
 
 log = logging.getLogger(__name__)
@@ -93,13 +93,18 @@ def _subject(config: DictConfig, data: ImageDataModule) -> Subject:
     purifier = classifier = defense_identity = classifier_identity = None
     if config.part != "classifier":
         component = plain(config.defense.purifier)
-        defense_identity, purifier = fingerprinted(component, weights_of), build(component)
+        defense_identity, purifier = fingerprinted(component, _weights_of), build(component)
     if config.part != "purifier":
         classifier, classifier_identity = _classifier(plain(config.classifier), data)
     module = DefendedClassifier(classifier, purifier) if classifier and purifier else classifier or purifier
     assert module is not None
     module.eval()
     return Subject(module, "images" if classifier is None else "logits", classifier_identity, defense_identity)
+
+
+def _weights_of(part: Mapping[str, Any]) -> str:
+    """The fingerprint of the weights in the ``checkpoint`` of a component."""
+    return read_checkpoint(Path(part["checkpoint"]), part.get("remedy", "python -m src.train"))[1].weights
 
 
 def _classifier(asked: Any, data: ImageDataModule) -> tuple[nn.Module, Any]:

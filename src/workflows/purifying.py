@@ -17,6 +17,7 @@ from src.data.progress import progress_bar
 from src.errors import UserError
 from src.files import write_atomically
 from src.images import check_purified
+from src.randomness import reseed
 from src.single_image import as_batch
 from src.workflows.configured import build
 from src.workflows.settings import PurifySettings, checked
@@ -37,7 +38,7 @@ def purify_from_config(config: DictConfig) -> None:
     source, target = (Path(config[name]).expanduser() for name in ("input", "output"))
     files = planned(source, target, config.overwrite)
     purifier = build(config.defense.purifier)
-    torch.manual_seed(config.seed)  # for a random purifier
+    reseed(config.seed)  # for a random purifier
     failed = purify_files(purifier, files)
     for path, reason in failed.items():
         log.error("%s: %s", path, reason)

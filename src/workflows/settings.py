@@ -95,6 +95,16 @@ class Defense(_Section):
     learned: bool = False
 
 
+class PrepareSettings(Settings):
+    data: Any
+
+
+class DashboardSettings(Settings):
+    logger: Logger
+    name: Annotated[str, Field(min_length=1, description="of the workspace")]
+    sweep: Annotated[str, Field(description="a sweep's folder, or latest")]
+
+
 class TrainSettings(Settings):
     data: Any
     model: Any

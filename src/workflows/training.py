@@ -124,6 +124,7 @@ def train(
         seed_everything(plan.seed, verbose=False)
         module = make_module().to(memory_format=torch.channels_last)  # what convolutions are faster in
         _check_sizes(plan.model, module, images)
+        _check_plan(plan, module, resumed)
         log.info("training %s for %s epochs -> %s", plan.model, plan.epochs, plan.checkpoint)
         _fit(trainer, module, data, resumed, plan)
         if is_debug_run:
@@ -156,6 +157,22 @@ def _check_sizes(model: str, module: LightningModule, images: Tensor) -> None:
     if isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape[1:] != images.shape[1:]:
         made = "×".join(map(str, answer.shape[1:]))
         raise UserError(f"model={model} turns images {size} into {made}; it needs a height and a width divisible by 4")
+
+
+def _check_plan(plan: TrainingPlan, module: LightningModule, resumed: Path | None) -> None:
+    """Refuse to resume with another number of epochs where rates follow from that number (``plans_ahead``).
+
+    Raises:
+        UserError: the resumed run would not be an uninterrupted one.
+    """
+    if resumed is None or not getattr(module, "plans_ahead", False):
+        return
+    planned = read_checkpoint(resumed, plan.command)[1].planned_epochs
+    if planned != plan.epochs:
+        raise UserError(
+            f"{resumed} was planned for {planned} epochs, and model={plan.model} plans its rates over all of them; "
+            f"resume it with trainer.max_epochs={planned}, or leave resume=true out"
+        )
 
 
 def _build(make_trainer: Callable[..., Trainer], callbacks: list[Callback], show_progress: bool) -> Trainer:

@@ -1,6 +1,8 @@
 import json
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -11,7 +13,7 @@ from src.attacks import ifgsm
 from src.defenses import Binarize, Identity
 from src.encoded_images import decode_images
 from src.errors import UserError
-from src.evaluation import Protocol
+from src.evaluation import CellStore, Protocol
 from src.evaluation.attacking import AttackedSets
 from src.evaluation.module import PurificationEvaluation
 from src.models.checkpoint import weights_fingerprint
@@ -145,6 +147,24 @@ def test_a_noisy_defense_gives_the_same_cell_whether_the_attack_was_replayed(spe
     alone.cells.put(evaluator(spec.without_attack()))
     alone.cells.put(evaluator(spec.without_attack().without_defense()))
     assert alone(spec).predictions == first.predictions
+
+
+@pytest.mark.parametrize("draw", [np.random.random_sample, lambda size: np.array([random.random()] * np.prod(size))])
+def test_noise_of_numpy_and_python_is_seeded_and_leaves_their_streams_alone(specify, evaluator, tmp_path, draw):
+    class Noisy(torch.nn.Module):
+        def forward(self, x):
+            return (x + torch.from_numpy(draw(x.shape).reshape(x.shape)).to(x) - 0.5).clamp(0, 1)
+
+    spec = specify(eps=0.1, defense=Noisy())
+    streams = lambda: (random.getstate(), np.random.get_state()[1].tolist())  # noqa: E731, NPY002
+    before = streams()
+    cell = evaluator(spec)
+    assert streams() == before
+    np.random.seed(5)  # noqa: NPY002 - the stream of a user's component
+    random.seed(5)
+    other = replace(evaluator, cells=CellStore(tmp_path / "again"), attacked=AttackedSets(None))
+    assert other(spec).predictions == cell.predictions
+    assert cell.accuracy < 1
 
 
 def test_clean_errors_count_where_the_protocol_says_so(evaluator, specify, shelf, digits, classifier):

@@ -6,6 +6,19 @@ from src.models.checkpoint import read_checkpoint
 from tests.workflows.conftest import cells, copy_of, read_grid
 
 
+def test_a_classifier_that_saw_the_validation_images_or_other_data_does_not_guide_it(
+    trained, run_command, slice_root, tmp_path
+):
+    outputs = copy_of(trained, tmp_path)
+    arguments = ("model=vqvae_robust", "+experiment=demo", "logger=none")
+    for changed, said in (("data.split_seed=1", "some of these validation images"), ("data.name=mine", "not on mine")):
+        classifier = f"model.module.classifier.checkpoint={outputs}/checkpoints/mnist/classifier.ckpt"
+        refused = run_command("src.train", *arguments, changed, classifier, outputs=outputs, check=False)
+        assert refused.returncode == 1 and said in refused.stderr
+        assert f"python -m src.train model=classifier data=mnist {changed} data.root={slice_root}" in refused.stderr
+    assert not list(outputs.rglob("vqvae_robust*.ckpt"))
+
+
 def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")

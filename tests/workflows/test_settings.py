@@ -13,7 +13,10 @@ from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import build, check_arguments, plain
 from src.workflows.settings import (
     CertifySettings,
+    DashboardSettings,
+    ExportSettings,
     PlaySettings,
+    PrepareSettings,
     ReportSettings,
     SweepSettings,
     TrainSettings,
@@ -27,6 +30,9 @@ SCHEMAS = {
     "certify": CertifySettings,
     "report": ReportSettings,
     "play": PlaySettings,
+    "prepare": PrepareSettings,
+    "dashboard": DashboardSettings,
+    "export": ExportSettings,
 }
 
 
@@ -157,6 +163,8 @@ def test_what_does_not_fit_is_refused_in_one_line(settings, line):
         "sweep attack=ifgsm +attack.decay=1",  # for the attack itself to take or refuse
         "sweep logger=none",
         "train logger=csv",
+        "prepare data=fashion_mnist",
+        "dashboard sweep=latest",
         "sweep logger.tags=[abc]",
     ],
 )
@@ -175,6 +183,16 @@ def test_what_is_read_somewhere_is_accepted(settings, line):
         (
             {"_target_": "src.defenses.Chain", "_args_": [{"_target_": "src.defenses.Binarize", "threshold": "x"}]},
             "src.defenses.Binarize: threshold=x",
+        ),
+        ({"_target_": "src.models.RobustVQVAE", "blocks": 2}, "src.models.RobustVQVAE: blocks=2 is not a list"),
+        (
+            {"_target_": "src.models.RobustVQVAE", "blocks": [1, "two"]},
+            r"RobustVQVAE: blocks=\[1, two\] has two, which is not a whole number",
+        ),
+        ({"_target_": "src.models.RobustVQVAE.guided_by", "head": "x"}, "guided_by: head=x is not"),  # of a base class
+        (
+            {"_target_": "src.models.CertifiedVQVAE", "convolutions": [[32, 5, 2, 2], 64]},
+            "has 64, which is not a list",
         ),
     ],
 )

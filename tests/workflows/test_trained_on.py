@@ -9,7 +9,8 @@ from src.data import ImageDataModule
 from src.data.idx import write_idx
 from src.errors import UserError
 from src.models.checkpoint import Provenance
-from src.workflows.component_cache import ComponentCache, trained_on
+from src.workflows.component_cache import ComponentCache
+from src.workflows.trained_on import trained_on
 
 
 @pytest.fixture(scope="module")

@@ -206,6 +206,18 @@ def test_resume_refuses_another_configuration(harness):
         harness.train("classifier", resume=True)
 
 
+def test_resume_refuses_another_number_of_epochs_where_rates_follow_from_it(harness):
+    with pytest.raises(SystemExit):
+        harness.train("vqvae_robust", epochs=2, interrupt_in=1)
+    with pytest.raises(UserError, match=r"planned for 2 epochs.*trainer\.max_epochs=2"):
+        harness.train("vqvae_robust", epochs=3, resume=True)
+    harness.train("vqvae_robust", epochs=2, resume=True)
+    assert not (harness.folder / "vqvae.ckpt").exists()
+    with pytest.raises(SystemExit):
+        harness.train("vqvae", epochs=2, interrupt_in=1)
+    assert len(harness.train("vqvae", epochs=3, resume=True).epochs) == 3  # a constant rate
+
+
 def test_a_network_knows_which_images_it_was_trained_on(harness):
     harness.train("classifier", epochs=1)
     for path in (harness.folder / "classifier.ckpt", harness.folder / "classifier.last.ckpt"):
