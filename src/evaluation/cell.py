@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, NonNegativeInt, PositiveInt, Ty
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from src.encoded_images import EncodedImages, of_one_shape
-from src.evaluation.spec import SCHEMA, Coordinates, Fraction, Quantity, content_key
+from src.evaluation.spec import CERTIFICATE, SCHEMA, Coordinates, Fraction, Quantity, content_key
 from src.evaluation.statistics import wilson_interval
 from src.stored import check, parse, read
 
@@ -28,7 +28,7 @@ class Attacker(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
-    family: str  #: "one-step", "iterative", "gradient-free", "transfer", "noise"
+    family: str  #: as :attr:`src.evaluation.spec.AttackSpec.family`
     knows_defense: bool
     zero_gradient: Fraction
     nan_gradient: Fraction
@@ -36,6 +36,8 @@ class Attacker(TypedDict, total=False):
     random: bool
     eot_samples: PositiveInt
     probabilities: bool
+    #: of a proof, why nothing can be proved of the defense; absent where something can
+    unprovable: str
 
 
 class Member(TypedDict):
@@ -93,7 +95,7 @@ class Cell:
     outcomes: str  #: one character an image in test-set order: "1" counted as correct, "0" as wrong
     predictions: list[int]  #: class the defended classifier gave to each attacked image, or :data:`NO_CLASS`
     clean_accuracy: Fraction  #: the same defense without attack
-    undefended_accuracy: Fraction  #: the same attack without defense
+    undefended_accuracy: Fraction  #: the same attack without defense; 0 for a proof, of which there is none
     perturbation_l2: Quantity  #: mean ‖x_adv − x‖₂
     perturbation_linf: Quantity  #: mean ‖x_adv − x‖∞
     reconstruction_mse: Quantity  #: mean squared error of x̂ to the clean image
@@ -108,6 +110,11 @@ class Cell:
     attacker: Annotated[dict[str, Any], AfterValidator(_attacker)] = field(default_factory=dict)
     #: by name, the cells of which this is the worst case
     members: dict[str, Member] = field(default_factory=dict)
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether its correct images are proved, not attacked."""
+        return self.attacker.get("family") == CERTIFICATE
 
     @property
     def right(self) -> np.ndarray:

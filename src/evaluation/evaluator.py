@@ -26,7 +26,8 @@ from src.evaluation.components import Components, TestSet
 from src.evaluation.diagnosis import diagnose
 from src.evaluation.model_checks import PROBED, check_model, frozen
 from src.evaluation.module import PurificationEvaluation
-from src.evaluation.spec import CellSpec
+from src.evaluation.proofs import Proofs, UnprovableError, nothing_proved
+from src.evaluation.spec import CERTIFICATE, CellSpec
 from src.evaluation.store import CellStore
 from src.evaluation.worst_case import WorstCase, worst_case
 from src.randomness import random_streams_kept, reseed
@@ -97,7 +98,9 @@ class Evaluator:
         with random_streams_kept(), torch.no_grad(), frozen(classifier=classifier, defense=defense):
             check_model(classifier, defense, test.images[:PROBED], test.num_classes)
             module = PurificationEvaluation(classifier, defense, test.num_classes)
-            if spec.eps:
+            if spec.is_proof:
+                self._prove(spec, classifier, defense, TestSet(x, y, test.num_classes))
+            elif spec.eps:
                 model = AttackedModel.of(spec, self.components, classifier, defense)
                 x = attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=spec.early_stop)
             module.purify_and_classify(x)
@@ -123,14 +126,17 @@ class Evaluator:
     def _compute(self, spec: CellSpec) -> Cell:
         """Evaluate ``spec`` and put its numbers beside those of the cells it quotes."""
         clean = self._quoted(spec, spec.without_attack())
-        undefended = self._quoted(spec, spec.without_defense())
+        undefended = None if spec.is_proof else self._quoted(spec, spec.without_defense())
         origin = self._quoted(spec, spec.without_attack().without_defense())
         members = {name: self._member(member) for name, member in spec.members.items()}
         worst = worst_case(members) if members else None
         test, classifier, defense = self._loaded(spec)
         with frozen(classifier=classifier, defense=defense), _evaluating():
             run = self._run(spec, test, classifier, defense, worst)
+            bare = _undefended(run.module, classifier, undefended, spec)
         right = run.module.predictions == test.labels if worst is None else torch.from_numpy(worst.right)
+        if run.proved is not None:
+            right = run.proved
         if spec.protocol.clean_errors_count and origin is not None:
             right = right & torch.from_numpy(origin.right)
         accuracy = int(right.sum()) / len(right)
@@ -141,10 +147,10 @@ class Evaluator:
             outcomes="".join("1" if correct else "0" for correct in right.tolist()),
             predictions=(run.module.predictions if worst is None else worst.predictions).tolist(),
             clean_accuracy=accuracy if clean is None else clean.accuracy,
-            undefended_accuracy=accuracy if undefended is None else undefended.accuracy,
+            undefended_accuracy=0.0 if spec.is_proof else accuracy if undefended is None else undefended.accuracy,
             stages=run.stages,
             identity=spec.identity,
-            examples=_examples(run.module, undefended),
+            examples=_examples(run.module, bare),
             environment=_environment(run.module.ran_on),
             per_class=_per_class(right, test),
             attacker=run.attacker,
@@ -155,23 +161,39 @@ class Evaluator:
     def _run(
         self, spec: CellSpec, test: TestSet, classifier: nn.Module, defense: nn.Module, worst: WorstCase | None
     ) -> "_Run":
-        """Attack, then measure by ``Trainer.test``, then look at what the attacker saw."""
-        trainer = trainer_on(self.accelerator, list(self.callbacks))
+        """Attack or prove, then measure by ``Trainer.test``, then look at what the attacker saw."""
+        trainer = trainer_on("cpu" if spec.is_proof else self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
         batch_size = self.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
         module = PurificationEvaluation(classifier, defense, test.num_classes)
         module.to(device).to(memory_format=torch.channels_last)
-        x_adv, seconds = x, 0.0
-        if spec.eps:
+        x_adv, seconds, proof = x, 0.0, self._prove(spec, classifier, defense, test) if spec.is_proof else None
+        if proof is not None:
+            x_adv, seconds = proof.witnesses, proof.seconds
+        elif spec.eps:
             x_adv, seconds = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
         reseed(spec.seed)
         trainer.test(module, _loader(x, x_adv, y, batch_size), verbose=False)
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
         if not math.isfinite(means["reconstruction_mse"]):
             raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
+        stages = {"attack": seconds} | module.stages
+        if proof is not None:
+            proof.check(module.predictions, test.labels)
+            return _Run(module, means, stages, {"family": CERTIFICATE} | proof.statistics, proof.proved)
         attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps else {}
-        return _Run(module, means, {"attack": seconds} | module.stages, attacker)
+        return _Run(module, means, stages, attacker)
+
+    def _prove(self, spec: CellSpec, classifier: nn.Module, defense: nn.Module, test: TestSet) -> Proofs:
+        """Which images are proved; none of a defense that the program has no proof for."""
+        try:
+            return self.components.build(spec.attack.component)(
+                classifier, defense, test, spec.eps, track=self.attacked.track
+            )
+        except UnprovableError as error:
+            log.warning("%s: %s", spec.coordinates, error)
+            return nothing_proved(test, spec.eps, str(error))
 
     def _attacked(
         self,
@@ -215,6 +237,7 @@ class _Run:
     means: dict[str, float]  #: by :data:`MEANS`
     stages: dict[str, float]  #: seconds
     attacker: dict[str, Any]
+    proved: Tensor | None = None  #: of a proof, which images; (N,), bool
 
 
 def _per_class(right: Tensor, test: TestSet) -> list[list[int]]:
@@ -263,7 +286,7 @@ def _loader(x: Tensor, x_adv: Tensor, y: Tensor, batch_size: int) -> DataLoader[
     return DataLoader(TensorDataset(x, x_adv, y), sampler=BatchIndices(len(y), batch_size), batch_size=None)
 
 
-def _examples(module: PurificationEvaluation, undefended: Cell | None) -> dict[str, Any]:
+def _examples(module: PurificationEvaluation, undefended: list[int]) -> dict[str, Any]:
     """The first images as JSON: what they were, became and were taken for, with and without the defense."""
     seen = module.examples
     predictions = seen["predictions"].tolist()
@@ -272,8 +295,20 @@ def _examples(module: PurificationEvaluation, undefended: Cell | None) -> dict[s
         "labels": seen["labels"].tolist(),
         "predictions": predictions,
         "confidences": [round(confidence, 4) for confidence in seen["confidences"].tolist()],
-        "undefended_predictions": predictions if undefended is None else undefended.predictions[: len(predictions)],
+        "undefended_predictions": undefended[: len(predictions)],
     }
+
+
+def _undefended(
+    module: PurificationEvaluation, classifier: nn.Module, undefended: Cell | None, spec: CellSpec
+) -> list[int]:
+    """What the first images are taken for without the defense."""
+    if undefended is not None:
+        return undefended.predictions
+    if spec.is_proof:
+        with torch.no_grad():
+            return classifier(module.examples["attacked"].clone()).argmax(1).tolist()
+    return module.predictions.tolist()
 
 
 def _environment(device: torch.device) -> dict[str, str]:

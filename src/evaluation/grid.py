@@ -42,6 +42,7 @@ class GridRow:
     bare: bool = False  #: there is no defense
     learned: bool = False  #: the defense was trained, as opposed to one that learns nothing
     informed: bool = False  #: the attacker knows the defense
+    proof: bool = False  #: images are proved, not attacked
 
     def columns(self) -> dict[str, Any]:
         """The row's values by :data:`COLUMNS`; None for what is not known."""
@@ -88,6 +89,11 @@ class Grid:
     def columns(self) -> list[tuple[str, float | None]]:
         """The distinct (defense, noise) pairs, in order of first appearance: the columns of the report's tables."""
         return list(dict.fromkeys((row.coordinates.defense, row.coordinates.noise) for row in self.rows))
+
+    @property
+    def without_proofs(self) -> "Grid":
+        """The rows whose images are attacked."""
+        return Grid(tuple(row for row in self.rows if not row.proof))
 
     @property
     def bare(self) -> list[tuple[str, float | None]]:
@@ -148,6 +154,7 @@ class Request:
     bare: tuple[str, ...] = ()  #: what the rows without a defense say of it: usually "none"
     learned: tuple[str, ...] = ()  #: names of the defenses that were trained
     informed: tuple[str, ...] = ()  #: names of the threats whose attacker knows the defense
+    certificates: tuple[str, ...] = ()  #: names of the attacks that are proofs
 
     FILE: ClassVar[str] = "grid.json"
 
@@ -177,12 +184,15 @@ class Request:
         return Grid(tuple(self._row(where, key, store.get(key)) for where, key in self.rows))
 
     def _row(self, where: Coordinates, key: str, cell: Cell | None) -> GridRow:
-        bare, learned, informed = (
-            where.defense in self.bare,
-            where.defense in self.learned,
-            where.threat in self.informed,
+        return GridRow(
+            where,
+            key,
+            cell,
+            bare=where.defense in self.bare,
+            learned=where.defense in self.learned,
+            informed=where.threat in self.informed,
+            proof=where.attack in self.certificates,
         )
-        return GridRow(where, key, cell, bare, learned, informed)
 
     def suspicions(self, store: CellStore) -> Suspicions:
         """Reasons not to believe the cells that are computed, and on how many probes of how many that rests."""

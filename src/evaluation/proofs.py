@@ -1,11 +1,9 @@
-"""Images of a set whose class is proved behind a defense, and a check of proofs against attacks.
+"""Images of a set whose class is proved behind a defense: they stand every attack within the budget, known or not.
 
-An image that is proved stands every attack within the budget, known or not. So no attack of the same images, the same
-classifier and the same defense may fool it: one that does shows an error of this program.
+No attack of the same images, classifier and defense may fool them: :mod:`src.evaluation.contradictions`.
 """
 
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -14,15 +12,12 @@ from torch import Tensor, nn
 
 from src.defenses import AutoencoderPurifier
 from src.errors import UserError
-from src.evaluation.cell import Cell
-from src.evaluation.code_certificate import BATCH, CodeCertificates, CodeCertifier, Verdict
+from src.evaluation.attacking import Track, batches_of, untracked
+from src.evaluation.code_certificate import BATCH, CodeCertifier, Verdict
 from src.evaluation.components import TestSet
 from src.models.certified_vqvae import READ, CertifiedVQVAE
 from src.models.checkpoint import weights_fingerprint
 from src.straight_through import StraightThrough
-
-#: ``family`` of an attack whose cell says which images are proved: a certificate is the worst of all attackers.
-CERTIFICATE = "certificate"
 
 #: Boxes that may be bounded for one image. On 1,000 validation images 200 boxes proved 86.5 %, 1,000 proved 86.6 %.
 NODES = 200
@@ -32,6 +27,14 @@ PROBED = 16
 
 #: Part of every digest. Raise it when a change of code changes what a verdict means.
 SCHEMA = 1
+
+
+class UnprovableError(UserError):
+    """The program has no proof for defenses of this kind."""
+
+
+class BrokenProofError(RuntimeError):
+    """A proof that the network itself refutes: an error of this program."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,29 @@ class Proofs:
     nodes: int  #: boxes that were allowed for one image
     seconds: float
     digest: str  #: SHA-256 of what was proved of which images, networks and budget; see :func:`digest_of`
+    unprovable: str | None = None  #: why nothing can be proved of this kind of defense
 
     @property
     def proved(self) -> Tensor:
         """Which images keep their class whatever is done within eps, (N,), bool."""
         return self.verdicts == Verdict.PROVED
 
+    def check(self, predictions: Tensor, labels: Tensor) -> None:
+        """Hold the verdicts against the classes (N,) that the defended classifier gives to the witnesses.
+
+        Raises:
+            BrokenProofError: a proved image is not classified as its label, or a refuting one is.
+        """
+        wrong = self.proved & (predictions != labels) | (self.verdicts == Verdict.REFUTED) & (predictions == labels)
+        if wrong.any():
+            which = int(wrong.nonzero()[0])
+            raise BrokenProofError(f"image {which} is {Verdict(int(self.verdicts[which])).name.lower()}, and is not")
+
     @property
     def statistics(self) -> dict[str, Any]:
         """Plain types, for a file: how many images are proved, refuted and open, and what it took."""
+        if self.unprovable is not None:
+            return {"unprovable": self.unprovable}
         counts = {verdict.name.lower(): int((self.verdicts == verdict).sum()) for verdict in Verdict}
         return counts | {
             "nodes": self.nodes,
@@ -65,6 +82,12 @@ class Proofs:
         }
 
 
+def nothing_proved(test: TestSet, eps: float, reason: str) -> Proofs:
+    """That of each image nothing is known, for a ``reason``."""
+    none = torch.zeros(len(test.labels), dtype=torch.int64)
+    return Proofs(none + Verdict.OPEN, test.images, none, none, eps, 1, 0.0, "", reason)
+
+
 def prove(
     classifier: nn.Module,
     defense: nn.Module,
@@ -72,7 +95,7 @@ def prove(
     eps: float,
     *,
     nodes: int = NODES,
-    tell: Callable[[int, int], None] = lambda done, proved: None,
+    track: Track = untracked,
 ) -> Proofs:
     """Prove for as many images as ``nodes`` allow that ``classifier`` behind ``defense`` gives them their class,
     whatever is done to them within ``eps``. ``docs/certificate.md`` says what that means, and why it holds.
@@ -83,22 +106,19 @@ def prove(
         test: images (N, 1, H, W), N ≥ 1, and their classes.
         eps: L∞ budget in pixel units, in [0, 1].
         nodes: boxes that may be bounded for one image, ≥ 1. More prove more, and take longer.
-        tell: called after each batch with the number of images that are done, and of those that are proved.
+        track: shows the progress.
 
     Raises:
-        UserError: nothing can be proved of this defense, this classifier or these images.
+        UnprovableError: nothing can be proved of defenses of this kind.
+        UserError: nothing can be proved of this defense as it is set, this classifier or these images.
     """
     network = provable_network(defense)
     _check(network, classifier, test, eps, nodes)
     begin = time.perf_counter()
     certifier = CodeCertifier(network, classifier, nodes)
     _check_steady(network, classifier)
-    parts: list[CodeCertificates] = []
-    done = proved = 0
-    for x, y in zip(test.images.split(BATCH), test.labels.split(BATCH), strict=True):
-        parts.append(certifier.certify(x, y, eps))
-        done, proved = done + len(y), proved + int((parts[-1].verdicts == Verdict.PROVED).sum())
-        tell(done, proved)
+    batches = track(batches_of(len(test.labels), BATCH), f"proving eps {eps:g}")
+    parts = [certifier.certify(test.images[batch], test.labels[batch], eps) for batch in batches]
     verdicts, witnesses, boxes, free = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("verdicts", "witnesses", "nodes", "free")
     )
@@ -113,12 +133,14 @@ def provable_network(defense: nn.Module) -> CertifiedVQVAE:
     Nothing is taken for granted: another class, even one made from these, may compute something else.
 
     Raises:
-        UserError: it is another defense.
+        UnprovableError: it is another defense.
+        UserError: it is this defense, with settings that the bounds are not about.
     """
     while type(defense) is StraightThrough:  # another gradient, the same images
         defense = defense.purifier
     if type(defense) is not AutoencoderPurifier or type(defense.network) is not CertifiedVQVAE:
-        _refuse(f"a {type(getattr(defense, 'network', defense)).__name__} is none whose codes are bounded")
+        kind = type(getattr(defense, "network", defense)).__name__
+        raise UnprovableError(f"nothing can be proved of a defense by {kind}; try defense=vqvae_certified")
     if defense.precision != "float32":
         _refuse(f"its bounds are of float32, not of {defense.precision}: purify_precision=float32")
     if defense.inference_noise:
@@ -141,7 +163,7 @@ def digest_of(
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise UserError(f"nothing can be proved of this defense: {reason}; try defense=vqvae_certified")
+    raise UserError(f"nothing can be proved of this defense: {reason}")
 
 
 def _check(network: CertifiedVQVAE, classifier: nn.Module, test: TestSet, eps: float, nodes: int) -> None:
@@ -176,62 +198,3 @@ def _check_steady(network: CertifiedVQVAE, classifier: nn.Module) -> None:
         raise UserError(f"the classifier must give {network.num_classes} finite logits for each image")
     if max((again - together).abs().max(), (alone - together).abs().max()) > READ / 4:
         raise UserError("nothing can be proved of a classifier whose logits differ from time to time or batch to batch")
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """Images that are proved by one cell and fooled in another: one of the two is wrong."""
-
-    proof: Cell
-    attack: Cell
-    images: list[int]  #: their indices in the set's canonical order
-
-    def __str__(self) -> str:
-        which = f"image {self.images[0]}" + (f" and {len(self.images) - 1} more" if len(self.images) > 1 else "")
-        return f"{which}: proved by {self.proof.coordinates}, and yet fooled by {self.attack.coordinates}"
-
-
-class BrokenProofError(RuntimeError):
-    """A proof that an attack refutes: an error of this program."""
-
-
-def contradictions(cells: Iterable[Cell]) -> list[Contradiction]:
-    """Proofs that other cells refute, of the same images, classifier, defense and protocol, whatever the threat, the
-    seed and the number of images: at no attack and at an eps that is not above the proof's."""
-    known = list(cells)
-    proofs = [cell for cell in known if cell.attacker.get("family") == CERTIFICATE]
-    found = []
-    for proof in proofs:
-        for other in known:
-            if other is proof or other in proofs or not _are_of_one_model(proof, other):
-                continue
-            if other.coordinates.eps > proof.coordinates.eps:
-                continue
-            pairs = enumerate(zip(proof.outcomes, other.outcomes, strict=False))  # the same first images
-            if images := [index for index, (proved, right) in pairs if proved == "1" and right == "0"]:
-                found.append(Contradiction(proof, other, images))
-    return found
-
-
-def check_proofs(cells: Iterable[Cell]) -> None:
-    """Raise the first of the :func:`contradictions`, if there is one.
-
-    Raises:
-        BrokenProofError: an image is proved and yet fooled.
-    """
-    if found := contradictions(cells):
-        raise BrokenProofError(f"{found[0]}; this is a bug of defense-vqvae, and no number of this sweep is to be used")
-
-
-def _are_of_one_model(proof: Cell, other: Cell) -> bool:
-    """Whether two cells are of the same images, up to their number, classifier, defense and protocol."""
-    return all(_without_number(proof, part) == _without_number(other, part) for part in SAME)
-
-
-#: Parts of a cell's identity in which a proof and an attack have to agree.
-SAME = ("data", "classifier", "defense", "noise", "protocol")
-
-
-def _without_number(cell: Cell, part: str) -> Any:
-    value = cell.identity[part]
-    return {name: each for name, each in value.items() if name != "n"} if part == "data" else value

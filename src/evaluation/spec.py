@@ -17,6 +17,9 @@ from pydantic import Field
 #: Part of every key. Raise it when a change of code changes what a stored number means.
 SCHEMA = 3
 
+#: ``family`` of what is not an attack but a proof: its cell says which images no attack can change.
+CERTIFICATE = "certificate"
+
 Component = Mapping[str, Any]  #: ``_target_`` and arguments; a checkpoint by the fingerprint of its weights
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -78,11 +81,16 @@ class AttackSpec:
     name: str
     #: builds (model, x, y, *, eps) -> x_adv; None for a worst case
     component: Component | None = None
-    family: str = ""  #: "one-step", "iterative", "gradient-free", "transfer", "noise"
+    family: str = ""  #: "one-step", "iterative", "gradient-free", "transfer", "noise", or :data:`CERTIFICATE`
     #: whole-number arguments which, doubled, can only make the attack stronger
     stronger: tuple[str, ...] = ()
     early_stop: bool = False  #: whether it takes the argument ``early_stop``
     members: Mapping[str, "AttackSpec"] = field(default_factory=dict)  #: of a worst case, by name
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether this is not an attack but a proof that holds for every attack."""
+        return self.family == CERTIFICATE
 
     @property
     def identity(self) -> Any:
@@ -167,7 +175,7 @@ class CellSpec:
                 "classifier": self.classifier,
                 "attack": self.attack.identity if self.eps else None,
                 "eps": self.eps,
-                "threat": self.threat.component if self.eps else None,
+                "threat": self.threat.component if self.eps and not self.is_proof else None,
                 "defense": self.defense.component,
                 "noise": self.defense.noise,
                 "protocol": asdict(self.protocol),
@@ -179,6 +187,11 @@ class CellSpec:
     def key(self) -> str:
         """Content hash of the identity: 32 hex digits, the cell's file name."""
         return content_key(self.identity)
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether images are proved, not attacked."""
+        return self.attack.is_certificate and self.eps > 0
 
     @property
     def is_bare(self) -> bool:

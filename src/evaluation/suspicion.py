@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from scipy.stats import binomtest
 
 from src.evaluation.cell import NO_CLASS, Cell
+from src.evaluation.contradictions import contradictions
 from src.evaluation.spec import CellSpec, Coordinates
 
 #: Share of images without a usable gradient that is too many.
@@ -23,6 +24,9 @@ NEAR_ZERO = 0.05
 CONVERGED = 0.02
 #: Probability, by chance alone, at which one attack is not called stronger than another.
 SIGNIFICANCE = 0.01
+
+#: Name of the finding that is an error of this program.
+BROKEN = "proved-and-fooled"
 
 ITERATIVE, ONE_STEP = "iterative", "one-step"
 KINDS = STRONGER, HALF = "stronger", "half"
@@ -64,6 +68,7 @@ class Evidence:
     stronger: Mapping[str, Cell] = field(default_factory=dict)  #: by key, the cell with twice the effort
     half: Mapping[str, Cell] = field(default_factory=dict)  #: by key, the cell with the budget of :class:`Probing`
     clean: tuple[Cell, ...] = ()  #: its cells without attack
+    proofs: tuple[Cell, ...] = ()  #: its cells that say which images are proved
     #: of a bare classifier, attacked cells of defenses whose attackers saw nothing but it
     seen_by: tuple[Cell, ...] = ()
 
@@ -223,6 +228,21 @@ def _left_by_all(cells: Iterable[Cell], n: int) -> set[int]:
     return {i for i in range(n) if all(each[i] == "1" for each in outcomes)}
 
 
+def proved_and_fooled(evidence: Evidence) -> Iterator[Finding]:
+    """An image that is proved stands every attack, so an attack that fools it shows an error of this program."""
+    for found in contradictions([*evidence.proofs, *evidence.cells, *evidence.clean])[:1]:
+        said = f"{found}: an error of defense-vqvae, please report it; do not use these numbers"
+        yield Finding(BROKEN, found.proof.coordinates, said)
+
+
+def nothing_to_prove(evidence: Evidence) -> Iterator[Finding]:
+    """0 % proved of a defense that the program has no proof for says nothing of the defense."""
+    for cell in evidence.proofs:
+        if reason := cell.attacker.get("unprovable"):
+            yield Finding("nothing-to-prove", cell.coordinates, f"its 0 % says nothing of the defense: {reason}")
+            return
+
+
 Check = Callable[[Evidence], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     zero_gradient,
@@ -233,6 +253,8 @@ CHECKS: tuple[Check, ...] = (
     black_box_beats_white_box,
     unbroken_at_half,
     stronger_attack_lowers,
+    proved_and_fooled,
+    nothing_to_prove,
 )
 
 
@@ -270,13 +292,16 @@ def evidence_of(
     def probes_of(kind: str, cells: Iterable[Cell]) -> dict[str, Cell]:
         return {cell.key: probed[cell.key][kind] for cell in cells if kind in probed.get(cell.key, {})}
 
-    attacked, clean, onlookers = _Groups(), _Groups(), _Groups()
+    attacked, clean, proofs, onlookers = _Groups(), _Groups(), _Groups(), _Groups()
     for cell in cells:
         at = cell.coordinates
         bare = (at.data, at.protocol, at.seed, repr(cell.identity["classifier"]))
         where = (*bare, at.defense, at.noise) if _has_defense(cell) else bare
         if not at.eps:
             clean.add(where, cell)
+            continue
+        if cell.is_proof:
+            proofs.add(where, cell)
             continue
         members = [found for member in cell.members.values() if (found := find(member["key"]))]
         for each in members if cell.members else [cell]:
@@ -289,9 +314,10 @@ def evidence_of(
             stronger=probes_of(STRONGER, attacked.of(where)),
             half=probes_of(HALF, attacked.of(where)),
             clean=clean.of(where),
+            proofs=proofs.of(where),
             seen_by=onlookers.of(where),
         )
-        for where in dict.fromkeys([*attacked, *clean, *onlookers])
+        for where in dict.fromkeys([*attacked, *clean, *proofs, *onlookers])
     ]
 
 

@@ -121,11 +121,12 @@ def trade_offs(grid: Grid) -> TradeOffs:
     """Compare the columns of a grid.
 
     What the grid has no cell for is taken, where possible, from what its other cells quote: each knows the accuracy
-    of its defense without attack, and of its attack without defense.
+    of its defense without attack, and of its attack without defense. Proofs are no attacks, and left out.
 
     Args:
         grid: rows of one data set, threat, protocol and seed; see :func:`src.reporting.facets.facets`.
     """
+    grid = grid.without_proofs
     at = [(row.coordinates, row.cell) for row in grid]
     cells = {(where.attack, where.eps, where.defense, where.noise): cell for where, cell in at if cell}
     eps, attacks = _arena(grid, cells)

@@ -153,9 +153,11 @@ def _log_lines(run: "Run", curves: list[_Curve]) -> None:
 def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float]:
     """How much of the grid is there, and for each column the least that any attack of the grid left of it."""
     numbers: dict[str, float] = {"cells": len(grid), "missing": len(grid.missing)}
-    accuracies = [row.cell.accuracy for row in grid if row.cell]
+    attacks = grid.without_proofs.values("attack")
+    accuracies = [row.cell.accuracy for row in grid.without_proofs if row.cell]
     if accuracies:
         numbers |= {"best_accuracy": max(accuracies), "worst_accuracy": min(accuracies)}
+    curves = [curve for curve in curves if curve.attack in attacks]
     for label in dict.fromkeys(curve.label for curve in curves):
         worst = min(accuracy for curve in curves if curve.label == label for _, accuracy in curve.points)
         numbers[f"worst/{identifier(label)}"] = worst

@@ -2,7 +2,7 @@
 
 from src.evaluation.grid import Grid
 from src.reporting.facets import Facet
-from src.reporting.labels import listed, number, percent, spread
+from src.reporting.labels import column_label, listed, number, percent, spread
 from src.reporting.rates import Rate
 from src.reporting.tradeoff import Choice, TradeOff, TradeOffs
 
@@ -29,16 +29,32 @@ def sentences(facet: Facet, found: TradeOffs) -> list[str]:
     absent = len(facet.grid.missing)
     if absent == len(facet.grid):
         return ["No cell of this grid is computed yet."]
+    proved = _proved(facet.grid)
     if found.eps is None:
-        said = ["Nothing is attacked in this grid: it holds clean accuracies only."]
+        said = proved or ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        said = [_headline(found), warning(facet.grid), *_by_noise(found), _by_floor(found)]
+        said = [_headline(found), warning(facet.grid), *proved, *_by_noise(found), _by_floor(found)]
     if absent:
         said.append(
             f"{absent} of the {len(facet.grid)} cells asked for {'is' if absent == 1 else 'are'} missing; "
             "running the sweep again computes only those."
         )
     return [sentence for sentence in said if sentence]
+
+
+def _proved(grid: Grid) -> list[str]:
+    """For each defense of which something is proved: how much, at the largest eps."""
+    cells = {
+        (row.coordinates.defense, row.coordinates.noise): row
+        for row in sorted(grid, key=lambda row: row.coordinates.eps)
+        if row.proof and row.coordinates.eps and row.cell and "unprovable" not in row.cell.attacker
+    }
+    return [
+        f"Of {column_label(*column)} {_p(Rate.of(row.cell))} of the images are proved at eps "
+        f"{number(row.coordinates.eps)}: no attack within that budget changes their class."
+        for column, row in cells.items()
+        if row.cell
+    ]
 
 
 def _headline(found: TradeOffs) -> str:

@@ -18,7 +18,7 @@ from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Grid, Request
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.grid import latest_sweep, next_number
-from src.evaluation.suspicion import Suspicions, probes
+from src.evaluation.suspicion import BROKEN, Suspicions, probes
 from src.files import write_text
 from src.models.record import TrainingRecord
 from src.reporting.certified import CertifiedSet, load_certified, of_grid
@@ -147,6 +147,9 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
         _log_to_wandb(grid, made.written, Path(config.paths.checkpoints), build(config.logger.cells))
     log.info("report: %s", made.written.folder / "index.html")
     log.info("all sweeps: %s", outputs / "sweeps" / INDEX)
+    for finding in made.suspicions.findings:
+        if finding.name == BROKEN:
+            raise UserError(finding.message)
     return grid
 
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import torch
+from rich.progress import track
 from torch import Tensor
 
 from src.attacks import pgd
@@ -44,7 +45,7 @@ def main() -> None:
     right = _right(defended, test.images, test.labels)
     print(f"{len(right)} images: {int(right.sum())} right without attack")
     print(f"squared error of the drawings: {(drawn - test.images).square().mean().item():.4f}")
-    proofs = prove(classifier, defended.defense, test, asked.eps, nodes=asked.nodes, tell=_tell)
+    proofs = prove(classifier, defended.defense, test, asked.eps, nodes=asked.nodes, track=track)
     print(json.dumps(proofs.statistics))
     _check(defended, proofs, test, asked.attacked)
 
@@ -52,11 +53,6 @@ def main() -> None:
 @torch.no_grad()
 def _right(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([model(batch).argmax(1) for batch in x.split(BATCH)]) == y
-
-
-def _tell(done: int, proved: int) -> None:
-    if done % 1000 == 0:
-        print(f"{proved} of the first {done} proved", flush=True)
 
 
 def _check(defended: DefendedClassifier, proofs: Proofs, test: TestSet, attacked: int) -> None:

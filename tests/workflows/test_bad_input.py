@@ -122,7 +122,7 @@ def test_a_network_whose_numbers_would_mean_nothing(refuse, trained, command, mo
         (("compare_published=perhaps",), ["compare_published=perhaps", "neither true nor false"]),
         (("defense=vqvae", "noise=0,0.5,0.6"), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
         (("seed=7",), ["classifier-seed7.ckpt", "python -m src.train model=classifier", "seed=7"]),
-        (("attack=transfer",), ["classifier-seed1.ckpt", "python -m src.train model=classifier data=mnist seed=1"]),
+        (("attack=transfer",), ["classifier-seed1.ckpt", "python -m src.train model=classifier data=mnist data.root="]),
         (("attack=apgd_ce", "attack.attack=APDG"), ["no attack APDG", "APGD"]),
         (("attack=apgd_ce", "+attack.stesp=5"), ["no option stesp", "steps"]),
     ],
@@ -265,7 +265,7 @@ def test_certify(refuse, trained, arguments, said):
         (("patience=0",), ["patience=0", "above 0"]),
         (("thumbnails=0",), ["thumbnails=0"]),
         (("attack=nonsense",), ["nonsense", "fgsm"]),
-        (("attack=transfer",), ["python -m src.train model=classifier data=mnist seed=1"]),
+        (("attack=transfer",), ["python -m src.train model=classifier data=mnist data.root="]),
         (("defense=vqvae", "noise=0.6"), ["python -m src.train model=vqvae noise=0.6"]),
     ],
 )

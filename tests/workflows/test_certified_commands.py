@@ -1,5 +1,7 @@
 """The purifier that is proved, by the real commands."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from src.attacks import pgd
 from src.data import ImageDataModule
 from src.defended import DefendedClassifier
 from src.defenses import AutoencoderPurifier
+from src.evaluation import CellStore
 from src.evaluation.code_certificate import Verdict
 from src.evaluation.components import TestSet
 from src.evaluation.proofs import prove
@@ -38,6 +41,29 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
     rows = [row for row in read_grid(outputs) if row["defense"] == "vqvae_certified"]
     assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "" for row in rows)
+
+    # What is proved is a cell of the same grid, below what any attack leaves.
+    asked = ("attack=fgsm,certified", "eps=0,0.05", "defense=none,vqvae_certified", "limit=40", "logger=none")
+    said = run_command("src.sweep", "-m", *asked, "threat=gray_box,adaptive", outputs=outputs).stdout
+    keys = {(row["attack"], row["eps"], row["threat"], row["defense"]): row["key"] for row in read_grid(outputs)}
+    proof = keys["certified", "0.05", "adaptive", "vqvae_certified"]
+    assert proof == keys["certified", "0.05", "gray_box", "vqvae_certified"]
+    assert keys["certified", "0", "adaptive", "none"] == keys["fgsm", "0", "adaptive", "none"]
+    store = CellStore(outputs / "cells")
+    attack = store.get(keys["fgsm", "0.05", "adaptive", "vqvae_certified"])
+    proof, nothing = store.get(proof), store.get(keys["certified", "0.05", "adaptive", "none"])
+    assert not (proof.right & ~attack.right).any()
+    assert {"refuted", "open", "digest", "nodes"} <= proof.attacker.keys()
+    assert proof.attacker["proved"] == proof.correct and proof.attacker["refuted"] > 0
+    assert nothing.correct == 0 and "nothing can be proved of a defense by Identity" in nothing.attacker["unprovable"]
+    assert "nothing-to-prove" in said and "proved-and-fooled" not in said
+
+    # An attack that fools what is proved is an error of the program, whoever made it.
+    assert not attack.right.all()
+    store.put(replace(proof, outcomes="1" * 40, per_class=[]))
+    broken = run_command("src.report", "logger=none", outputs=outputs, check=False)
+    assert broken.returncode == 1 and "do not use these numbers" in broken.stderr
+    assert "proved-and-fooled" in (outputs / "report" / "index.html").read_text()
 
 
 @pytest.mark.slow

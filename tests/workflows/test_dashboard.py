@@ -51,8 +51,8 @@ def certificates() -> CertifiedSet:
 def config_of(outputs: Path | str, **changes: Any) -> DictConfig:
     """What ``conf/dashboard.yaml`` and ``conf/report.yaml`` come to."""
     cells = {"_target_": "src.workflows.loggers.wandb_settings", "folder": str(outputs), "project": "defense-vqvae"}
-    paths = {"outputs": str(outputs), "checkpoints": f"{outputs}/checkpoints"}
-    usual = {"name": "a grid", "sweep": "latest", "logger": {"cells": cells}, "paths": paths}
+    paths = {"outputs": str(outputs), "checkpoints": f"{outputs}/checkpoints", "data": f"{outputs}/data"}
+    usual = {"name": "a grid", "sweep": "latest", "logger": {"cells": cells}, "paths": paths, "seed": 0}
     return OmegaConf.create(usual | changes)
 
 

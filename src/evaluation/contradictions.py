@@ -1,0 +1,61 @@
+"""Proofs that attacks refute. A proved image stands every attack within the budget, so one of the two is wrong."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src.evaluation.cell import Cell
+
+#: Parts of a cell's identity in which a proof and an attack have to agree.
+SAME = ("data", "classifier", "defense", "noise", "protocol")
+
+#: Gives a defense another gradient, and the same images.
+STRAIGHT_THROUGH = "src.straight_through.StraightThrough"
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Images that are proved by one cell and fooled in another: one of the two is wrong."""
+
+    proof: Cell
+    attack: Cell
+    images: list[int]  #: their indices in the set's canonical order
+
+    def __str__(self) -> str:
+        which = f"image {self.images[0]}" + (f" and {len(self.images) - 1} more" if len(self.images) > 1 else "")
+        return f"{which}: proved by {self.proof.coordinates}, and yet fooled by {self.attack.coordinates}"
+
+
+def contradictions(cells: Iterable[Cell]) -> list[Contradiction]:
+    """Proofs that other cells refute, of the same images, classifier, defense and protocol, whatever the threat, the
+    seed and the number of images: at no attack and at an eps that is not above the proof's."""
+    known = list(cells)
+    attacks = [cell for cell in known if not cell.is_proof]
+    pairs = [
+        (proof, attack)
+        for proof in known
+        for attack in attacks
+        if proof.is_proof and attack.coordinates.eps <= proof.coordinates.eps and _are_of_one_model(proof, attack)
+    ]
+    compared = ((proof, attack, _fooled(proof, attack)) for proof, attack in pairs)
+    return [Contradiction(proof, attack, images) for proof, attack, images in compared if images]
+
+
+def _fooled(proof: Cell, attack: Cell) -> list[int]:
+    """Which of the first images that both are about are proved and yet fooled."""
+    both = min(proof.n, attack.n)
+    return (proof.right[:both] & ~attack.right[:both]).nonzero()[0].tolist()
+
+
+def _are_of_one_model(proof: Cell, other: Cell) -> bool:
+    """Whether two cells are of the same images, up to their number, classifier, defense and protocol."""
+    return all(_comparable(proof, part) == _comparable(other, part) for part in SAME)
+
+
+def _comparable(cell: Cell, part: str) -> Any:
+    value = cell.identity[part]
+    if part == "data":
+        return {name: known for name, known in value.items() if name != "n"}
+    if part == "defense" and isinstance(value, Mapping) and value.get("_target_") == STRAIGHT_THROUGH:
+        return value["purifier"]
+    return value
