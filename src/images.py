@@ -55,4 +55,5 @@ def check_purified(x_hat: Tensor, x: Tensor) -> None:
 
 def is_traced() -> bool:
     """Whether a model is being traced, exported or compiled, where values cannot be looked at."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch does not export it by name
+    return traced or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()

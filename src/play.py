@@ -8,6 +8,7 @@ from src.workflows.command import CONFIG_PATH, job, run
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="play")
 def main(config: DictConfig) -> None:
+    """Run the command, or one job of it."""
     with job():
         from src.workflows.playing import play
         from src.workflows.quiet import quiet_libraries

@@ -12,9 +12,11 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="prepare")
 def main(config: DictConfig) -> None:
+    """Run the command, or one job of it."""
     with job():
         from src.workflows.configured import data_from_config
-        from src.workflows.settings import PrepareSettings, checked
+        from src.workflows.schema import PrepareSettings
+        from src.workflows.settings import checked
 
         data = data_from_config(checked(config, PrepareSettings).data)
         data.prepare_data()

@@ -11,6 +11,7 @@ from src.workflows.positional import named
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="purify")
 def main(config: DictConfig) -> None:
+    """Run the command, or one job of it."""
     with job():
         from src.workflows.purifying import purify_from_config
 

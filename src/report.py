@@ -10,8 +10,10 @@ from src.workflows.command import CONFIG_PATH, job, run
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="report")
 def main(config: DictConfig) -> None:
+    """Run the command, or one job of it."""
     with job():
-        from src.workflows.settings import ReportSettings, checked
+        from src.workflows.schema import ReportSettings
+        from src.workflows.settings import checked
         from src.workflows.sweeping import report
 
         config = checked(config, ReportSettings)

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 T = TypeVar("T")
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """A stored file or a part of one is not what it should be. The message is one line that says what is wrong."""
 
 
@@ -17,7 +17,7 @@ def read(schema: TypeAdapter[T], path: Path) -> T:
 
     Raises:
         FileNotFoundError: there is none.
-        Damaged: it is no file, cannot be read, is no JSON or does not fit the schema.
+        DamagedError: it is no file, cannot be read, is no JSON or does not fit the schema.
     """
     try:
         content = path.read_bytes()
@@ -26,7 +26,7 @@ def read(schema: TypeAdapter[T], path: Path) -> T:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Damaged(error.strerror or str(error)) from error
+        raise DamagedError(error.strerror or str(error)) from error
     return parse(schema, content)
 
 
@@ -34,12 +34,12 @@ def parse(schema: TypeAdapter[T], text: str | bytes) -> T:
     """What a JSON text says. Types are not converted: ``"1"`` is no number, and ``true`` is not 1.
 
     Raises:
-        Damaged: it is no JSON, is nested too deep, or does not fit the schema.
+        DamagedError: it is no JSON, is nested too deep, or does not fit the schema.
     """
     try:
         return schema.validate_json(text, strict=True)
     except ValidationError as error:
-        raise Damaged(_first_fault(error)) from error
+        raise DamagedError(_first_fault(error)) from error
 
 
 def check(schema: TypeAdapter[T], value: Any) -> T:
@@ -47,7 +47,7 @@ def check(schema: TypeAdapter[T], value: Any) -> T:
     try:
         return schema.validate_python(value, strict=True)
     except ValidationError as error:
-        raise Damaged(_first_fault(error)) from error
+        raise DamagedError(_first_fault(error)) from error
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from src.workflows.command import CONFIG_PATH, job, run
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="sweep")
 def main(config: DictConfig) -> None:
+    """Run the command, or one job of it."""
     with job():
         from src.workflows.quiet import quiet_libraries
         from src.workflows.sweeping import run_job

@@ -8,6 +8,7 @@ from src.workflows.command import CONFIG_PATH, job, run
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
 def main(config: DictConfig) -> None:
+    """Run the command, or one job of it."""
     with job():
         from src.workflows.configured import train_from_config  # slow to import: after Hydra refused what it can
         from src.workflows.quiet import quiet_libraries

@@ -28,7 +28,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def margin_of(logits: Tensor, y: Tensor, rivals: Tensor | None = None) -> Tensor:
-    """max over k ≠ y of z_k, minus z_y, for logits z (N, K) and labels y (N,): positive where they are wrong; (N,).
+    """Max over k ≠ y of z_k, minus z_y, for logits z (N, K) and labels y (N,): positive where they are wrong; (N,).
 
     An image with a logit that is NaN has a margin of +inf: no answer is a wrong answer. Infinite logits count as large
     ones, so that every other margin is finite. Half precision is compared in float32.

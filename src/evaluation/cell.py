@@ -159,8 +159,8 @@ class Cell:
         """Read what :meth:`to_json` gave, or its text, and check it.
 
         Raises:
-            Damaged: a field is missing or of the wrong type, the key is not that of the identity, the counts do not
-                follow from the outcomes, or the record is not the one that was written.
+            DamagedError: a field is missing or of the wrong type, the key is not that of the identity, the counts do
+                not follow from the outcomes, or the record is not the one that was written.
         """
         return parse(_schema(), stored if isinstance(stored, str | bytes) else json.dumps(stored))
 
@@ -170,7 +170,7 @@ class Cell:
 
         Raises:
             FileNotFoundError: there is none.
-            Damaged: like :meth:`from_json`, or it cannot be read.
+            DamagedError: like :meth:`from_json`, or it cannot be read.
         """
         return read(_schema(), path)
 

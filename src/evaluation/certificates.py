@@ -17,7 +17,7 @@ from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, WrapValidator
 from src.errors import UserError
 from src.evaluation.spec import content_key
 from src.files import locked, write_text
-from src.stored import Damaged, read
+from src.stored import DamagedError, read
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class CertificateFile:
         """
         try:
             found = cls(description.parent, read(_schema(), description))
-        except (Damaged, FileNotFoundError) as error:
+        except (DamagedError, FileNotFoundError) as error:
             raise UserError(f"{description} is damaged ({error}); move it and its CSV away") from error
         if found.description.name != description.name:
             raise UserError(f"{description} is damaged: it describes other certificates; move it and its CSV away")

@@ -18,7 +18,7 @@ from src.evaluation.spec import SCHEMA, Coordinates
 from src.evaluation.store import CellStore
 from src.evaluation.suspicion import Suspicions, evidence_of, findings
 from src.files import write_text
-from src.stored import Damaged, read
+from src.stored import DamagedError, read
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Request:
             return read(_schema(), path)
         except FileNotFoundError as error:
             raise UserError(f"{folder} is no sweep: it has no {cls.FILE}") from error
-        except Damaged as error:
+        except DamagedError as error:
             raise UserError(f"{path} is damaged ({error}); run the sweep again, stored cells are kept") from error
 
     def grid(self, store: CellStore) -> Grid:

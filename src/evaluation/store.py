@@ -8,7 +8,7 @@ from pathlib import Path
 from src.errors import UserError
 from src.evaluation.cell import Cell
 from src.files import get_or_make, write_text
-from src.stored import Damaged
+from src.stored import DamagedError
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class CellStore:
             try:
                 cell = Cell.read(path)
                 if cell.key != key:
-                    raise Damaged(f"it holds the cell {cell.key}")
+                    raise DamagedError(f"it holds the cell {cell.key}")
             except FileNotFoundError:
                 return None
-            except Damaged as error:
+            except DamagedError as error:
                 log.warning("%s is damaged (%s) and will be computed again", path, error)
                 return None
             self._known[key] = cell

@@ -84,7 +84,7 @@ class Denoiser(TraceableModule):
         self.noise, self.lr = noise, lr
 
     def corrupt(self, x: Tensor) -> Tensor:
-        """x + σ·n with fresh Gaussian n: what the encoder is trained on."""
+        """X + σ·n with fresh Gaussian n: what the encoder is trained on."""
         return x + self.noise * torch.randn_like(x) if self.noise else x
 
     def illustrate(self, x: Tensor) -> dict[str, Tensor]:

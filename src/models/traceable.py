@@ -10,7 +10,7 @@ class TraceableModule(LightningModule):
     tracer passes over an AttributeError only.
     """
 
-    @LightningModule.trainer.getter  # type: ignore[attr-defined]
+    @LightningModule.trainer.getter  # type: ignore[attr-defined, untyped-decorator]
     def trainer(self) -> Trainer:
         """The trainer of the training that runs.
 

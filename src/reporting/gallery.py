@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from src.files import write_atomically, write_text
 from src.reporting.figures import Drawing
-from src.stored import Damaged, read
+from src.stored import DamagedError, read
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
         return read(TypeAdapter(dict[str, dict[str, str]]), folder / MANIFEST)
     except FileNotFoundError:
         return {}
-    except Damaged as error:
+    except DamagedError as error:
         log.warning("%s is damaged (%s); all figures are drawn again", folder / MANIFEST, error)
         return {}
 

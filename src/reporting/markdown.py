@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.evaluation.suspicion import Suspicions
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.document import Comparison, Part, all_sentences
 from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, Suspicions, suspicion_sentences
+from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
 from src.reporting.tables import Entry, Table
 
 

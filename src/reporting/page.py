@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Suspicions
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.colours import HEAT, heat
 from src.reporting.costs import cost_table
@@ -15,7 +16,7 @@ from src.reporting.facets import DIMENSIONS
 from src.reporting.page_data import page_data, place
 from src.reporting.pixels import Pixels, pack
 from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, Suspicions, suspicion_sentences
+from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
 from src.reporting.templating import template
 
 if TYPE_CHECKING:

@@ -197,8 +197,8 @@ def _losses(records: "Sequence[TrainingRecord]") -> Iterator[dict[str, Any]]:
         colour = FIXED[i % len(FIXED)] if record.noise is None else tones[record.noise]
         stretch = -(-len(record.losses) // LOSSES) or 1
         averaged = []
-        for i in range(0, len(record.losses), stretch):
-            piece = record.losses[i : i + stretch]
+        for start in range(0, len(record.losses), stretch):
+            piece = record.losses[start : start + stretch]
             averaged.append([piece[-1][0], sum(loss for _, loss in piece) / len(piece)])
         if averaged:
             tone = {"light": colour, "dark": on_dark(colour)}

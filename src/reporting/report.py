@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Suspicions
 from src.files import clear_temporaries, write_atomically, write_text
 from src.reporting.certified import CertifiedSet, certified_parts
 from src.reporting.document import all_sentences, chapters, comparisons
@@ -14,7 +15,7 @@ from src.reporting.figures import plan, plan_certified
 from src.reporting.gallery import render, save
 from src.reporting.markdown import certified_to_markdown, to_markdown
 from src.reporting.page import to_html
-from src.reporting.suspicions import NOTHING_CHECKED, Suspicions, suspicions_to_json
+from src.reporting.suspicions import NOTHING_CHECKED, suspicions_to_json
 
 if TYPE_CHECKING:
     from src.models.record import TrainingRecord

@@ -11,12 +11,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Suspicions
 from src.reporting.certified import CERTIFIED_LEGEND, CertifiedSet, certified_parts
 from src.reporting.colours import heat
 from src.reporting.document import all_sentences, chapters, comparisons
 from src.reporting.labels import MISSING
 from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, TITLE, Suspicions, suspicion_sentences
+from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.tables import Entry, Table
 
 #: Rich's padding and border of a column.

@@ -77,7 +77,7 @@ def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -
             exit_code=1,
         )
 
-    return log_run(str(spec.coordinates), planned, lambda run: None, settings)
+    return log_run(str(spec.coordinates), planned, lambda _: None, settings)
 
 
 def group_of(coordinates: Coordinates, identity: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ STEP = "trainer/global_step"
 
 
 def identifier(name: str) -> str:
+    """``name`` with an underscore for whatever W&B takes in no metric's name."""
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
@@ -18,6 +19,7 @@ def figure_key(name: str) -> str:
 
 
 def images_of(figures: list[Path]) -> dict[str, Any]:
+    """PNG files as W&B images, by what they are logged as."""
     import wandb
 
     found = [Path(figure) for figure in figures if Path(figure).is_file()]

@@ -31,6 +31,7 @@ class WandbSettings:
 
 
 def wandb_folder(settings: WandbSettings) -> Path:
+    """Where W&B keeps its runs."""
     return Path(settings.folder).absolute() / "wandb"
 
 

@@ -17,7 +17,8 @@ from src.evaluation.evaluator import Evaluator
 from src.evaluation.spec import Component
 from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.configured import plain
-from src.workflows.settings import SweepSettings, checked
+from src.workflows.schema import SweepSettings
+from src.workflows.settings import checked
 
 #: Keys of an attack's YAML that describe it; the others are what it is called with.
 DESCRIPTION = {"name", "family", "stronger", "members"}

@@ -34,7 +34,8 @@ from src.workflows.cells import components_for
 from src.workflows.component_cache import ComponentCache
 from src.workflows.configured import build, plain
 from src.workflows.lineage import weights_behind
-from src.workflows.settings import CertifySettings, checked
+from src.workflows.schema import CertifySettings
+from src.workflows.settings import checked
 from src.workflows.sweeping import refresh
 
 log = logging.getLogger(__name__)

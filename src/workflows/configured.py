@@ -25,7 +25,8 @@ from src.models.record import TrainingRecord
 from src.nested import leaves
 from src.precision import native_bfloat16
 from src.workflows.loggers import Training, opened
-from src.workflows.settings import TrainSettings, checked
+from src.workflows.schema import TrainSettings
+from src.workflows.settings import checked
 from src.workflows.trained_on import trained_on
 from src.workflows.training import Overwrite, TrainingPlan, train
 

@@ -15,7 +15,8 @@ from src.reporting.certified import load_certified, of_grid
 from src.reporting.wandb_settings import WandbSettings, key_configured, resolve_mode, wandb_folder
 from src.reporting.workspace import Logged, logged, to_json, workspace
 from src.workflows.configured import build
-from src.workflows.settings import DashboardSettings, checked
+from src.workflows.schema import DashboardSettings
+from src.workflows.settings import checked
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

@@ -28,7 +28,8 @@ from src.models.checkpoint import load_module, read_checkpoint
 from src.workflows.classifiers import build_own, checkpoint_of, is_factory
 from src.workflows.component_cache import IDENTITY
 from src.workflows.configured import build, data_from_config, fingerprinted, plain
-from src.workflows.settings import ExportSettings, checked
+from src.workflows.schema import ExportSettings
+from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 

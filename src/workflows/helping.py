@@ -1,22 +1,21 @@
-"""What ``--help`` lists of a configuration: its groups, and its values with the comments beside them in the YAML."""
+"""What ``--help`` lists of a configuration: its groups, and its values with the sentences of their schema."""
 
+import inspect
 import json
-import re
 import shlex
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
+from pydantic.fields import FieldInfo
+
+from src.workflows.schema import SCHEMAS, Settings, section_of
 
 #: Characters of a line, and the most of them that stand before a comment.
 WIDTH, BEFORE = 100, 34
-
-#: ``name: value  # comment`` in a YAML file, indented or not.
-LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?P<value>[^#]*)(?:#\s*(?P<comment>.*))?")
 
 
 def register_help() -> None:
@@ -40,37 +39,33 @@ def options(group: str) -> str:
     return ", ".join(_options(group))
 
 
-def values(*files: str, _root_: DictConfig) -> str:
-    """A line for each value that these YAML files of ``conf/`` set: what it is now, and the comment beside it.
-
-    Groups have their own list. Within a component only what is a plain value is listed, not what follows from others.
-    """
-    rows = []
-    taken = {*_groups(_root_), "hydra", "defaults"}
-    for file in files:
-        for name, comment in comments(_text(file)).items():
-            top, *below = name.split(".")
-            if top in taken or len(below) > 1 or (below and not _is_plain(_root_, name)):
-                continue
-            value = OmegaConf.select(_root_, name)
-            if OmegaConf.is_config(value):
-                rows += [(name, comment)] if comment else []
-            else:
-                rows.append((shlex.quote(f"{name}={_written(value)}"), comment))
-    return _table(rows)
+def values(command: str, *, _root_: DictConfig) -> str:
+    """A line for each value that a command takes: what it is now, and the sentence of its schema. Its own come first,
+    those of every command last. Groups have their own list, and what another command takes as well is in its help."""
+    taken = _groups(_root_)
+    schema: type[Settings] = SCHEMAS[command]
+    fields = schema.model_fields
+    bases = (base for base in SCHEMAS.values() if base is not schema and issubclass(schema, base))
+    others = next(bases, Settings).model_fields
+    own = [name for name in fields if name not in others]
+    names = [name for name in [*own, *reversed(Settings.model_fields)] if name not in taken and name in _root_.keys()]  # noqa: SIM118 - "in" passes over what is ???
+    return _table([row for name in names for row in _rows(name, fields[name], _root_)])
 
 
-def comments(text: str) -> dict[str, str]:
-    """The keys of a YAML file of mappings, dotted, in their order, each with the comment at the end of its line."""
-    found: dict[str, str] = {}
-    path: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        if (match := LINE.fullmatch(line)) is None:
-            continue
-        indent = len(match["indent"])
-        path = [*(each for each in path if each[0] < indent), (indent, match["name"])]
-        found[".".join(name for _, name in path)] = (match["comment"] or "").strip()
-    return found
+def _rows(name: str, field: FieldInfo, root: DictConfig) -> Iterator[tuple[str, str]]:
+    """The rows of a value, or of a section and what is in it."""
+    section, said = section_of(field.annotation), field.description or ""
+    if section:
+        yield name, inspect.getdoc(section) or ""
+        for inner, value in section.model_fields.items():
+            yield from _rows(f"{name}.{inner}", value, root)
+    elif OmegaConf.is_dict(value := OmegaConf.select(root, name)):
+        yield name, said
+    else:
+        parent, _, last = name.rpartition(".")
+        missing = OmegaConf.is_missing(OmegaConf.select(root, parent) if parent else root, last)
+        shown = "???" if missing else _written(value)
+        yield shlex.quote(f"{name}={shown}"), said
 
 
 def _groups(root: DictConfig) -> dict[str, str]:
@@ -83,25 +78,10 @@ def _options(group: str) -> list[str]:
     return GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
 
 
-def _text(name: str) -> str:
-    """The YAML file of this name, from wherever Hydra has it; empty if it is no file."""
-    for source in GlobalHydra.instance().config_loader().get_sources():
-        path = Path(source.path) / f"{name}.yaml"
-        if source.scheme() == "file" and path.is_file():
-            return path.read_text(encoding="utf-8")
-    return ""
-
-
-def _is_plain(root: DictConfig, name: str) -> bool:
-    """Whether a value within a component is there, and one that a user would set: neither computed nor Hydra's."""
-    parent, _, last = name.rpartition(".")
-    component = OmegaConf.select(root, parent)
-    return last in component and not last.startswith("_") and not OmegaConf.is_interpolation(component, last)
-
-
 def _written(value: Any) -> str:
     """A value as Hydra reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    plain_value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return plain_value if isinstance(plain_value, str) else json.dumps(plain_value)
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

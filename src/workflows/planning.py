@@ -16,7 +16,8 @@ from src.evaluation.suspicion import Probing, probes
 from src.files import clear_temporaries
 from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.composing import is_plain_value
-from src.workflows.settings import SweepSettings, checked
+from src.workflows.schema import SweepSettings
+from src.workflows.settings import checked
 from src.workflows.variants import labels
 
 log = logging.getLogger(__name__)

@@ -22,13 +22,15 @@ from src.evaluation.components import TestSet
 from src.evaluation.demonstration import Demonstration, OutOfTimeError, demonstrate
 from src.evaluation.evaluator import trainer_on
 from src.evaluation.model_checks import check_model
+from src.evaluation.spec import CERTIFICATE
 from src.models.record import TrainingRecord
 from src.reporting.labels import column_label
 from src.workflows.cells import cell_spec, components_for
-from src.workflows.command import one_line
 from src.workflows.component_cache import ComponentCache
 from src.workflows.configured import plain
-from src.workflows.settings import PlaySettings, checked
+from src.workflows.explaining import one_line
+from src.workflows.schema import PlaySettings
+from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +212,8 @@ class _Search:
         """The attacks that begin: they get as far as asking the classifier, and are given up there."""
         begun = {}
         for name, node in self.nodes(ATTACK).items():
+            if node.get("family") == CERTIFICATE:  # no attack
+                continue
             with self._or_left_out(ATTACK, name):
                 spec = self._spec({ATTACK: node}, TRIED_AT).without_defense()
                 with suppress(OutOfTimeError):

@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.workflows.playground import playground_from_config
-from src.workflows.settings import PlaySettings, checked
+from src.workflows.schema import PlaySettings
+from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 

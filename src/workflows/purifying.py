@@ -20,7 +20,8 @@ from src.images import check_purified
 from src.randomness import reseed
 from src.single_image import as_batch
 from src.workflows.configured import build
-from src.workflows.settings import PurifySettings, checked
+from src.workflows.schema import PurifySettings
+from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 
 def quiet_libraries() -> None:

@@ -1,231 +1,27 @@
-"""What the plain values of each command may be: one typed schema, and one line for whatever does not fit it.
+"""A command's configuration against its schema: one line for whatever does not fit.
 
 Hydra composes a configuration; :func:`checked` holds it against the schema of its command before anybody reads it.
-Components, such as an attack, check their own arguments when they are built.
-
-The schema is written in pydantic: OmegaConf's structured configurations know types, but neither ranges nor units.
 """
 
 import copy
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from src.errors import UserError
 from src.nested import leaves
 from src.precision import check_device
 from src.workflows.explaining import nearest
-
-#: Significant digits of an eps or noise: 0.1 · 3 and 0.3 are one number, and float32 does not tell more apart.
-DIGITS = 12
+from src.workflows.schema import Settings, TrainSettings, pixel_units, section_of
 
 #: Names of values in pixel units, wherever they stand.
 IN_PIXEL_UNITS = frozenset({"eps", "noise", "noises", "sigma", "inference_noise", "threshold", "thresholds"})
-
-FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def pixel_units(value: Any) -> Any:
-    """A number, or a fraction such as ``"8/255"``, as a float of :data:`DIGITS` digits; anything else as it is."""
-    if isinstance(value, str) and (match := FRACTION.fullmatch(value)) and float(match[2]):
-        value = float(match[1]) / float(match[2])
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-Eps = Annotated[float, Field(ge=0, le=1, description="L∞ budget in pixel units"), BeforeValidator(pixel_units)]
-Noise = Annotated[float, Field(ge=0, le=10, description="σ in pixel units"), BeforeValidator(pixel_units)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class _Section(BaseModel):
-    """Values of one name each; a text is never taken for a number, nor a number for a truth value."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Paths(_Section):
-    outputs: str
-    data: str
-    checkpoints: str
-
-
-class Settings(_Section):
-    """What every command has. ``Any`` is looked at by whoever reads it; so are sections that a configuration adds."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    paths: Paths
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class Logger(_Section):
-    model_config = ConfigDict(extra="ignore")
-
-    tags: list[str] = []
-
-
-class Attack(_Section):
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    members: dict[str, Any] = {}
-
-
-class Threat(_Section):
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    knows_defense: bool
-    view: dict[str, Any]
-
-
-class Defense(_Section):
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    uses_noise: bool
-    purifier: dict[str, Any]
-    bpda: bool = False
-    learned: bool = False
-
-
-class PrepareSettings(Settings):
-    data: Any
-
-
-class DashboardSettings(Settings):
-    logger: Logger
-    name: Annotated[str, Field(min_length=1, description="of the workspace")]
-    sweep: Annotated[str, Field(description="a sweep's folder, or latest")]
-
-
-class TrainSettings(Settings):
-    data: Any
-    model: Any
-    trainer: Any
-    logger: Logger
-    noise: Noise
-    budget: Any
-    resume: bool
-    overwrite: Any
-
-
-class Iterative(_Section):
-    steps: Any  # checked by the attack
-    rel_step: Annotated[float, Field(gt=0, description="step size / eps")] | None
-    refresh_gradient: bool
-
-
-class ProtocolSettings(_Section):
-    name: str
-    clean_errors_count: bool
-
-
-class Checks(_Section):
-    images: Annotated[int, Field(ge=0)]
-    eps: Eps
-
-
-class SweepSettings(Settings):
-    data: Any
-    attack: Attack
-    defense: Defense
-    threat: Threat
-    trainer: Any
-    logger: Logger
-    classifier: Any
-    split: Any
-    purify_precision: Any
-    surrogate: Any
-    eps: Eps
-    noise: Noise
-    inference_noise: Noise
-    limit: Count | None
-    batch_size: Count | None
-    clip_output: bool
-    eot_samples: Count
-    compare_published: bool
-    iterative: Iterative
-    protocol: ProtocolSettings
-    checks: Checks
-
-
-class PlaySettings(SweepSettings):
-    host: Any
-    port: Any
-    noises: list[Noise] | None
-    patience: Annotated[float, Field(gt=0, description="seconds")]
-    thumbnails: Count
-
-
-class CertifySettings(Settings):
-    data: Any
-    model: Any
-    trainer: Any
-    logger: Logger
-    classifier: Any
-    denoiser: Any
-    split: Any
-    budget: Any
-    noise: Noise
-    sigma: Annotated[
-        float,
-        Field(gt=0, le=10, description="σ of the smoothing in pixel units; noise unless given"),
-        BeforeValidator(pixel_units),
-    ]
-    denoise: bool
-    images: Count | None
-    skip: Count | None
-    n0: Annotated[int, Field(ge=1, description="samples")]
-    n: Annotated[int, Field(ge=1, description="samples")]
-    alpha: Annotated[float, Field(gt=0, lt=1, description="a probability")]
-    batch_size: Count | None
-    precision: Literal["float32", "bfloat16"]
-
-    @model_validator(mode="after")
-    def _enough_samples(self) -> "CertifySettings":
-        if self.n < self.n0:
-            raise ValueError(f"n={self.n} is too small: at least n0={self.n0}")
-        return self
-
-
-class ExportSettings(Settings):
-    data: Any
-    defense: Defense
-    classifier: Any
-    format: Literal["onnx", "torch_export"]
-    part: Literal["both", "purifier", "classifier"]
-    output: str | None
-    overwrite: bool
-    noise: Noise
-    inference_noise: Noise
-    clip_output: bool
-    purify_precision: Any
-
-
-class PurifySettings(Settings):
-    data: Any
-    defense: Defense
-    input: str
-    output: str
-    overwrite: bool
-    noise: Noise
-    inference_noise: Noise
-    clip_output: bool
-    purify_precision: Any
-
-
-class ReportSettings(Settings):
-    logger: Logger
-    sweep: str
-    compare_published: bool | None
-
 
 #: Groups whose file is not a component itself, but has some.
 GROUPS = frozenset({"model", "defense", "threat", "logger"})
@@ -289,7 +85,7 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     if kind == "missing":
         return f"there is no {'.'.join(path)} here; see --help"
     if kind == "extra_forbidden":
-        inner = _model(schema.model_fields[path[0]].annotation)
+        inner = section_of(schema.model_fields[path[0]].annotation)
         known = [f"{path[0]}.{name}" for name in inner.model_fields] if inner else []
         return f"there is no {'.'.join(path)} here; {nearest('.'.join(path), known)}"
     if kind == "value_error":
@@ -297,24 +93,19 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     path = [name for name in path if name.isdecimal() or name in _names(schema)]  # less the branches of a union
     name = ".".join(path)
     shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else given
-    if kind == "model_type":
-        return f"{name}={shown} is out of place: {name} is set value by value, as in {name}.…=…; see --help"
-    if kind == "dict_type":
-        return f"{name}={shown} is no component"
-    if kind == "bool_type":
-        return f"{name}={shown} is neither true nor false"
-    if kind == "literal_error":
-        return f"{name}={shown} is not {first['ctx']['expected']}"
-    return f"{name}={shown} is not {_expected(schema, path).format(name=name)}"
+    words = {
+        "model_type": f"is out of place: {name} is set value by value, as in {name}.…=…; see --help",
+        "dict_type": "is no component",
+        "bool_type": "is neither true nor false",
+        "literal_error": f"is not {first.get('ctx', {}).get('expected')}",
+    }
+    said = words.get(kind) or f"is not {_expected(schema, path).format(name=name)}"
+    return f"{name}={shown} {said}"
 
 
 def _names(schema: type[BaseModel]) -> set[str]:
-    inner = [_model(field.annotation) for field in schema.model_fields.values()]
+    inner = [section_of(field.annotation) for field in schema.model_fields.values()]
     return {*schema.model_fields, *(name for model in inner if model for name in _names(model))}
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _expected(schema: type[BaseModel], path: Iterable[str]) -> str:
@@ -351,7 +142,7 @@ def _in_words(part: dict[str, Any]) -> str:
         words += f", at least {low:g}"
     elif above is not None:
         words += f" above {above:g}" + (f", at most {high:g}" if high is not None else "")
-    return words + (f" ({part['description']})" if "description" in part else "")
+    return words + (f" ({part['unit']})" if "unit" in part else "")
 
 
 def _overrides(config: DictConfig) -> list[Override]:

@@ -32,7 +32,8 @@ from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.configured import build
 from src.workflows.lineage import weights_behind
 from src.workflows.planning import probing_from
-from src.workflows.settings import SweepSettings, checked
+from src.workflows.schema import SweepSettings
+from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets
 
 from src.data.files import ROLES
-from src.data.origins import Mirrors, TorchvisionMirrors, Unavailable
+from src.data.origins import Mirrors, TorchvisionMirrors, UnavailableError
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -64,7 +64,7 @@ def test_a_mirror_that_failed_is_not_asked_for_the_other_files(tiny, server):
     url, folder = server
     for path in folder.iterdir():
         path.unlink()
-    with pytest.raises(Unavailable, match="File not found") as error:
+    with pytest.raises(UnavailableError, match="File not found") as error:
         list(Mirrors([url])(tiny.files))
     assert str(error.value).count(url) == 1
 
@@ -77,7 +77,7 @@ def test_a_mirror_that_failed_is_not_asked_for_the_other_files(tiny, server):
 def test_what_is_not_the_file_is_refused(tiny, server, content):
     url, folder = server
     (folder / f"{tiny.files['train_images'].name}.gz").write_bytes(content)
-    with pytest.raises(Unavailable, match=url):
+    with pytest.raises(UnavailableError, match=url):
         list(Mirrors([url])(tiny.files))
 
 
@@ -86,7 +86,7 @@ def test_a_wrong_compressed_file_is_not_even_decompressed(tiny, server):
     right = hashlib.md5((server[1] / name).read_bytes()).hexdigest()
     bomb = gzip.compress(b"\0" * 10_000_000)
     (server[1] / name).write_bytes(bomb)
-    with pytest.raises(Unavailable, match=f"{hashlib.md5(bomb).hexdigest()} where {right}"):
+    with pytest.raises(UnavailableError, match=f"{hashlib.md5(bomb).hexdigest()} where {right}"):
         list(Mirrors([server[0]], {name: right})(tiny.files))
 
 
@@ -95,7 +95,7 @@ def test_a_mirror_that_never_answers_is_left_soon(tiny):
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         start = time.monotonic()
-        with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
             list(Mirrors([f"http://127.0.0.1:{deaf.getsockname()[1]}"], timeout=0.2)(tiny.files))
         assert time.monotonic() - start < 2
 
@@ -103,14 +103,14 @@ def test_a_mirror_that_never_answers_is_left_soon(tiny):
 def test_name_resolution_counts_towards_the_time_limit(tiny, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
     start = time.monotonic()
-    with pytest.raises(Unavailable, match="no answer"):
+    with pytest.raises(UnavailableError, match="no answer"):
         list(Mirrors(["http://example.invalid"], timeout=0.2)(tiny.files))
     assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize("urls", [[], ["no address at all"]])
 def test_unusable_settings_are_a_source_that_does_not_deliver(tiny, urls):
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         list(Mirrors(urls)(tiny.files))
 
 
@@ -121,10 +121,10 @@ def test_mirrors_and_hashes_are_torchvisions_own(tiny, server, closed, monkeypat
     monkeypatch.setattr(torchvision.datasets, "Tiny", known, raising=False)
     assert dict(TorchvisionMirrors("Tiny")(tiny.files)) == tiny.content
     known.resources = [(name, "0" * 32) for name, _ in resources]
-    with pytest.raises(Unavailable, match="0" * 32):
+    with pytest.raises(UnavailableError, match="0" * 32):
         list(TorchvisionMirrors("Tiny")(tiny.files))
 
 
 def test_a_set_unknown_to_torchvision_is_named(tiny):
-    with pytest.raises(Unavailable, match="NoSuchSet"):
+    with pytest.raises(UnavailableError, match="NoSuchSet"):
         list(TorchvisionMirrors("NoSuchSet")(tiny.files))

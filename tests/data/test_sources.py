@@ -12,7 +12,7 @@ import torch
 from src.data import sources
 from src.data.files import ROLES, IdxFile
 from src.data.idx import encode_idx, read_content
-from src.data.origins import Unavailable
+from src.data.origins import UnavailableError
 from src.data.sources import IdxSource
 from src.errors import UserError
 
@@ -23,7 +23,7 @@ def never(wanted):
 
 
 def offline(wanted):
-    raise Unavailable("example.org: no route to host")
+    raise UnavailableError("example.org: no route to host")
     yield
 
 
@@ -216,7 +216,7 @@ def test_a_source_that_breaks_off_is_completed_by_the_next(tiny, tmp_path):
     def half(wanted):
         for role in list(wanted)[:2]:
             yield role, tiny.content[role]
-        raise Unavailable("gone")
+        raise UnavailableError("gone")
 
     second = []
 
@@ -249,7 +249,7 @@ def test_sha256_sees_what_md5_does_not(tiny, tmp_path):
 
 def test_with_no_source_the_error_says_what_was_tried_and_where_to_put_files(tiny, tmp_path):
     def also_offline(wanted):
-        raise Unavailable("pip download x:\n no index")
+        raise UnavailableError("pip download x:\n no index")
         yield
 
     tiny.write(tmp_path)

@@ -12,7 +12,7 @@ import torch
 
 from src.data.files import ROLES, STANDARD
 from src.data.idx import decode_idx
-from src.data.origins import Unavailable
+from src.data.origins import UnavailableError
 from src.data.wheel import MnistWheel, decode_pickle
 
 MEMBER = "mnist/data/mnist.pkl.gz"
@@ -71,14 +71,14 @@ def test_the_original_bytes_come_back(tiny, python2):
 
 def test_another_hash_is_refused_before_anything_is_unpickled(tmp_path):
     content = packed(Bomb(tmp_path / "boom"))
-    with pytest.raises(Unavailable, match=sha256(content)):
+    with pytest.raises(UnavailableError, match=sha256(content)):
         decode_pickle(content, sha256(b"the right one"), "x")
     assert not (tmp_path / "boom").exists()
 
 
 def test_code_is_refused_even_with_the_right_hash(tmp_path):
     content = packed(((np.zeros(3), Bomb(tmp_path / "boom")),))
-    with pytest.raises(Unavailable, match="mkdir"):
+    with pytest.raises(UnavailableError, match="mkdir"):
         decode_pickle(content, sha256(content), "x")
     assert not (tmp_path / "boom").exists()
 
@@ -89,7 +89,7 @@ def test_code_is_refused_even_with_the_right_hash(tmp_path):
     ids=["nothing", "junk", "an empty tuple", "a number", "compressed junk"],
 )
 def test_anything_else_is_a_source_that_does_not_deliver(damaged):
-    with pytest.raises(Unavailable, match="the pickle"):
+    with pytest.raises(UnavailableError, match="the pickle"):
         decode_pickle(damaged, sha256(damaged), "the pickle")
 
 
@@ -97,7 +97,7 @@ def test_pixels_that_are_no_bytes_are_refused(tiny):
     images = np.full((20, 784), 1.5, dtype=np.float32)
     part = (images, np.zeros(20, dtype=np.int64))
     content = packed((part, part, part))
-    with pytest.raises(Unavailable, match="no bytes"):
+    with pytest.raises(UnavailableError, match="no bytes"):
         decode_pickle(content, sha256(content), "x")
 
 
@@ -133,12 +133,12 @@ def test_only_what_is_wanted_comes(tiny, index):
     [("tiny-mnist==2.0", MEMBER, "tiny-mnist==2.0"), ("tiny-mnist==1.0", "elsewhere.gz", "elsewhere.gz")],
 )
 def test_what_the_index_or_the_wheel_lacks_is_named(index, requirement, member, says):
-    with pytest.raises(Unavailable, match=says):
+    with pytest.raises(UnavailableError, match=says):
         list(MnistWheel(requirement, member, index)(STANDARD))
 
 
 def test_a_forged_wheel_is_refused(index):
-    with pytest.raises(Unavailable, match="was not opened"):
+    with pytest.raises(UnavailableError, match="was not opened"):
         list(MnistWheel("tiny-mnist==1.0", MEMBER, "0" * 64)(STANDARD))
 
 
@@ -149,7 +149,7 @@ def test_the_real_wheel_gives_mnists_original_files(from_config):
     try:
         for role, content in wheel({role: getattr(source, role) for role in ROLES}):
             assert getattr(source, role).check(content) == getattr(source, role).md5
-    except Unavailable as error:
+    except UnavailableError as error:
         if "no connection" in str(error):
             pytest.skip(str(error))
         raise

@@ -108,7 +108,7 @@ class Tampered(AutoencoderPurifier):
     [
         (lambda network: Binarize(0.5), "Binarize"),
         (lambda network: network, "CertifiedVQVAE"),
-        (Tampered, "codes are bounded"),
+        (Tampered, "try defense=vqvae_certified"),
         (lambda network: AutoencoderPurifier(network, precision="bfloat16"), "purify_precision=float32"),
         (lambda network: AutoencoderPurifier(network, inference_noise=0.1), "inference_noise=0"),
         (lambda network: AutoencoderPurifier(network, clip=False), "clip_output=true"),

@@ -23,7 +23,7 @@ from src.reporting.document import chapters
 from src.reporting.figures import plan
 from src.reporting.markdown import to_markdown
 from src.reporting.page import to_html
-from src.stored import Damaged
+from src.stored import DamagedError
 
 #: What may stand in the place of something else.
 WRONG: tuple[Any, ...] = (None, True, -1, 2.5, 1e300, "text", "", [], ["a"], {}, {"a": {}}, [[[]]], [None])
@@ -95,7 +95,7 @@ def test_a_cell_with_something_else_in_a_place_is_damaged_or_harmless(suite: Cel
     accepted: dict[str, Cell] = {}
     for path, record in mutants(good):
         record["digest"] = content_key({name: value for name, value in record.items() if name != "digest"})
-        cell = attempt(partial(Cell.from_json, record), Damaged)
+        cell = attempt(partial(Cell.from_json, record), DamagedError)
         if isinstance(cell, str):
             assert cell and "\n" not in cell
             continue
@@ -119,7 +119,7 @@ def test_a_training_record_with_something_else_in_a_place_is_damaged_or_harmless
     path, accepted = tmp_path / "vqvae.json", list[TrainingRecord]()
     for _, record in mutants(json.loads(json.dumps(asdict(good)))):
         path.write_text(json.dumps(record))
-        loaded = attempt(partial(TrainingRecord.load, path), Damaged)
+        loaded = attempt(partial(TrainingRecord.load, path), DamagedError)
         if not isinstance(loaded, str):
             accepted.append(loaded)
     assert len(accepted) < 60
@@ -185,7 +185,7 @@ def test_what_is_no_record_at_all_is_named(text: str, tmp_path: Path, caplog: py
     assert CellStore(tmp_path / "cells").get("abc") is None
     assert latest_sweep(tmp_path / "sweeps") is None
     assert "abc.json is damaged" in caplog.text and "grid.json is damaged" in caplog.text
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         TrainingRecord.load(tmp_path / "vqvae.json")
 
 

@@ -16,10 +16,10 @@ FOUND = Finding("zero-gradient", make.coordinates("pgd", 0.3, threat="adaptive")
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Suspicions(judged=4, probed=6, asked=6), "None found by 8 checks of 4 cells, with 6 extra runs of attacks."),
+        (Suspicions(judged=4, probed=6, asked=6), "None found by 10 checks of 4 cells, with 6 extra runs of attacks."),
         (Suspicions(judged=4, probed=5, asked=6), "(1 more are missing)"),
         (Suspicions(judged=4), "without which two of them cannot be made"),
-        (Suspicions((FOUND,), judged=4, probed=6, asked=6), "1 found by 8 checks"),
+        (Suspicions((FOUND,), judged=4, probed=6, asked=6), "1 found by 10 checks"),
     ],
 )
 def test_what_was_checked_is_said(found, said):

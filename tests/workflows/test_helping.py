@@ -17,8 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
-from src.workflows.helping import WIDTH, comments
+from src.workflows.helping import WIDTH
 from src.workflows.positional import named
+from src.workflows.schema import SCHEMAS, section_of
 from tests.conftest import REPO
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
@@ -100,17 +101,26 @@ def test_it_is_readable_and_complete(show, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_values_have_the_comments_of_the_yaml(show, command):
+def test_every_value_of_the_yaml_has_a_sentence_of_the_schema(show, command):
     shown = " ".join(show(command).split())
-    written = comments((CONF / f"{command}.yaml").read_text())
-    found = {
-        name: comment
-        for name, comment in written.items()
-        if comment and not name.startswith(("hydra", "default", "trainer"))
-    }
-    assert len(found) >= {"prepare": 0, "report": 2, "dashboard": 2}.get(command, 4)
-    for name, comment in found.items():
-        assert re.search(rf" '?{re.escape(name)}(=[^ ]+)?[^=]* {re.escape(comment)}", shown), name
+    schema, written = SCHEMAS[command], OmegaConf.load(CONF / f"{command}.yaml")
+    names = [name for name in written if name not in ("defaults", "hydra", "trainer")]
+    assert len(names) >= {"prepare": 0, "report": 2, "dashboard": 2}.get(command, 4)
+    for name in names:
+        field = schema.model_fields[name]
+        section = section_of(field.annotation)
+        assert section or field.description, name
+        inherited = command == "play" and name in SCHEMAS["sweep"].model_fields
+        said = {name: field.description}
+        if section:
+            said = {f"{name}.{inner}": value.description for inner, value in section.model_fields.items()}
+        for path, sentence in said.items():
+            if sentence and not inherited:
+                assert re.search(rf" '?{re.escape(path)}(=[^ ]+)?'? {re.escape(sentence)}", shown), path
+
+
+def test_no_command_is_without_a_schema():
+    assert SCHEMAS.keys() == set(COMMANDS)
 
 
 def test_values_are_what_they_would_be(show):
