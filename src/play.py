@@ -10,7 +10,7 @@ from src.workflows.command import CONFIG_PATH, job, run
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job():
-        from src.workflows.playing import play
+        from src.playground.server import play
         from src.workflows.quiet import quiet_libraries
 
         quiet_libraries()

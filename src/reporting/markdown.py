@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.evaluation.suspicion import Suspicions
-from src.reporting.certified import CERTIFIED_LEGEND, CertifiedPart
-from src.reporting.document import Comparison, Part, all_sentences
-from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
-from src.reporting.tables import Entry, Table
+from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
+from src.reporting.document.chapters import Comparison, Part, all_sentences
+from src.reporting.document.published import COMPARISON_LEGEND
+from src.reporting.document.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
+from src.reporting.document.tables import Entry, Table
 
 
 def to_markdown(

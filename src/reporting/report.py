@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Suspicions
 from src.files import clear_temporaries, write_atomically, write_text
-from src.reporting.certified import CertifiedSet, certified_parts
-from src.reporting.document import all_sentences, chapters, comparisons
-from src.reporting.figures import plan, plan_certified
-from src.reporting.gallery import render, save
+from src.reporting.analysis.certified import CertifiedSet
+from src.reporting.document.certified import certified_parts
+from src.reporting.document.chapters import all_sentences, chapters, comparisons
+from src.reporting.document.suspicions import NOTHING_CHECKED, suspicions_to_json
+from src.reporting.figures.gallery import render, save
+from src.reporting.figures.plan import plan, plan_certified
 from src.reporting.markdown import certified_to_markdown, to_markdown
-from src.reporting.page import to_html
-from src.reporting.suspicions import NOTHING_CHECKED, suspicions_to_json
+from src.reporting.page.page import to_html
 
 if TYPE_CHECKING:
     from src.models.record import TrainingRecord

@@ -12,13 +12,14 @@ from rich.text import Text
 
 from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Suspicions
-from src.reporting.certified import CERTIFIED_LEGEND, CertifiedSet, certified_parts
-from src.reporting.colours import heat
-from src.reporting.document import all_sentences, chapters, comparisons
-from src.reporting.labels import MISSING
-from src.reporting.published import COMPARISON_LEGEND
-from src.reporting.suspicions import EXPLAINED, TITLE, suspicion_sentences
-from src.reporting.tables import Entry, Table
+from src.reporting.analysis.certified import CertifiedSet
+from src.reporting.analysis.labels import MISSING
+from src.reporting.document.certified import CERTIFIED_LEGEND, certified_parts
+from src.reporting.document.chapters import all_sentences, chapters, comparisons
+from src.reporting.document.published import COMPARISON_LEGEND
+from src.reporting.document.suspicions import EXPLAINED, TITLE, suspicion_sentences
+from src.reporting.document.tables import Entry, Table
+from src.reporting.figures.colours import heat
 
 #: Rich's padding and border of a column.
 BETWEEN = 3

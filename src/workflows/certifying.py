@@ -26,10 +26,10 @@ from src.evaluation.model_checks import PROBED, check_model
 from src.evaluation.smoothing import certify, image_stream
 from src.evaluation.spec import numbers_as_floats
 from src.precision import Precision, computing_in
-from src.reporting.certified import load_certified
+from src.reporting.analysis.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
-from src.reporting.wandb_certified import log_certified
+from src.reporting.wandb.certified import log_certified
 from src.workflows.cells import components_for
 from src.workflows.component_cache import ComponentCache
 from src.workflows.configured import build, plain

@@ -11,9 +11,9 @@ from src.errors import UserError, in_a_line
 from src.evaluation import CellStore, Grid, Request
 from src.evaluation.grid import latest_sweep
 from src.files import write_text
-from src.reporting.certified import load_certified, of_grid
-from src.reporting.wandb_settings import WandbSettings, key_configured, resolve_mode, wandb_folder
-from src.reporting.workspace import Logged, logged, to_json, workspace
+from src.reporting.analysis.certified import load_certified, of_grid
+from src.reporting.wandb.settings import WandbSettings, key_configured, resolve_mode, wandb_folder
+from src.reporting.wandb.workspace import Logged, logged, to_json, workspace
 from src.workflows.configured import build
 from src.workflows.schema import DashboardSettings
 from src.workflows.settings import checked

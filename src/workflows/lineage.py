@@ -8,7 +8,7 @@ from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
 from src.models.record import TrainingRecord
 from src.nested import leaves
-from src.reporting.wandb_artifacts import Weights
+from src.reporting.wandb.artifacts import Weights
 
 
 def weights_behind(identities: Iterable[Mapping[str, Any]], checkpoints: Path) -> list[Weights]:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from src.errors import UserError
 from src.models.record import TrainingRecord
-from src.reporting.wandb_settings import WandbSettings
+from src.reporting.wandb.settings import WandbSettings
 
 INSTALL = "pip install --editable '.[tensorboard]' --constraint constraints.txt"
 
@@ -68,7 +68,7 @@ def wandb_settings(
 
 def wandb_logger(training: Training, settings: WandbSettings) -> AbstractContextManager[Logger | None]:
     """A Lightning logger that writes below ``settings.folder``/wandb and is offline unless a key is configured."""
-    from src.reporting.wandb_training import training_run
+    from src.reporting.wandb.training import training_run
 
     return training_run(training.name, training.data, training.config, settings)
 

@@ -21,13 +21,13 @@ from src.evaluation.grid import latest_sweep, next_number
 from src.evaluation.suspicion import BROKEN, Suspicions, probes
 from src.files import write_text
 from src.models.record import TrainingRecord
-from src.reporting.certified import CertifiedSet, load_certified, of_grid
+from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
 from src.reporting.index import INDEX, KEPT, write_index
 from src.reporting.report import Report, copy_report, write_report
 from src.reporting.terminal import print_certified, print_comparison, print_grid, print_suspicions
-from src.reporting.wandb_cells import log_cell, log_failure
-from src.reporting.wandb_grid import log_grid
-from src.reporting.wandb_settings import WandbSettings
+from src.reporting.wandb.cells import log_cell, log_failure
+from src.reporting.wandb.grid import log_grid
+from src.reporting.wandb.settings import WandbSettings
 from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.configured import build
 from src.workflows.lineage import weights_behind

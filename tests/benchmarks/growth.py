@@ -125,7 +125,7 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     from matplotlib.figure import Figure
 
     from src.files import write_atomically
-    from src.reporting.colours import FIXED, INK
+    from src.reporting.figures.colours import FIXED, INK
 
     figure = Figure(figsize=(4.2 * len(curves), 3.6), layout="constrained")
     for axes_, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):

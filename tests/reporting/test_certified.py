@@ -15,10 +15,11 @@ from scipy.stats import bootstrap
 
 from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid, GridRow
-from src.reporting.certified import CertifiedSet, certified_parts, load_certified, of_grid, table_radii
-from src.reporting.curves import certified_curves
+from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
+from src.reporting.document.certified import certified_parts, table_radii
+from src.reporting.document.tables import Table
+from src.reporting.figures.curves import certified_curves
 from src.reporting.report import write_certified, write_report
-from src.reporting.tables import Table
 from src.reporting.terminal import print_certified
 
 FIVE = certified(0.1, 0.25, 0.6, 1.3, wrong=1)

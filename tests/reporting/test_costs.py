@@ -2,8 +2,8 @@
 
 import reporting_factories as make
 
-from src.reporting.costs import cost_table
-from src.reporting.facets import facets
+from src.reporting.analysis.facets import facets
+from src.reporting.document.costs import cost_table
 
 
 def test_times_are_medians_an_image_and_sums_over_cells():

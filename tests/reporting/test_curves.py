@@ -5,12 +5,12 @@ import reporting_factories as make
 from matplotlib.colors import to_hex
 
 from src.evaluation.grid import Grid
-from src.reporting.colours import column_styles
-from src.reporting.curves import accuracy_curves, tradeoff_scatter, training_curves
-from src.reporting.facets import facets
-from src.reporting.heatmap import heat_map
-from src.reporting.labels import percent
-from src.reporting.tradeoff import trade_offs
+from src.reporting.analysis.facets import facets
+from src.reporting.analysis.labels import percent
+from src.reporting.analysis.tradeoff import trade_offs
+from src.reporting.figures.colours import column_styles
+from src.reporting.figures.curves import accuracy_curves, tradeoff_scatter, training_curves
+from src.reporting.figures.heatmap import heat_map
 
 
 def test_each_defense_is_a_line_with_its_intervals_as_error_bars(grid: Grid) -> None:

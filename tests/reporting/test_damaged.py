@@ -18,11 +18,11 @@ from src.evaluation.grid import Grid, Request, latest_sweep
 from src.evaluation.spec import content_key
 from src.evaluation.store import CellStore
 from src.models.record import TrainingRecord
-from src.reporting.certified import load_certified
-from src.reporting.document import chapters
-from src.reporting.figures import plan
+from src.reporting.analysis.certified import load_certified
+from src.reporting.document.chapters import chapters
+from src.reporting.figures.plan import plan
 from src.reporting.markdown import to_markdown
-from src.reporting.page import to_html
+from src.reporting.page.page import to_html
 from src.stored import DamagedError
 
 #: What may stand in the place of something else.

@@ -15,11 +15,11 @@ import reporting_factories as make
 
 from src.encoded_images import decode_images
 from src.evaluation.grid import Grid
-from src.reporting.certified import certified_parts
-from src.reporting.colours import RAMPS, on_dark
-from src.reporting.document import chapters
-from src.reporting.page import to_html
-from src.reporting.tradeoff import trade_offs
+from src.reporting.analysis.tradeoff import trade_offs
+from src.reporting.document.certified import certified_parts
+from src.reporting.document.chapters import chapters
+from src.reporting.figures.colours import RAMPS, on_dark
+from src.reporting.page.page import to_html
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

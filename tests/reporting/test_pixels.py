@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from src.encoded_images import encode_images
-from src.reporting.pixels import Pixels
+from src.reporting.page.pixels import Pixels
 
 
 def stack(count: int, seed: int, channels: int = 1) -> dict:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import reporting_factories as make
 
-from src.reporting.facets import facets
-from src.reporting.published import compare, comparison_tables, comparison_words, published
+from src.reporting.analysis.facets import facets
+from src.reporting.document.published import compare, comparison_tables, comparison_words, published
 
 #: Tables 10, 11 and 12 of the report, typed from it: no defense, VQVAE_0, _0.25, _0.5, _0.75.
 TABLES = {

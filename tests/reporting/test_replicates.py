@@ -11,15 +11,15 @@ from rich.console import Console
 
 from src.evaluation.grid import COLUMNS, Grid
 from src.evaluation.statistics import mean_and_deviation
-from src.reporting.curves import accuracy_curves
-from src.reporting.document import Chapter, Summary, chapters
-from src.reporting.facets import facets
-from src.reporting.figures import plan
-from src.reporting.replicates import Replicates, average_trade_offs, replicates
+from src.reporting.analysis.facets import facets
+from src.reporting.analysis.replicates import Replicates, average_trade_offs, replicates
+from src.reporting.analysis.tradeoff import trade_offs
+from src.reporting.document.chapters import Chapter, Summary, chapters
+from src.reporting.document.tables import Entry
+from src.reporting.figures.curves import accuracy_curves
+from src.reporting.figures.plan import plan
 from src.reporting.report import write_report
-from src.reporting.tables import Entry
 from src.reporting.terminal import print_grid
-from src.reporting.tradeoff import trade_offs
 
 PLACES = [(attack, eps, column) for attack in make.ATTACKS for eps in make.BUDGETS for column in make.COLUMNS]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from src.evaluation.suspicion import Finding, Suspicions
+from src.reporting.document.suspicions import suspicion_sentences, suspicions_to_json
 from src.reporting.report import write_report
-from src.reporting.suspicions import suspicion_sentences, suspicions_to_json
 from tests.reporting import reporting_factories as make
 
 FOUND = Finding("zero-gradient", make.coordinates("pgd", 0.3, threat="adaptive"), "it is zero <everywhere>")

@@ -5,12 +5,12 @@ import reporting_factories as make
 
 from src.evaluation.grid import Grid
 from src.evaluation.statistics import wilson_interval
-from src.reporting.colours import column_styles, heat
-from src.reporting.facets import facets
-from src.reporting.labels import MISSING, half_width, listed, number, points, slug, spread
-from src.reporting.rates import Rate, leaders
-from src.reporting.tables import accuracy_tables, tradeoff_table
-from src.reporting.tradeoff import trade_offs
+from src.reporting.analysis.facets import facets
+from src.reporting.analysis.labels import MISSING, half_width, listed, number, points, slug, spread
+from src.reporting.analysis.rates import Rate, leaders
+from src.reporting.analysis.tradeoff import trade_offs
+from src.reporting.document.tables import accuracy_tables, tradeoff_table
+from src.reporting.figures.colours import column_styles, heat
 
 
 def test_a_table_an_attack_a_row_an_eps_a_column_a_defense(grid: Grid) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from src.evaluation.grid import Grid
-from src.reporting.document import chapters
-from src.reporting.facets import facets
+from src.reporting.analysis.facets import facets
+from src.reporting.document.chapters import chapters
+from src.reporting.document.threats import SideBySide, side_by_side
 from src.reporting.report import write_report
-from src.reporting.threats import SideBySide, side_by_side
 from tests.reporting import reporting_factories as make
 
 ATTACKED = {"gray_box": {"none": 0.1, "vqvae": 0.7, "binarize": 0.8}, "adaptive": {"none": 0.1, "vqvae": 0.04}}

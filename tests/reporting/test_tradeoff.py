@@ -7,9 +7,9 @@ import pytest
 import reporting_factories as make
 
 from src.evaluation.grid import Grid, GridRow
-from src.reporting.facets import facets
-from src.reporting.tradeoff import TradeOffs, trade_offs
-from src.reporting.words import sentences
+from src.reporting.analysis.facets import facets
+from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
+from src.reporting.document.words import sentences
 
 REPORT = {
     ("none", None): (0.9839, 0.0892),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from src.reporting.wandb_artifacts import Weights, artifact_name
+from src.reporting.wandb.artifacts import Weights, artifact_name
 from tests.reporting.wandb_writing import CLASSIFIER, WEIGHTS, record_of
 from tests.wandb_reading import Ended, LoggedRun, Processes, read_runs
 from tests.wandb_server import serving

@@ -5,8 +5,8 @@ from typing import Any
 
 from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid, GridRow
-from src.reporting.facets import facets
-from src.reporting.wandb_grid import _curves
+from src.reporting.analysis.facets import facets
+from src.reporting.wandb.grid import _curves
 from tests.reporting.wandb_writing import Sweep, cell_at, csv_rows, small_grid
 
 

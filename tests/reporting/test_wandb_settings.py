@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.reporting.wandb_settings import resolve_mode
+from src.reporting.wandb.settings import resolve_mode
 
 LOGIN = f"machine {{}}\n  login user\n  password {40 * 'a'}\n"
 

@@ -27,8 +27,9 @@ sys.meta_path.insert(0, Refusing())
 
 from rich.console import Console
 from src.evaluation import CellStore, Request
-from src.reporting import wandb_cells, wandb_grid
-from src.reporting.certified import load_certified
+from src.reporting.wandb import cells as wandb_cells
+from src.reporting.wandb import grid as wandb_grid
+from src.reporting.analysis.certified import load_certified
 from src.reporting.report import write_report
 from src.reporting.terminal import print_certified, print_grid
 

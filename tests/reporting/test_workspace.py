@@ -9,8 +9,8 @@ import reporting_factories as make
 from wandb_workspaces.workspaces import Workspace, internal
 
 from src.evaluation.grid import Grid
-from src.reporting.wandb_settings import WandbSettings
-from src.reporting.workspace import Logged, logged, to_json, workspace
+from src.reporting.wandb.settings import WandbSettings
+from src.reporting.wandb.workspace import Logged, logged, to_json, workspace
 from tests.reporting.test_certified import FIVE
 from tests.workspace_reading import Panel, panels, sections
 

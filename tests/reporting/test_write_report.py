@@ -14,8 +14,8 @@ from PIL import Image
 from src.errors import UserError
 from src.evaluation.grid import COLUMNS, Grid
 from src.models.record import TrainingRecord
+from src.reporting.figures.image_panels import draw_strips
 from src.reporting.markdown import escape
-from src.reporting.mosaics import draw_strips
 from src.reporting.report import Report, write_report
 
 
@@ -242,8 +242,8 @@ def test_a_hundred_noises_are_drawn_at_a_size_one_can_look_at(tmp_path: Path) ->
 
 
 def test_a_mosaic_holds_the_pixels_it_was_given(tmp_path: Path) -> None:
-    from src.reporting.gallery import save
-    from src.reporting.mosaics import Strip
+    from src.reporting.figures.gallery import save
+    from src.reporting.figures.image_panels import Strip
 
     colours = np.zeros((2, 3, 8, 8), np.float32)
     colours[0, 0] = colours[1, 2] = 1.0

@@ -27,11 +27,11 @@ from src.evaluation import (
 from src.evaluation.grid import Grid, GridRow
 from src.evaluation.spec import content_key
 from src.models.record import TrainingRecord
-from src.reporting.wandb_artifacts import Weights
-from src.reporting.wandb_cells import log_cell, log_failure
-from src.reporting.wandb_grid import log_grid
-from src.reporting.wandb_settings import WandbSettings
-from src.reporting.wandb_training import training_run
+from src.reporting.wandb.artifacts import Weights
+from src.reporting.wandb.cells import log_cell, log_failure
+from src.reporting.wandb.grid import log_grid
+from src.reporting.wandb.settings import WandbSettings
+from src.reporting.wandb.training import training_run
 from tests.wandb_reading import Ended, LoggedRun
 
 WEIGHTS = "c0ffee" + 58 * "0"
@@ -234,7 +234,7 @@ def record_of(model: str, noise: float | None, seed: int) -> TrainingRecord:
 
 def write_and_die(outputs: str) -> None:
     """Be killed in the middle of writing a run."""
-    import src.reporting.wandb_cells as module
+    import src.reporting.wandb.cells as module
 
     def die(cell: Cell) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGKILL)

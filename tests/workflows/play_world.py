@@ -13,9 +13,9 @@ from src.data import ImageDataModule
 from src.models import VQVAE, CertifiedVQVAE, Classifier, RobustVQVAE
 from src.models.checkpoint import Provenance, save_weights_only, stamp
 from src.models.record import TrainingRecord
+from src.playground.choices import Playground, playground_from_config
+from src.playground.server import HydraComposer
 from src.workflows import command
-from src.workflows.playground import Playground, playground_from_config
-from src.workflows.playing import HydraComposer
 
 SMALL = {"hidden": 16, "residual_hidden": 4, "codes": 32, "dimension": 8}
 PROVABLE = {"convolutions": ((4, 5, 2, 2), (4, 4, 2, 1)), "linears": (8,), "hidden": 4, "style_codes": 4}

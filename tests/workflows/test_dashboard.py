@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.errors import UserError
 from src.evaluation import CellStore, Grid, Request
 from src.evaluation.certificates import CertificateFile, Certification, CertifiedImage
-from src.reporting.certified import CertifiedSet
+from src.reporting.analysis.certified import CertifiedSet
 from src.workflows.dashboard import publish
 from tests.conftest import REPO
 from tests.reporting import reporting_factories as make
@@ -73,7 +73,7 @@ def keep_sweep(outputs: Path, grid: Grid) -> None:
 
 def write_runs(outputs: str) -> None:
     """Report on a sweep, train a network of each kind for a few steps and certify, all logged to W&B."""
-    from src.reporting.wandb_certified import log_certified
+    from src.reporting.wandb.certified import log_certified
     from src.workflows.configured import build
     from src.workflows.sweeping import report
 
@@ -91,7 +91,7 @@ def train_briefly(settings: Any) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from src.models import VQVAE, Classifier
-    from src.reporting.wandb_training import training_run
+    from src.reporting.wandb.training import training_run
     from src.workflows.callbacks import Illustrate
 
     torch.manual_seed(0)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from src.errors import UserError
-from src.workflows import playing as serving
-from src.workflows.playground import Choice, Playground
+from src.playground import server as serving
+from src.playground.choices import Choice, Playground
 from tests.conftest import REPO
 from tests.workflows.play_world import make_world, overrides_for, playing
 
@@ -313,7 +313,7 @@ def test_who_leaves_while_being_answered_is_no_error():
 
 def test_without_gradio(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "src.workflows.play_page", raising=False)
-    monkeypatch.delattr("src.workflows.play_page", raising=False)
+    monkeypatch.delitem(sys.modules, "src.playground.page", raising=False)
+    monkeypatch.delattr("src.playground.page", raising=False)
     with pytest.raises(UserError, match=r"gradio.*pip install .*'\.\[play\]'"):
         serving._page_module()

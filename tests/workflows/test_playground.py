@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from src.attacks import fgsm, ifgsm, mifgsm, threshold_crossing
 from src.defended import DefendedClassifier, adaptive
-from src.evaluation.demonstration import OutOfTimeError, demonstrate
 from src.models import VQVAE, Classifier
+from src.playground.choices import Choice, Playground
+from src.playground.demonstration import OutOfTimeError, demonstrate
 from src.workflows.cells import evaluator_for
-from src.workflows.playground import Choice, Playground
 from tests.conftest import REPO
 from tests.workflows.conftest import USERS_OWN
 from tests.workflows.play_world import make_world, overrides_for, playing

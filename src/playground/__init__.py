@@ -1,0 +1,1 @@
+"""``python -m src.play``: a local page on which images are attacked and purified."""

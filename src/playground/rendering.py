@@ -1,0 +1,132 @@
+"""A demonstration as a piece of HTML: sentences, four pictures and the classifier's confidences before and after."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from src.playground.demonstration import Demonstration
+from src.reporting.analysis.labels import number, percent
+from src.reporting.templating import TEMPLATES, template
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with the words under it and in its place."""
+
+    name: str
+    note: str
+    alt: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A confidence; ``kind`` is "right" or "wrong" for the highest of an image, else empty."""
+
+    percent: str
+    kind: str
+
+
+def to_html(shown: Demonstration, defense: str, threat: str, supposed: bool = False) -> str:
+    """The demonstration for the eye and for screen readers. Names are escaped.
+
+    Args:
+        defense: what the defense is called.
+        threat: what the threat is called.
+        supposed: the label is what the classifier takes the image for, and nobody else has said so.
+    """
+    confidences = (shown.before, shown.undefended, shown.defended)
+    return template("demonstration.html").render(
+        said=sentences(shown, defense, threat, supposed),
+        pictures=_pictures(shown, defense),
+        columns=("original", "attacked", "purified"),
+        rows=[
+            {"name": k, "is_label": k == shown.label, "bars": [_bar(each, k, shown.label) for each in confidences]}
+            for k in range(len(shown.before))
+        ],
+    )
+
+
+def sentences(shown: Demonstration, defense: str, threat: str, supposed: bool) -> list[str]:
+    """What happened, in words."""
+    said = [f"Labelled {shown.label}, taken for {_verdict(shown.before)}."]
+    if supposed:
+        said = [
+            f"Nobody said what this is, so its label is what the classifier takes it for: {_verdict(shown.before)}."
+        ]
+    if not shown.eps:
+        said.append("At eps 0 nothing is attacked.")
+    else:
+        by = f"Attacked by {shown.attack} at eps {number(shown.eps)} ({threat})"
+        said.append(f"{by} it is taken for {_verdict(shown.undefended)}.")
+    if not torch.equal(shown.purified, shown.attacked):
+        said.append(f"Through {defense} it is taken for {_verdict(shown.defended)}{_outcome(shown)}.")
+    return said
+
+
+def _outcome(shown: Demonstration) -> str:
+    right = int(shown.defended.argmax()) == shown.label
+    if right == (int(shown.undefended.argmax()) == shown.label):
+        return ""
+    return ": the defense helps" if right else ": the defense harms"
+
+
+def _verdict(confidences: Tensor) -> str:
+    """The class with the highest confidence (K,), and that confidence."""
+    return f"{int(confidences.argmax())} ({percent(confidences.max().item())}\N{NO-BREAK SPACE}%)"
+
+
+def _bar(confidences: Tensor, k: int, label: int) -> Bar:
+    kind = ("right" if k == label else "wrong") if k == int(confidences.argmax()) else ""
+    return Bar(percent(confidences[k].item()), kind)
+
+
+def _pictures(shown: Demonstration, defense: str) -> list[Picture]:
+    eps = number(shown.eps)
+    largest = number(shown.perturbation.abs().max().item())
+    scaled = 0.5 + shown.perturbation / (2 * shown.eps) if shown.eps else torch.full_like(shown.original, 0.5)
+    added = f"white: +{eps}, black: −{eps}, grey: as it was" if shown.eps else "none: all of it grey"
+    return [
+        Picture("original", "", f"the original, labelled {shown.label}", data_uri(shown.original)),
+        Picture(
+            "attacked", "", f"the attacked image, taken for {_verdict(shown.undefended)}", data_uri(shown.attacked)
+        ),
+        Picture("perturbation", added, f"what the attack added, at most {largest} a pixel", data_uri(scaled)),
+        Picture(
+            "purified",
+            f"by {defense}",
+            f"what {defense} made of the attacked image, taken for {_verdict(shown.defended)}",
+            data_uri(shown.purified),
+        ),
+    ]
+
+
+def data_uri(image: Tensor) -> str:
+    """An image (C, H, W) in [0, 1] as a PNG within a URI; what is neither grey nor RGB is shown in grey."""
+    kept = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
+    values = (kept.clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+    content = io.BytesIO()
+    Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values).save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def thumbnails_html(images: Tensor, labels: Tensor) -> str:
+    """A button an image, which carries its number as ``data-index``.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
+    """
+    pairs = enumerate(zip(images, labels.tolist(), strict=True))
+    return template("thumbnails.html").render(
+        thumbnails=[{"index": i, "label": label, "source": data_uri(image)} for i, (image, label) in pairs]
+    )
+
+
+def stylesheet() -> str:
+    """The CSS of this module's HTML, with the variables of Gradio's themes."""
+    return (TEMPLATES / "demonstration.css").read_text(encoding="utf-8")

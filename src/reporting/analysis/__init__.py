@@ -1,0 +1,1 @@
+"""Numbers out of a grid: rates, parts, trade-offs, replicates."""

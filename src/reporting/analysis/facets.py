@@ -1,0 +1,123 @@
+"""A grid cut into parts of which each fits a table: one data set, threat, protocol and seed each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from src.evaluation import Cell, Coordinates
+from src.evaluation.grid import Grid, GridRow
+from src.nested import leaves
+from src.reporting.analysis.labels import column_label, images_counted, slug
+from src.reporting.analysis.rates import Rate
+
+Column = tuple[str, float | None]  #: (defense, noise)
+DIMENSIONS = ("data", "threat", "protocol", "seed")
+
+
+class GridPart:
+    """What can be read off the rows of a part of a grid, whatever tells it from the other parts."""
+
+    grid: Grid
+
+    @property
+    def attacks(self) -> list[str]:
+        return self.grid.values("attack")
+
+    @property
+    def columns(self) -> list[Column]:
+        return self.grid.columns()
+
+    def budgets(self, attack: str) -> list[float]:
+        """The eps values asked for with this attack, ascending, in pixel units."""
+        return sorted(self.grid.where(attack=attack).values("eps"))
+
+    @property
+    def column_labels(self) -> tuple[str, ...]:
+        """``vqvae 0.5``, for each column."""
+        return tuple(column_label(*column) for column in self.columns)
+
+    def attack_title(self, attack: str) -> str:
+        """``pgd, 10,000 images``."""
+        counted = images_counted(self.grid.where(attack=attack))
+        return f"{attack}, {counted} images" if counted else attack
+
+
+@dataclass(frozen=True)
+class Facet(GridPart):
+    """The rows of one data set, threat, protocol and seed, no two of them at the same place."""
+
+    data: str
+    threat: str
+    protocol: str
+    seed: int
+    settings: str  #: what else tells its cells from another facet's at the same coordinates; usually empty
+    name: str  #: what tells it from the grid's other facets, such as ``adaptive``; empty if it is the only one
+    suffix: str  #: the same for file names, such as ``-adaptive``
+    grid: Grid
+
+    @property
+    def title(self) -> str:
+        """``mnist · gray_box · default protocol · seed 0``."""
+        parts = (self.data, self.threat, f"{self.protocol} protocol", f"seed {self.seed}", self.settings)
+        return " · ".join(filter(None, parts))
+
+    def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
+        """The cell at a place; None if it is missing or was not asked for."""
+        return self._cells.get((attack, eps, *column))
+
+    def rate(self, attack: str, eps: float, column: Column) -> Rate | None:
+        """The accuracy at a place with its interval; None like :meth:`cell`."""
+        cell = self.cell(attack, eps, column)
+        return Rate.of(cell) if cell else None
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, float, str, float | None], Cell | None]:
+        places = (row.coordinates for row in self.grid)
+        cells = (row.cell for row in self.grid)
+        return {(at.attack, at.eps, at.defense, at.noise): cell for at, cell in zip(places, cells, strict=True)}
+
+
+def facets(grid: Grid) -> list[Facet]:
+    """The parts of a grid, in order of first appearance.
+
+    Cells can share all coordinates and still differ, as after sweeping ``attack.steps=5,10``: every such setting is
+    a facet of its own, and cells that do not depend on it are in each.
+    """
+    parts: dict[tuple[str, str, str, int], list[GridRow]] = {}
+    for row in grid:
+        at = row.coordinates
+        parts.setdefault((at.data, at.threat, at.protocol, at.seed), []).append(row)
+    varying = [i for i in range(len(DIMENSIONS)) if len({place[i] for place in parts}) > 1]
+    found: list[Facet] = []
+    for place, rows in parts.items():
+        values = [f"seed {place[i]}" if DIMENSIONS[i] == "seed" else str(place[i]) for i in varying]
+        for settings, variant in _variants(rows):
+            names = [*values, *filter(None, [settings])]
+            suffix = "".join(f"-{slug(name.replace('seed ', 'seed'))}" for name in names)
+            if any(other.suffix == suffix for other in found):  # their names were cut to the same
+                suffix += f"-{len(found) + 1}"
+            found.append(Facet(*place, settings, " · ".join(names), suffix, Grid(tuple(variant))))
+    return found
+
+
+def _variants(rows: list[GridRow]) -> Iterator[tuple[str, list[GridRow]]]:
+    """The rows with one cell a place, once for every setting that their coordinates do not show."""
+    places: dict[Coordinates, list[GridRow]] = {}
+    for row in rows:
+        places.setdefault(row.coordinates, []).append(row)
+    count = max(map(len, places.values()))
+    for i in range(count):
+        settings = "" if count == 1 else _settings([group for group in places.values() if len(group) == count], i)
+        yield settings, [group[min(i, len(group) - 1)] for group in places.values()]
+
+
+def _settings(groups: list[list[GridRow]], i: int) -> str:
+    """What tells the i-th cells of these groups from the others, such as ``attack.steps=5``."""
+    differing: dict[str, str] = {}
+    for group in groups:
+        known = [dict(leaves(row.cell.identity, separator=".")) if row.cell else {} for row in group]
+        for name, value in known[i].items():
+            if any(other and other.get(name) != value for other in known):
+                differing.setdefault(name, str(value)[:16])
+    listed = ", ".join(f"{name}={value}" for name, value in list(differing.items())[:3])
+    return listed or f"settings {i + 1}"

@@ -1,0 +1,199 @@
+"""A grid trained and evaluated with several seeds: the mean of each of its numbers, and how far the seeds spread."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import nan
+from statistics import fmean
+
+from src.evaluation.grid import Grid
+from src.evaluation.statistics import mean_and_deviation
+from src.reporting.analysis.facets import Column, Facet, GridPart
+from src.reporting.analysis.labels import column_label, slug
+from src.reporting.analysis.rates import Rate
+from src.reporting.analysis.tradeoff import TradeOff, TradeOffs, trade_offs
+
+#: Seeds named one by one in a title.
+NAMED = 8
+
+
+@dataclass(frozen=True)
+class Average:
+    """A number over seeds, in its own unit: accuracies are fractions, differences of accuracies are points."""
+
+    mean: float
+    deviation: float | None  #: sample standard deviation over the seeds; None of a single one
+    seeds: int  #: how many have the number
+    of: int  #: how many were asked for
+    half_width: float | None = None  #: half of one seed's 95 % Wilson interval, mean over the seeds; of accuracies only
+
+    @property
+    def complete(self) -> bool:
+        return self.seeds == self.of
+
+    @property
+    def bar(self) -> Rate:
+        """An accuracy with the ends of mean ± deviation in place of an interval's; NaN where there is no deviation."""
+        deviation = nan if self.deviation is None else self.deviation
+        return Rate(self.mean, self.mean - deviation, self.mean + deviation)
+
+
+def average(values: Sequence[float | None]) -> Average | None:
+    """Mean and deviation of a number over seeds, over those that have it; None if none has. None stands for a missing
+    one."""
+    known = [value for value in values if value is not None]
+    return Average(*mean_and_deviation(known), len(known), len(values)) if known else None
+
+
+def average_rate(rates: Sequence[Rate | None]) -> Average | None:
+    """The same of an accuracy, with what its seeds' binomial intervals come to."""
+    found = average([rate.fraction if rate else None for rate in rates])
+    if found is None:
+        return None
+    return replace(found, half_width=fmean((rate.high - rate.low) / 2 for rate in rates if rate))
+
+
+@dataclass(frozen=True)
+class Replicates(GridPart):
+    """Facets that differ in their seed alone, two or more."""
+
+    facets: tuple[Facet, ...]
+    name: str  #: what tells it from the grid's other parts, such as ``adaptive · mean of 3 seeds``
+    suffix: str  #: the same for file names, such as ``-adaptive-seeds``
+
+    @property
+    def title(self) -> str:
+        """``mnist · gray_box · default protocol · mean of 3 seeds (0, 1, 2)``."""
+        one, seeds = self.facets[0], [str(facet.seed) for facet in self.facets]
+        named = ", ".join(seeds) if len(seeds) <= NAMED else f"{seeds[0]} … {seeds[-1]}"
+        mean = f"mean of {len(seeds)} seeds ({named})"
+        return " · ".join(filter(None, (one.data, one.threat, f"{one.protocol} protocol", mean, one.settings)))
+
+    @cached_property
+    def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
+        """The rows of all seeds."""
+        return Grid(tuple(row for facet in self.facets for row in facet.grid))
+
+    @property
+    def threat(self) -> str:
+        return self.facets[0].threat
+
+    def accuracy(self, attack: str, eps: float, column: Column) -> Average | None:
+        """The accuracy at a place over the seeds; None if it is computed for none of them."""
+        return average_rate([facet.rate(attack, eps, column) for facet in self.facets])
+
+    def rate(self, attack: str, eps: float, column: Column) -> Rate | None:
+        """The same as a point with an error bar: the mean, the deviation over seeds."""
+        found = self.accuracy(attack, eps, column)
+        return found.bar if found else None
+
+    @property
+    def places(self) -> list[tuple[str, float, Column]]:
+        """Every (attack, eps, column) that was asked for with some seed."""
+        at = [row.coordinates for row in self.grid]
+        return list(dict.fromkeys((where.attack, where.eps, (where.defense, where.noise)) for where in at))
+
+    @property
+    def incomplete(self) -> list[tuple[str, float, Column]]:
+        """The places that have no cell for some seed."""
+        found = {place: self.accuracy(*place) for place in self.places}
+        return [place for place, average in found.items() if not (average and average.complete)]
+
+
+def replicates(facets: Sequence[Facet]) -> list[tuple[Replicates | None, list[Facet]]]:
+    """The facets in groups that differ in their seed alone, in order of first appearance, each with what its seeds
+    come to together: None where there is just one seed."""
+    groups: dict[tuple[str, ...], list[Facet]] = {}
+    for facet in facets:
+        groups.setdefault((facet.data, facet.threat, facet.protocol, facet.settings), []).append(facet)
+    varying = [i for i in range(4) if len({place[i] for place in groups}) > 1]
+    found: list[tuple[Replicates | None, list[Facet]]] = []
+    for place, group in groups.items():
+        names = [place[i] for i in varying if place[i]]
+        suffix = "".join(f"-{slug(name)}" for name in names) + "-seeds"
+        replicated = len(group) == len({facet.seed for facet in group}) > 1
+        name = " · ".join([*names, f"mean of {len(group)} seeds"])
+        found.append((Replicates(tuple(group), name, suffix) if replicated else None, group))
+    return found
+
+
+@dataclass(frozen=True)
+class AverageTradeOff:
+    """One column of the grid over seeds. What is paid and won is compared seed by seed, and then averaged."""
+
+    defense: str
+    noise: float | None
+    clean: Average | None
+    attacked: Average | None  #: each seed's worst over all attacks at the largest eps
+    price: Average | None  #: in points
+    gain: Average | None  #: in points
+    defended: bool  #: whether there is a defense
+    learned: bool  #: whether it was trained
+
+    @property
+    def label(self) -> str:
+        return column_label(self.defense, self.noise)
+
+
+@dataclass(frozen=True)
+class AverageTradeOffs:
+    """All columns of a grid over seeds, compared at its largest eps."""
+
+    eps: float | None  #: None if nothing was attacked
+    attacks: tuple[str, ...]  #: those whose worst is meant
+    undefended: Average | None
+    items: tuple[AverageTradeOff, ...]
+
+    @property
+    def best(self) -> AverageTradeOff | None:
+        """The trained defense, or without any the defense, with the highest mean under attack, of those with the most
+        seeds; None if no defense met every attack."""
+        defended = [item for item in self.items if item.defended and item.attacked]
+        learned = [item for item in defended if item.learned]
+        return max(learned or defended, key=_standing, default=None)
+
+    @property
+    def simplest(self) -> AverageTradeOff | None:
+        """The best in the same sense of those that learn nothing."""
+        return max(
+            (item for item in self.items if item.defended and not item.learned and item.attacked),
+            key=_standing,
+            default=None,
+        )
+
+
+def _standing(item: AverageTradeOff) -> tuple[int, float]:
+    return (item.attacked.seeds, item.attacked.mean) if item.attacked else (0, 0.0)
+
+
+def average_trade_offs(found: Replicates) -> AverageTradeOffs:
+    """Compare the columns of a grid over its seeds. A seed whose cells at the largest eps are missing counts as missing
+    there; it is not compared at a smaller one."""
+    by_seed = [trade_offs(facet.grid) for facet in found.facets]
+    arena = max(((seed.eps, seed.attacks) for seed in by_seed), key=lambda arena: (arena[0] or 0, len(arena[1])))
+    in_arena = [seed if (seed.eps, seed.attacks) == arena else None for seed in by_seed]
+    return AverageTradeOffs(
+        *arena,
+        undefended=average_rate([seed.undefended if seed else None for seed in in_arena]),
+        items=tuple(_average_item(column, by_seed, in_arena) for column in found.columns),
+    )
+
+
+def _average_item(
+    column: Column, by_seed: Sequence[TradeOffs], in_arena: Sequence[TradeOffs | None]
+) -> AverageTradeOff:
+    own = [_item(seed, column) for seed in by_seed]
+    attacked = [_item(seed, column) if seed else None for seed in in_arena]
+    return AverageTradeOff(
+        *column,
+        clean=average_rate([item.clean if item else None for item in own]),
+        attacked=average_rate([item.attacked if item else None for item in attacked]),
+        price=average([item.price if item else None for item in own]),
+        gain=average([item.gain if item else None for item in attacked]),
+        defended=any(item.defended for item in own if item),
+        learned=any(item.learned for item in own if item),
+    )
+
+
+def _item(found: TradeOffs, column: Column) -> TradeOff | None:
+    return next((item for item in found.items if (item.defense, item.noise) == column), None)

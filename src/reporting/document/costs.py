@@ -1,0 +1,31 @@
+"""What each column of a grid costs in time."""
+
+from collections.abc import Iterable
+from statistics import median
+
+from src.evaluation.cell import Cell
+from src.reporting.analysis.facets import Column, Facet
+from src.reporting.document.tables import Entry, Table
+
+#: Stages of a cell whose time an image is worth a median; an attack is shared by all defenses, so its is not.
+PER_IMAGE = ("purify", "classify")
+STAGES = ("attack", *PER_IMAGE)
+
+
+def cost_table(facet: Facet) -> Table | None:
+    """Time by column and stage: milliseconds an image (median over the column's cells), and all seconds spent."""
+    rows = [(label, _entries(facet, column)) for column, label in zip(facet.columns, facet.column_labels, strict=True)]
+    columns = (*(f"{stage}, ms an image" for stage in PER_IMAGE), *(f"{stage}, s" for stage in STAGES))
+    return Table("Time by stage", "defense", columns, tuple(rows)) if any(row.cell for row in facet.grid) else None
+
+
+def _entries(facet: Facet, column: Column) -> tuple[Entry, ...]:
+    own = {row.key: row.cell for row in facet.grid.where(defense=column[0], noise=column[1]) if row.cell}
+    each = [
+        Entry(f"{1000 * median(found):.2f}") if (found := _per_image(own.values(), s)) else Entry() for s in PER_IMAGE
+    ]
+    return (*each, *(Entry(f"{sum(cell.stages.get(s, 0.0) for cell in own.values()):,.1f}") for s in STAGES))
+
+
+def _per_image(cells: Iterable[Cell], stage: str) -> list[float]:
+    return [cell.stages[stage] / cell.n for cell in cells if stage in cell.stages]

@@ -1,0 +1,107 @@
+"""Several seeds in tables and words: means, and how far the seeds spread."""
+
+from collections.abc import Sequence
+
+from src.reporting.analysis.labels import MISSING, number, percent, plus_minus, points
+from src.reporting.analysis.rates import leaders
+from src.reporting.analysis.replicates import Average, AverageTradeOffs, Replicates
+from src.reporting.document.tables import Entry, Table, paid_and_won
+from src.reporting.document.words import named, warning
+
+#: Said above every table of means over seeds.
+MEAN_LEGEND = (
+    "Mean accuracy over the seeds in percent ± its sample standard deviation from seed to seed; in brackets half the "
+    "width of one seed's 95 % Wilson interval, averaged over the seeds. The first is what another seed of training and "
+    "attack changes, the second what other test images would. Bold: the highest mean of its row, and those whose ± "
+    f"overlaps with its; only where no seed is missing. {MISSING} is a place that is computed for no seed."
+)
+
+
+def mean_tables(over: Replicates) -> list[Table]:
+    """A table an attack, a row an eps, a column a defense; each entry a mean with its deviation."""
+    return [_mean_table(over, attack) for attack in over.attacks]
+
+
+def _mean_table(over: Replicates, attack: str) -> Table:
+    rows = []
+    for eps in over.budgets(attack):
+        averages = [over.accuracy(attack, eps, column) for column in over.columns]
+        rows.append((number(eps), tuple(map(_accuracy, averages, _leaders(averages)))))
+    title = f"{over.attack_title(attack)}, {len(over.facets)} seeds"
+    return Table(title, "eps", over.column_labels, tuple(rows))
+
+
+def mean_tradeoff_table(found: AverageTradeOffs) -> Table | None:
+    """What each defense pays and wins, seed by seed, averaged; None if nothing was attacked."""
+    if found.eps is None:
+        return None
+    rows = []
+    for item, best in zip(found.items, _leaders([item.attacked for item in found.items]), strict=True):
+        entries = (_accuracy(item.clean), _points(item.price), _accuracy(item.attacked, best), _points(item.gain))
+        rows.append((item.label, entries))
+    columns = ("clean", "paid", f"at eps {number(found.eps)}", "won")
+    return Table(f"{paid_and_won(found.attacks)}, mean over seeds", "defense", columns, tuple(rows))
+
+
+def _leaders(averages: Sequence[Average | None]) -> list[bool]:
+    return leaders([each.bar if each and each.complete else None for each in averages])
+
+
+def _accuracy(average: Average | None, strong: bool = False) -> Entry:
+    """A mean accuracy in percent on its heat, with deviation and binomial half-width."""
+    if average is None:
+        return Entry()
+    binomial = "" if average.half_width is None else f"({plus_minus(100 * average.half_width)})"
+    return Entry(percent(average.mean), _note(average, 100, binomial), average.mean, strong)
+
+
+def _points(average: Average | None) -> Entry:
+    """A mean difference in points with its deviation."""
+    return Entry(points(average.mean), _note(average, 1)) if average else Entry()
+
+
+def _note(average: Average, scale: int, *others: str) -> str:
+    """The deviation, what else is to be said, and over how many seeds if some are missing."""
+    deviation = "" if average.deviation is None else plus_minus(scale * average.deviation)
+    seeds = "" if average.complete else f"{average.seeds} of {average.of} seeds"
+    return " ".join(filter(None, [deviation, *others, seeds]))
+
+
+def mean_sentences(over: Replicates, found: AverageTradeOffs) -> list[str]:
+    """The words on several seeds of one part of the grid, the headline first."""
+    if len(over.grid.missing) == len(over.grid):
+        return ["No cell of this grid is computed yet."]
+    if found.eps is None:
+        said = ["Nothing is attacked in this grid: it holds clean accuracies only."]
+    else:
+        said = [_headline(over, found), warning(over.grid)]
+    if over.incomplete:
+        said.append(
+            f"At {len(over.incomplete)} of {len(over.places)} places cells of some seeds are missing: the mean "
+            "there is over the others, and says over how many."
+        )
+    return [sentence for sentence in said if sentence]
+
+
+def _headline(over: Replicates, found: AverageTradeOffs) -> str:
+    """What attacks leave and what the best purifier makes of it, as means. Nothing is called better: which differences
+    would outlast another seed is left to the deviations."""
+    at, best = f"At eps {number(found.eps or 0)}", found.best
+    if best is None or found.undefended is None:
+        return f"{at} there is no seed with every attack computed, so no defense can be judged there yet."
+    worst = f"the worst of {named(found.attacks)}" if len(found.attacks) > 1 else found.attacks[0]
+    kind = "trained purifiers" if best.learned else "defenses"
+    left = f"{_said(found.undefended)} undefended, {_said(best.attacked)} with {best.label}"
+    simple = found.simplest if best.learned else None
+    rival = f" and {_said(simple.attacked)} with {simple.label}, which learns nothing" if simple else ""
+    highest = f"{left}, the highest mean of the {kind},{rival}".rstrip(",")
+    return f"{at} {worst} leaves {highest} (means ± standard deviation over {len(over.facets)} seeds)."
+
+
+def _said(average: Average | None) -> str:
+    """A mean accuracy with its deviation, and over how many seeds if some are missing."""
+    if average is None:
+        return ""
+    deviation = "" if average.deviation is None else f" {plus_minus(100 * average.deviation)}"
+    seeds = "" if average.complete else f" ({average.seeds} of {average.of} seeds)"
+    return f"{percent(average.mean)}{deviation} %{seeds}"

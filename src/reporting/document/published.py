@@ -1,0 +1,120 @@
+"""Our numbers beside the report's."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import mean
+
+from src.evaluation.cell import Cell
+from src.reporting.analysis.facets import Column, Facet
+from src.reporting.analysis.labels import MISSING, column_label, listed, number, percent, points
+from src.reporting.analysis.rates import Rate
+from src.reporting.document.tables import Entry, Table
+
+#: Tables 10, 11 and 12 of the report; noise empty for no defense.
+PUBLISHED = Path(__file__).with_name("published.csv")
+
+#: Said above the comparison.
+COMPARISON_LEGEND = "Accuracy in percent: ours / the report's / difference (ours minus the report's, in points)."
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of the report's tables."""
+
+    attack: str
+    eps: float
+    column: Column
+    percent: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A number of the report and the cell at its place; None if it is missing."""
+
+    published: Published
+    cell: Cell | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the report's, in points."""
+        return 100 * self.cell.accuracy - self.published.percent if self.cell else None
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """The report's 75 numbers, in its order."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as lines:
+        return tuple(
+            Published(
+                row["attack"],
+                float(row["eps"]),
+                (row["defense"], float(row["noise"]) if row["noise"] else None),
+                float(row["accuracy_percent"]),
+            )
+            for row in csv.DictReader(lines)
+        )
+
+
+def compare(facet: Facet) -> list[Compared]:
+    """Every number of the report with the facet's cell at its place."""
+    return [Compared(theirs, facet.cell(theirs.attack, theirs.eps, theirs.column)) for theirs in published()]
+
+
+def comparison_tables(compared: Sequence[Compared]) -> list[Table]:
+    """A table an attack, in the form of the report's: ours / the report's / difference."""
+    columns = list(dict.fromkeys(each.published.column for each in compared))
+    tables = []
+    for attack in dict.fromkeys(each.published.attack for each in compared):
+        here = {(c.published.eps, c.published.column): c for c in compared if c.published.attack == attack}
+        rows = tuple(
+            (number(eps), tuple(_entry(here[eps, column]) for column in columns))
+            for eps in dict.fromkeys(eps for eps, _ in here)
+        )
+        labels = tuple(column_label(*column) for column in columns)
+        tables.append(Table(f"{attack}, ours / report / difference", "eps", labels, rows))
+    return tables
+
+
+def _entry(compared: Compared) -> Entry:
+    theirs = f"{compared.published.percent:.2f}"
+    if compared.cell is None or compared.difference is None:
+        return Entry(MISSING, f"/ {theirs} / {MISSING}")
+    accuracy = compared.cell.accuracy
+    return Entry(percent(accuracy, 2), f"/ {theirs} / {points(compared.difference, 2)}", accuracy)
+
+
+def comparison_words(compared: Sequence[Compared]) -> str:
+    """How far ours are from the report's, in two or three sentences."""
+    both = [each for each in compared if each.cell]
+    words = [f"{len(both)} of the report's {len(compared)} numbers have a cell here."]
+    if both:
+        columns = dict.fromkeys(each.published.column for each in both)
+        gaps = {column: _mean_gap([e for e in both if e.published.column == column]) for column in columns}
+        by_column = [f"{gap:.1f} for {column_label(*column)}" for column, gap in gaps.items()]
+        words.append(f"They differ by {_mean_gap(both):.1f} points on average: {listed(by_column)}.")
+        worst = max(both, key=_gap)
+        at = worst.published
+        within = sum(_within(each) for each in both)
+        words.append(
+            f"The largest difference is {points(worst.difference or 0)} points at {at.attack}, eps {number(at.eps)}, "
+            f"{column_label(*at.column)}; {within} of the report's numbers lie inside our 95 % intervals."
+        )
+    return " ".join(words)
+
+
+def _gap(compared: Compared) -> float:
+    return abs(compared.difference or 0.0)
+
+
+def _mean_gap(compared: Sequence[Compared]) -> float:
+    return mean(map(_gap, compared))
+
+
+def _within(compared: Compared) -> bool:
+    if compared.cell is None:
+        return False
+    rate = Rate.of(compared.cell)
+    return rate.low <= compared.published.percent / 100 <= rate.high

@@ -1,0 +1,86 @@
+"""The one model of a table; Markdown, the page and the terminal each draw it."""
+
+from dataclasses import dataclass
+from math import isnan
+
+from src.reporting.analysis.facets import Facet
+from src.reporting.analysis.labels import MISSING, half_width, number, percent, points
+from src.reporting.analysis.rates import Rate, leaders
+from src.reporting.analysis.tradeoff import TradeOffs
+
+#: Said above every table of accuracies.
+LEGEND = (
+    "Accuracy in percent ± half the width of its 95 % Wilson interval. Bold: the best of its row, and whatever the "
+    f"error bars cannot tell from it. {MISSING} is a cell not computed."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands at one place of a table."""
+
+    text: str = MISSING
+    note: str = ""  #: of less weight, after the text
+    heat: float | None = None  #: a fraction, shown as the colour of the background; None for no colour
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of entries under column labels."""
+
+    title: str
+    corner: str  #: label of the column of row labels
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Entry, ...]], ...]  #: (label, entries)
+
+
+def accuracy_tables(facet: Facet) -> list[Table]:
+    """A table an attack, a row an eps, a column a defense: the form of the report's tables."""
+    return [_accuracy_table(facet, attack) for attack in facet.attacks]
+
+
+def _accuracy_table(facet: Facet, attack: str) -> Table:
+    rows = []
+    for eps in facet.budgets(attack):
+        rates = [facet.rate(attack, eps, column) for column in facet.columns]
+        rows.append((number(eps), tuple(map(rate_entry, rates, leaders(rates)))))
+    return Table(facet.attack_title(attack), "eps", facet.column_labels, tuple(rows))
+
+
+def rate_entry(rate: Rate | None, strong: bool = False) -> Entry:
+    """An accuracy in percent with the half-width of its interval, on its heat."""
+    if rate is None:
+        return Entry()
+    return Entry(percent(rate.fraction), half_width(rate.low, rate.high), rate.fraction, strong)
+
+
+def rate_text(rate: Rate) -> str:
+    """What :func:`rate_entry` shows, on one line; a rate without an error bar has none: ``83.2 ±0.7``."""
+    return percent(rate.fraction) if isnan(rate.low) else f"{percent(rate.fraction)} {half_width(rate.low, rate.high)}"
+
+
+def tradeoff_table(found: TradeOffs) -> Table | None:
+    """What each defense pays on clean images and wins under attack; None if nothing was attacked."""
+    if found.eps is None:
+        return None
+    columns = ("clean", "paid", f"at eps {number(found.eps)}", "won", "ms an image")
+    strong = leaders([item.attacked for item in found.items])
+    rows = []
+    for item, best in zip(found.items, strong, strict=True):
+        milliseconds = None if item.purify_seconds is None else 1000 * item.purify_seconds
+        entries = (
+            rate_entry(item.clean),
+            Entry() if item.price is None else Entry(points(item.price)),
+            rate_entry(item.attacked, best),
+            Entry() if item.gain is None else Entry(points(item.gain)),
+            Entry() if milliseconds is None else Entry(f"{milliseconds:.2f}"),
+        )
+        rows.append((item.label, entries))
+    return Table(paid_and_won(found.attacks), "defense", columns, tuple(rows))
+
+
+def paid_and_won(attacks: tuple[str, ...]) -> str:
+    """The title of a trade-off under these attacks."""
+    worst = f"the worst of {len(attacks)} attacks" if len(attacks) > 1 else attacks[0]
+    return f"Points paid on clean images and won under {worst}"

@@ -1,0 +1,93 @@
+"""Figures on disk: drawn when what they show has changed, removed when the grid no longer has them."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from pydantic import TypeAdapter
+
+from src.files import write_atomically, write_text
+from src.reporting.figures.plan import Drawing
+from src.stored import DamagedError, read
+
+log = logging.getLogger(__name__)
+
+DPI = 110
+#: What was drawn from what, beside the figures: file name -> hash of the inputs, hash of the file.
+MANIFEST = ".drawn.json"
+
+
+def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
+    """Bring ``folder`` up to date; returns the files by name, in order.
+
+    A file whose inputs, drawing code and bytes are as they were is left alone. Files that an earlier call drew
+    and this one does not are removed; others in the folder are not ours and stay.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    before = _manifest(folder)
+    code = _code()
+    now: dict[str, dict[str, str]] = {}
+    for drawing in drawings:
+        inputs = _digest(f"{code} {drawing.name} {drawing.caption} {drawing.inputs}".encode())
+        path = folder / drawing.name
+        known = before.get(drawing.name)
+        if known and known.get("inputs") == inputs and _file_digest(path) == known.get("file"):
+            now[drawing.name] = known
+        elif (figure := drawing.draw()) is not None:
+            save(figure, path)
+            now[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
+    for path in folder.glob("*.png"):
+        if path.name in before.keys() - now.keys() and path.is_file():
+            path.unlink(missing_ok=True)
+    if now or before:
+        write_text(folder / MANIFEST, json.dumps(now, indent=1) + "\n")
+    return {name: folder / name for name in now}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically, with the same bytes every time.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    write_atomically(
+        path,
+        lambda temporary: figure.savefig(
+            temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}
+        ),
+    )
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, str]]:
+    """What the last call drew; nothing if there was none or its record is damaged."""
+    try:
+        return read(TypeAdapter(dict[str, dict[str, str]]), folder / MANIFEST)
+    except FileNotFoundError:
+        return {}
+    except DamagedError as error:
+        log.warning("%s is damaged (%s); all figures are drawn again", folder / MANIFEST, error)
+        return {}
+
+
+def _code() -> str:
+    """Hash of the code that draws, so that a changed style is seen in figures whose numbers did not change."""
+    reporting = Path(__file__).parents[1]
+    files = [file for wing in ("analysis", "document", "figures") for file in sorted((reporting / wing).glob("*.py"))]
+    return _digest(matplotlib.__version__.encode() + b"".join(file.read_bytes() for file in files))
+
+
+def _file_digest(path: Path) -> str | None:
+    try:
+        return _digest(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,181 @@
+"""Which figures a grid has, under which names."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from src.reporting.analysis.facets import Facet
+from src.reporting.analysis.labels import number, slug
+from src.reporting.analysis.replicates import Replicates
+from src.reporting.document.certified import CertifiedPart
+from src.reporting.document.chapters import Chapter, Part, Summary
+from src.reporting.document.threats import SideBySide
+from src.reporting.figures import curves, heatmap
+from src.reporting.figures import image_panels as mosaics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from src.evaluation.cell import Cell
+    from src.models.record import TrainingRecord
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be drawn, and what it depends on."""
+
+    name: str  #: file name
+    topic: str  #: in which company W&B shows it: "accuracy", "trade-off", "heat map", "images", "training", "certified"
+    caption: str
+    inputs: str  #: hash of what is drawn
+    draw: "Callable[[], Figure | None]"
+
+
+def plan(chapters: Sequence[Part], records: Sequence["TrainingRecord"]) -> list[Drawing]:
+    """All figures of a grid and its training runs, those without anything to show left out."""
+    return [*_grid_figures(chapters), *_training_figures(records)]
+
+
+def plan_certified(parts: Sequence[CertifiedPart]) -> list[Drawing]:
+    """A figure for each data set with certificates."""
+    drawings = []
+    for part in parts:
+        inputs = _hash([[each.label, each.certification.key, [i.columns() for i in each.images]] for each in part.sets])
+        caption = f"Certified accuracy against L2 radius · {part.data}"
+        draw = partial(curves.certified_curves, part, caption)
+        drawings.append(Drawing(f"certified{part.suffix}.png", "certified", caption, inputs, draw))
+    return drawings
+
+
+def _grid_figures(chapters: Sequence[Part]) -> Iterator[Drawing]:
+    hashes = _Hashes()
+    for chapter in chapters:
+        if isinstance(chapter, Summary):
+            yield from _mean_figures(chapter.replicates, hashes)
+        elif isinstance(chapter, SideBySide):
+            yield from _threat_figures(chapter, hashes)
+        elif any(row.cell for row in chapter.facet.grid):
+            yield from _number_figures(chapter, hashes)
+            yield from _image_figures(chapter.facet, hashes)
+
+
+def _number_figures(chapter: Chapter, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Trade-off, accuracy under each attack, heat map."""
+    facet, about = chapter.facet, _about(chapter.facet)
+    inputs = hashes.of(facet, images=False)
+
+    def drawing(name: str, topic: str, caption: str, draw: "Callable[..., Figure]", *of: Any) -> Drawing:
+        caption += about
+        return Drawing(f"{name}{facet.suffix}.png", topic, caption, inputs, partial(draw, facet, *of, caption))
+
+    if any(item.clean and item.attacked for item in chapter.trade_offs.items):
+        said = "What each defense pays and wins"
+        yield drawing("tradeoff", "trade-off", said, curves.tradeoff_scatter, chapter.trade_offs)
+    for attack in facet.attacks:
+        if any(row.cell for row in facet.grid.where(attack=attack)):
+            name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}"
+            yield drawing(name, "accuracy", said, curves.accuracy_curves, attack)
+    yield drawing("heatmap", "heat map", "Accuracy in percent, attack × defense", heatmap.heat_map)
+
+
+def _mean_figures(over: Replicates, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Accuracy under each attack over seeds."""
+    inputs = _hash([over.title, *(hashes.of(facet, images=False) for facet in over.facets)])
+    for attack in over.attacks:
+        if any(row.cell for row in over.grid.where(attack=attack)):
+            fewer = ", some seeds missing" if any(place[0] == attack for place in over.incomplete) else ""
+            caption = f"Accuracy under {attack} · {over.name}{fewer}, bars: standard deviation"
+            draw = partial(curves.accuracy_curves, over, attack, caption)
+            yield Drawing(f"accuracy-{slug(attack)}{over.suffix}.png", "accuracy", caption, inputs, draw)
+
+
+def _threat_figures(beside: SideBySide, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Accuracy under each attack, a panel a threat."""
+    inputs = _hash([beside.title, *(hashes.of(facet, images=False) for facet in beside.facets)])
+    for attack in beside.attacks:
+        if any(row.cell for row in beside.grid.where(attack=attack)):
+            caption = f"Accuracy under {attack} · {beside.name}"
+            draw = partial(curves.threat_curves, beside, attack, caption)
+            yield Drawing(f"accuracy-{slug(attack)}{beside.suffix}.png", "accuracy", caption, inputs, draw)
+
+
+def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
+    """A panel for each attack and eps."""
+    for attack, eps in _scenes(facet):
+        name = f"panel-{slug(attack)}-eps{_exact(eps)}" if eps else "panel-eps0"
+        caption = (f"{attack}, eps {number(eps)}" if eps else "Without attack") + _about(facet)
+        inputs = hashes.of(facet, images=True, attack=attack, eps=eps)
+        draw = partial(mosaics.attack_panel, facet, attack, eps, caption)
+        yield Drawing(f"{name}{facet.suffix}.png", "images", caption, inputs, draw)
+
+
+def _about(facet: Facet) -> str:
+    """The end of a caption: which part of the grid it is, if there are several."""
+    return f" · {facet.name}" if facet.name else ""
+
+
+def _scenes(facet: Facet) -> list[tuple[str, float]]:
+    """(attack, eps) with images to show; at eps 0 all attacks are one, the first with images stands for them."""
+    kept = list(
+        dict.fromkeys(
+            (row.coordinates.attack, row.coordinates.eps) for row in facet.grid if row.cell and row.cell.examples
+        )
+    )
+    return [pair for pair in kept if pair[1] == 0][:1] + [pair for pair in kept if pair[1] != 0]
+
+
+def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
+    ordered = sorted(records, key=lambda r: (r.model, r.data, r.seed, r.noise is not None, r.noise or 0.0))
+    if any(record.losses for record in ordered):
+        inputs = _hash([[r.model, r.data, r.seed, r.noise, r.weights, r.losses, r.epochs] for r in ordered])
+        caption = "Training loss"
+        draw = partial(curves.training_curves, ordered, caption)
+        yield Drawing("training-loss.png", "training", caption, inputs, draw)
+    pictured = [record for record in ordered if set(record.examples) >= mosaics.RECONSTRUCTION]
+    groups = list(dict.fromkeys((record.model, record.data, record.seed) for record in pictured))
+    for model, data, seed in groups:
+        mine = [r for r in pictured if (r.model, r.data, r.seed) == (model, data, seed)]
+        several_data = len({d for m, d, _ in groups if m == model}) > 1
+        several_seeds = len({s for m, _, s in groups if m == model}) > 1
+        suffix = (f"-{slug(data)}" if several_data else "") + (f"-seed{seed}" if several_seeds else "")
+        caption = f"What {model} makes of noisy images" + (f" · {data} · seed {seed}" if suffix else "")
+        inputs = _hash([[r.noise, r.weights, r.examples] for r in mine])
+        name = f"reconstructions-{slug(model)}{suffix}.png"
+        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, mine, caption))
+
+
+class _Hashes:
+    """Hashes of what cells show. A cell appears in several figures, and its images are long."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bool], str] = {}
+
+    def of(self, facet: Facet, images: bool, attack: str | None = None, eps: float | None = None) -> str:
+        """Hash of all cells of a facet, or of those at one attack and eps and at eps 0, where titles come from."""
+        rows = []
+        for row in facet.grid:
+            at = row.coordinates
+            if attack is None or at.eps == 0 or (at.attack, at.eps) == (attack, eps):
+                shown = self._cell(row.cell, images) if row.cell else None
+                rows.append([at.attack, at.eps, at.defense, at.noise, shown])
+        return _hash([facet.title, rows])
+
+    def _cell(self, cell: "Cell", images: bool) -> str:
+        place = (cell.key, images)
+        if place not in self._known:
+            shown = cell.examples if images else [cell.clean_accuracy, cell.undefended_accuracy]
+            self._known[place] = _hash([cell.key, cell.correct, cell.n, shown])
+        return self._known[place]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _exact(eps: float) -> str:
+    """An eps in a file name: no digit is lost, so that no two share a file."""
+    short = f"{eps:g}"
+    return short if float(short) == eps else repr(eps)

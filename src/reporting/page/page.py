@@ -1,0 +1,130 @@
+"""``index.html``: the whole report in one file that needs nothing else."""
+
+import base64
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from src.evaluation.grid import Grid
+from src.evaluation.suspicion import Suspicions
+from src.reporting.analysis.facets import DIMENSIONS
+from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
+from src.reporting.document.chapters import Chapter, Comparison, Part, headline
+from src.reporting.document.costs import cost_table
+from src.reporting.document.published import COMPARISON_LEGEND
+from src.reporting.document.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
+from src.reporting.figures.colours import HEAT, heat
+from src.reporting.page.data import page_data, place
+from src.reporting.page.pixels import Pixels, pack
+from src.reporting.templating import template
+
+if TYPE_CHECKING:
+    from src.models.record import TrainingRecord
+
+
+def to_html(
+    grid: Grid,
+    parts: Sequence[Part],
+    comparisons: Sequence[Comparison],
+    records: "Sequence[TrainingRecord]" = (),
+    suspicions: Suspicions = NOTHING_CHECKED,
+    certified: Sequence[CertifiedPart] = (),
+    downloads: dict[str, str] | None = None,
+) -> str:
+    """The page. Everything that comes from the grid is escaped.
+
+    Args:
+        records: training runs whose losses and reconstructions are shown.
+        suspicions: what the checks of the grid came to.
+        certified: the certificates of each data set, if there are any.
+        downloads: texts that can be saved from the page, by file name.
+    """
+    pixels = Pixels()
+    data = page_data(grid, parts, certified, records, pixels)
+    shown = [part for each in data["parts"] for part in each["cells"]]
+    costs = {i: cost_table(part.facet) for i, part in enumerate(parts) if isinstance(part, Chapter)}
+    return template("page.html").render(
+        headline=headline(parts),
+        parts=parts,
+        switches=_switches(parts),
+        legends=dict.fromkeys(part.legend for part in parts),
+        tradeoffs=any(part.tradeoff for part in parts),
+        pictured=any(cell["shown"] for cell in shown),
+        classed=any(cell["classes"] for cell in shown),
+        training=bool(data["training"]["losses"] or data["training"]["reconstructions"]),
+        reconstructed=bool(data["training"]["reconstructions"]),
+        costs=[(i, table) for i, table in costs.items() if table],
+        comparisons=comparisons,
+        comparison_legend=COMPARISON_LEGEND,
+        certified=certified,
+        certified_legend=CERTIFIED_LEGEND,
+        suspicions=suspicion_sentences(suspicions),
+        findings=len(suspicions.findings),
+        suspicions_title=TITLE,
+        suspicions_explained=EXPLAINED,
+        ramp_colours=", ".join(HEAT),
+        heat=heat,
+        facts=_facts(grid),
+        settings=_settings(grid),
+        versions=_versions(grid),
+        downloads={name: _link(text) for name, text in (downloads or {}).items()},
+        data=data,
+        pixels=pixels.packed(),
+        library=_charts_library(),
+    )  # fmt: skip
+
+
+@cache  # bundling takes two seconds
+def _charts_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed, packed."""
+    import vl_convert
+
+    return pack(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
+
+
+def _switches(parts: Sequence[Part]) -> dict[str, list[str]]:
+    """For each dimension in which parts can differ, its values; and the attacks."""
+    places = [place(part) for part in parts]
+    found = {name: list(dict.fromkeys(where[name] for where in places)) for name in (*DIMENSIONS, "settings") if places}
+    return found | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.attacks))}
+
+
+def _link(text: str) -> str:
+    return f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _facts(grid: Grid) -> dict[str, str]:
+    """The grid in a few figures."""
+    cells = {row.key: row.cell for row in grid if row.cell}
+    seconds = sum(cell.seconds for cell in cells.values())
+    facts = {name: ", ".join(map(str, grid.values(name))) for name in DIMENSIONS}
+    images = sorted({cell.n for cell in cells.values()})
+    return facts | {
+        "images": ", ".join(f"{n:,}" for n in images),
+        "cells": f"{len(grid) - len(grid.missing)} of {len(grid)} computed",
+        "computed in": f"{seconds:,.0f} s" if seconds < 6000 else f"{seconds / 3600:,.1f} h",
+    }
+
+
+def _settings(grid: Grid) -> dict[str, list[str]]:
+    """What the numbers depend on: for each part of the cells' identities its distinct values, as JSON."""
+    found: dict[str, dict[str, None]] = {}
+    for row in grid:
+        for part, value in row.cell.identity.items() if row.cell else ():
+            found.setdefault(part, {})[json.dumps(_as_typed(value), ensure_ascii=False)] = None
+    return {part: list(values) for part, values in found.items()}
+
+
+def _as_typed(value: Any) -> Any:
+    """Numbers as people type them: identities hold 0 as 0.0."""
+    if isinstance(value, dict):
+        return {name: _as_typed(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_typed(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _versions(grid: Grid) -> list[dict[str, Any]]:
+    """The distinct environments in which cells were computed."""
+    return list({json.dumps(row.cell.environment): row.cell.environment for row in grid if row.cell}.values())

@@ -1,0 +1,1 @@
+"""What is logged to Weights & Biases, and the workspace that shows it."""

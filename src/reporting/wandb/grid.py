@@ -1,0 +1,164 @@
+"""Weights & Biases: one run that holds the whole grid."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.evaluation import Coordinates
+from src.evaluation.grid import COLUMNS, Grid
+from src.nested import leaves
+from src.reporting.analysis.facets import Facet, facets
+from src.reporting.analysis.labels import column_label
+from src.reporting.wandb.artifacts import Weights, log_files, use_weights
+from src.reporting.wandb.cells import group_of
+from src.reporting.wandb.names import identifier, images_of
+from src.reporting.wandb.session import RunPlan, log_run
+from src.reporting.wandb.settings import WandbSettings
+
+if TYPE_CHECKING:  # see wandb_session
+    from wandb import Run
+
+
+def log_grid(
+    grid: Grid,
+    figures: list[Path],
+    settings: WandbSettings,
+    files: Mapping[str, Path] | None = None,
+    weights: Sequence[Weights] = (),
+) -> bool:
+    """Log a grid as one run: its table, its accuracy-vs-eps lines, the figures; its report as an artifact, and that it
+    used these weights.
+
+    The lines are there twice: as one W&B chart an attack under ``curves/``, and as metrics ``<attack>/<defense>``
+    over ``eps``, which native panels draw.
+
+    Args:
+        grid: the rows, computed or missing.
+        figures: image files; those that do not exist are left out.
+        settings: where to.
+        files: of the report, by their names within its artifact, whose type is ``grid``.
+        weights: what the cells were computed with, as far as it is there. An own classifier has no file; like all
+            weights it is named in the config by its fingerprint.
+
+    Returns:
+        Whether a run was written: False if this very grid is already logged, or if W&B failed.
+    """
+
+    def fill(run: "Run") -> None:
+        curves = [curve for facet in facets(grid) for curve in _curves(facet)] if len(grid) else []
+        run.log({"grid": _table(grid)} | _charts(curves))
+        _log_lines(run, curves)
+        if pictures := images_of(figures):
+            run.log(pictures)
+        run.summary.update(_summary(grid, curves))
+        use_weights(run, weights)
+        log_files(run, "-".join(filter(None, ["grid", _group(grid)])), "grid", files or {})
+
+    def planned() -> RunPlan:
+        return RunPlan(
+            content={"grid": grid.to_csv()},
+            name=f"grid of {len(grid)} cells",
+            job_type="grid",
+            group=_group(grid),
+            config=_shared_config(grid),
+        )
+
+    return log_run("the grid", planned, fill, settings)
+
+
+def _group(grid: Grid) -> str | None:
+    """The group of the grid's cells; of the first, where there are several."""
+    first = next((row for row in grid if row.cell), next(iter(grid), None))
+    return group_of(first.coordinates, first.cell.identity if first.cell else {}) if first else None
+
+
+def _shared_config(grid: Grid) -> dict[str, Any]:
+    """Each coordinate's value and the classifier's fingerprint, or the list of values where they differ."""
+    values = {name: grid.values(name) for name in Coordinates.__dataclass_fields__} if len(grid) else {}
+    for row in grid:
+        for name, value in leaves({"classifier": row.cell.identity.get("classifier")} if row.cell else {}):
+            known = values.setdefault(name, [])
+            known += [value] if value not in known else []
+    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Accuracy over eps of one column of the grid under one attack, as far as it is computed."""
+
+    attack: str
+    label: str
+    points: list[tuple[float, float]]  #: (eps, accuracy), by eps
+
+    @property
+    def metric(self) -> str:
+        """``ifgsm/vqvae_0_25``. W&B takes dots for nesting, and its queries know no blanks."""
+        return "/".join(identifier(part) for part in (self.attack, self.label))
+
+
+def _curves(facet: Facet) -> Iterator[_Curve]:
+    for attack in facet.attacks:
+        for column in facet.columns:
+            cells = [(eps, facet.cell(attack, eps, column)) for eps in facet.budgets(attack)]
+            points = [(float(eps), cell.accuracy) for eps, cell in cells if cell]
+            label = f"{column_label(*column)} {facet.suffix.strip('-')}".rstrip()
+            if points:
+                yield _Curve(attack, label, points)
+
+
+def line_metrics(facet: Facet) -> dict[str, list[str]]:
+    """Under which names :func:`log_grid` logs the lines of a part of a grid, by attack; each over ``eps``."""
+    names: dict[str, list[str]] = {}
+    for curve in _curves(facet):
+        names.setdefault(curve.attack, []).append(curve.metric)
+    return names
+
+
+def _table(grid: Grid) -> Any:
+    """``grid.csv`` as a W&B table: what is missing is None."""
+    import wandb
+
+    rows = [row.columns() for row in grid]
+    return wandb.Table(columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in rows])
+
+
+def _charts(curves: list[_Curve]) -> dict[str, Any]:
+    """One chart an attack, a line a defense."""
+    import wandb
+
+    charts = {}
+    for attack in dict.fromkeys(curve.attack for curve in curves):
+        lines = [curve for curve in curves if curve.attack == attack]
+        charts[f"curves/{identifier(attack)}"] = wandb.plot.line_series(
+            xs=[[eps for eps, _ in line.points] for line in lines],
+            ys=[[accuracy for _, accuracy in line.points] for line in lines],
+            keys=[line.label for line in lines],
+            title=f"accuracy under {attack}",
+            xname="eps",
+        )
+    return charts
+
+
+def _log_lines(run: "Run", curves: list[_Curve]) -> None:
+    """The curves as metrics with eps for a step, so that W&B's own panels draw them."""
+    run.define_metric("eps", hidden=True)
+    for curve in curves:
+        run.define_metric(curve.metric, step_metric="eps")
+    for eps in sorted({eps for curve in curves for eps, _ in curve.points}):
+        here = {curve.metric: dict(curve.points)[eps] for curve in curves if eps in dict(curve.points)}
+        run.log({"eps": eps} | here)
+
+
+def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float]:
+    """How much of the grid is there, and for each column the least that any attack of the grid left of it."""
+    numbers: dict[str, float] = {"cells": len(grid), "missing": len(grid.missing)}
+    attacks = grid.without_proofs.values("attack")
+    accuracies = [row.cell.accuracy for row in grid.without_proofs if row.cell]
+    if accuracies:
+        numbers |= {"best_accuracy": max(accuracies), "worst_accuracy": min(accuracies)}
+    curves = [curve for curve in curves if curve.attack in attacks]
+    for label in dict.fromkeys(curve.label for curve in curves):
+        worst = min(accuracy for curve in curves if curve.label == label for _, accuracy in curve.points)
+        numbers[f"worst/{identifier(label)}"] = worst
+    return numbers
