@@ -6,14 +6,14 @@ from pathlib import Path
 
 from src.evaluation.suspicion import Suspicions
 from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
-from src.reporting.document.chapters import Comparison, Part, all_sentences
 from src.reporting.document.published import COMPARISON_LEGEND
+from src.reporting.document.sections import Comparison, Section, all_sentences
 from src.reporting.document.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
 from src.reporting.document.tables import Entry, Table
 
 
 def to_markdown(
-    chapters: Sequence[Part],
+    sections: Sequence[Section],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
     suspicions: Suspicions = NOTHING_CHECKED,
@@ -21,15 +21,15 @@ def to_markdown(
 ) -> str:
     """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
     lines = ["# Accuracy grid", ""]
-    if not chapters:
+    if not sections:
         lines += [*all_sentences([]), ""]
     if said := suspicion_sentences(suspicions):
         lines += [f"## {TITLE}", "", EXPLAINED, "", *(f"- {escape(sentence)}" for sentence in said), ""]
-    for chapter in chapters:
-        lines += [f"## {escape(chapter.title)}", ""]
-        lines += [line for sentence in chapter.sentences for line in (escape(sentence), "")]
-        lines += [escape(chapter.legend), ""]
-        for table in [*chapter.tables, *filter(None, [chapter.tradeoff])]:
+    for section in sections:
+        lines += [f"## {escape(section.title)}", ""]
+        lines += [line for sentence in section.sentences for line in (escape(sentence), "")]
+        lines += [escape(section.legend), ""]
+        for table in [*section.tables, *filter(None, [section.tradeoff])]:
             lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
     for comparison in comparisons:
         lines += [f"## {escape(comparison.title)}", "", escape(comparison.words), "", COMPARISON_LEGEND, ""]

@@ -11,7 +11,7 @@ from src.evaluation.suspicion import Suspicions
 from src.files import clear_temporaries, write_atomically, write_text
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.document.certified import certified_parts
-from src.reporting.document.chapters import all_sentences, chapters, comparisons
+from src.reporting.document.sections import all_sentences, comparisons, sections
 from src.reporting.document.suspicions import NOTHING_CHECKED, suspicions_to_json
 from src.reporting.figures.gallery import render, save
 from src.reporting.figures.plan import plan, plan_certified
@@ -56,7 +56,7 @@ def write_report(
         UserError: the folder cannot be written.
     """
     _clear(folder)
-    parts = chapters(grid)
+    parts = sections(grid)
     beside = comparisons(grid) if compare_published else []
     proven = certified_parts(certified)
     drawings = [*plan(parts, records), *plan_certified(proven)]

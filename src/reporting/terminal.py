@@ -15,8 +15,8 @@ from src.evaluation.suspicion import Suspicions
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.labels import MISSING
 from src.reporting.document.certified import CERTIFIED_LEGEND, certified_parts
-from src.reporting.document.chapters import all_sentences, chapters, comparisons
 from src.reporting.document.published import COMPARISON_LEGEND
+from src.reporting.document.sections import all_sentences, comparisons, sections
 from src.reporting.document.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.document.tables import Entry, Table
 from src.reporting.figures.colours import heat
@@ -35,7 +35,7 @@ def print_grid(grid: Grid, console: Console) -> None:
     In a terminal a table wider than the window continues below, with its row labels repeated; in a pipe every line is
     whole, whatever its length, and there is no colour.
     """
-    parts = chapters(grid)
+    parts = sections(grid)
     legend = ""
     for chapter in parts:
         if chapter.legend != legend:

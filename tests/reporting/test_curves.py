@@ -15,7 +15,7 @@ from src.reporting.figures.heatmap import heat_map
 
 def test_each_defense_is_a_line_with_its_intervals_as_error_bars(grid: Grid) -> None:
     (facet,) = facets(make.without(grid, attack="fgsm", eps=0.2, defense="kmeans"))
-    axes = accuracy_curves(facet, "fgsm", "title").axes[0]
+    axes = accuracy_curves([facet], "fgsm", "title").axes[0]
     assert len(axes.containers) == len(make.COLUMNS)
     assert axes.get_ylim()[0] <= 0
     assert axes.get_ylim()[1] >= 100

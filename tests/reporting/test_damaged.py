@@ -19,7 +19,7 @@ from src.evaluation.spec import content_key
 from src.evaluation.store import CellStore
 from src.models.record import TrainingRecord
 from src.reporting.analysis.certified import load_certified
-from src.reporting.document.chapters import chapters
+from src.reporting.document.sections import sections
 from src.reporting.figures.plan import plan
 from src.reporting.markdown import to_markdown
 from src.reporting.page.page import to_html
@@ -64,7 +64,7 @@ def attempt(call: Callable[[], T], refusal: type[Exception]) -> T | str:
 
 def show(grid: Grid, records: list[TrainingRecord] | None = None, draw: bool = True) -> None:
     """All of a report but the files."""
-    parts = chapters(grid)
+    parts = sections(grid)
     to_html(grid, parts, [], records or [])
     to_markdown(parts, [], {})
     for drawing in plan(parts, records or []) if draw else ():

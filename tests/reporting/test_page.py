@@ -17,7 +17,7 @@ from src.encoded_images import decode_images
 from src.evaluation.grid import Grid
 from src.reporting.analysis.tradeoff import trade_offs
 from src.reporting.document.certified import certified_parts
-from src.reporting.document.chapters import chapters
+from src.reporting.document.sections import sections
 from src.reporting.figures.colours import RAMPS, on_dark
 from src.reporting.page.page import to_html
 
@@ -36,7 +36,7 @@ def opened(browser: "Browser", tmp_path: Path) -> Iterator[Open]:
     contexts, wrong = [], []
 
     def open_page(grid: Grid, width: int = 1280, records: Any = (), certified: Any = (), **settings: Any) -> "Page":
-        parts, files = chapters(grid), {"grid.csv": grid.to_csv()}
+        parts, files = sections(grid), {"grid.csv": grid.to_csv()}
         written = to_html(grid, parts, [], records, certified=certified_parts(certified), downloads=files)
         (tmp_path / "index.html").write_text(written, encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)

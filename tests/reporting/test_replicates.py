@@ -11,10 +11,10 @@ from rich.console import Console
 
 from src.evaluation.grid import COLUMNS, Grid
 from src.evaluation.statistics import mean_and_deviation
-from src.reporting.analysis.facets import facets
+from src.reporting.analysis.facets import Facet, facets
 from src.reporting.analysis.replicates import Replicates, average_trade_offs, replicates
 from src.reporting.analysis.tradeoff import trade_offs
-from src.reporting.document.chapters import Chapter, Summary, chapters
+from src.reporting.document.sections import Section, sections
 from src.reporting.document.tables import Entry
 from src.reporting.figures.curves import accuracy_curves
 from src.reporting.figures.plan import plan
@@ -36,9 +36,9 @@ def over_seeds(grid: Grid) -> Replicates:
     return found
 
 
-def summary_of(grid: Grid) -> Summary:
-    first = chapters(grid)[0]
-    assert isinstance(first, Summary)
+def summary_of(grid: Grid) -> Section:
+    first = sections(grid)[0]
+    assert isinstance(first.subject, Replicates)
     return first
 
 
@@ -95,11 +95,11 @@ def test_what_is_paid_and_won_is_compared_seed_by_seed(seeded: Grid) -> None:
 
 
 def test_the_summary_comes_first_and_each_seed_after_it(seeded: Grid) -> None:
-    parts = chapters(seeded)
+    parts = sections(seeded)
     assert [part.title.rpartition(" · ")[2] for part in parts] == [
         *("mean of 3 seeds (0, 1, 2)", "seed 0", "seed 1", "seed 2")
     ]
-    assert all(isinstance(part, Chapter) for part in parts[1:])
+    assert all(isinstance(part.subject, Facet) for part in parts[1:])
     said = parts[0].sentences[0]
     worst = [min(cells_at(seeded, a, 0.3, ("vqvae", 0.5))[seed] for a in make.ATTACKS) for seed in range(3)]
     assert f"{100 * np.mean(worst):.1f} ±{100 * np.std(worst, ddof=1):.1f} % with vqvae 0.5" in said
@@ -108,20 +108,20 @@ def test_the_summary_comes_first_and_each_seed_after_it(seeded: Grid) -> None:
 
 
 def test_one_seed_has_no_summary(grid: Grid) -> None:
-    assert [type(part) for part in chapters(grid)] == [Chapter]
-    assert chapters(grid)[0].name == ""
+    assert [type(part.subject) for part in sections(grid)] == [Facet]
+    assert sections(grid)[0].name == ""
 
 
 def test_each_threat_has_a_summary_of_its_own_seeds(seeded: Grid) -> None:
     both = Grid(seeded.rows + make.make_replicates(seeds=(0, 1), threat="adaptive").rows)
-    names = [part.name for part in chapters(both)]
+    names = [part.name for part in sections(both)]
     assert names == [
         *("seed 0 · gray_box and adaptive", "seed 1 · gray_box and adaptive"),
         *("gray_box · mean of 3 seeds", "gray_box · seed 0", "gray_box · seed 1", "gray_box · seed 2"),
         *("adaptive · mean of 2 seeds", "adaptive · seed 0", "adaptive · seed 1"),
     ]
     mixed = Grid(seeded.rows + make.make_grid(threat="adaptive").rows)
-    assert [part.name for part in chapters(mixed)][5:] == ["adaptive · seed 0"]
+    assert [part.name for part in sections(mixed)][5:] == ["adaptive · seed 0"]
 
 
 def test_a_place_with_fewer_seeds_says_so_and_averages_those_there_are(seeded: Grid) -> None:
@@ -167,7 +167,7 @@ def test_bold_is_the_highest_mean_and_what_overlaps_it_within_the_deviations() -
 
 def test_the_figure_is_a_line_of_means_with_deviations_as_bars(seeded: Grid) -> None:
     holed = make.without(make.without(seeded, eps=0.2, defense="kmeans", seed=0), eps=0.2, defense="kmeans", seed=1)
-    axes = accuracy_curves(over_seeds(holed), "fgsm", "title").axes[0]
+    axes = accuracy_curves([over_seeds(holed)], "fgsm", "title").axes[0]
     assert len(axes.containers) == len(make.COLUMNS)
     for column, container in zip(make.COLUMNS, axes.containers, strict=True):
         line, _, (bars,) = container
@@ -201,7 +201,7 @@ def test_page_markdown_and_terminal_show_it_and_no_file_is_shared(tmp_path: Path
 
 
 def test_a_figure_that_lacks_seeds_says_so(seeded: Grid) -> None:
-    captions = {each.name: each.caption for each in plan(chapters(make.without(seeded, attack="fgsm", seed=1)), [])}
+    captions = {each.name: each.caption for each in plan(sections(make.without(seeded, attack="fgsm", seed=1)), [])}
     assert "some seeds missing" in captions["accuracy-fgsm-seeds.png"]
     assert "some seeds missing" not in captions["accuracy-ifgsm-seeds.png"]
 

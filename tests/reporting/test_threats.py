@@ -7,8 +7,8 @@ import pytest
 
 from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import facets
-from src.reporting.document.chapters import chapters
-from src.reporting.document.threats import SideBySide, side_by_side
+from src.reporting.document.sections import sections
+from src.reporting.document.threats import side_by_side, threat_tables
 from src.reporting.report import write_report
 from tests.reporting import reporting_factories as make
 
@@ -33,7 +33,7 @@ def grid() -> Grid:
 
 def test_a_row_for_each_threat_and_one_without_attack(grid):
     (beside,) = side_by_side(facets(grid))
-    (table,) = beside.tables
+    (table,) = threat_tables(beside)
     labels = [label for label, _ in table.rows]
     assert labels == ["0", "0.3 gray_box", "0.3 adaptive"]
     shown = {label: [entry.text for entry in entries] for label, entries in table.rows}
@@ -42,8 +42,8 @@ def test_a_row_for_each_threat_and_one_without_attack(grid):
 
 
 def test_the_fall_is_said_first(grid):
-    parts = chapters(grid)
-    assert isinstance(parts[0], SideBySide)
+    parts = sections(grid)
+    assert len(parts[0].lines) == 2
     (said,) = parts[0].sentences
     assert "vqvae 0.5 falls from 70.0 to 4.0 %" in said
     assert "binarize" not in said, "it was not tried under both"

@@ -19,6 +19,10 @@ class GridPart:
 
     grid: Grid
 
+    def bars(self, attack: str) -> str:
+        """What a figure's caption has to say of its error bars, if they are not the usual intervals."""
+        return ""
+
     @property
     def attacks(self) -> list[str]:
         return self.grid.values("attack")
@@ -60,6 +64,16 @@ class Facet(GridPart):
         """``mnist · gray_box · default protocol · seed 0``."""
         parts = (self.data, self.threat, f"{self.protocol} protocol", f"seed {self.seed}", self.settings)
         return " · ".join(filter(None, parts))
+
+    @property
+    def facets(self) -> "tuple[Facet, ...]":
+        return (self,)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where it stands, dimension by dimension, and its settings."""
+        at = {"data": self.data, "threat": self.threat, "protocol": self.protocol, "seed": str(self.seed)}
+        return at | {"settings": self.settings}
 
     def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
         """The cell at a place; None if it is missing or was not asked for."""

@@ -78,6 +78,15 @@ class Replicates(GridPart):
     def threat(self) -> str:
         return self.facets[0].threat
 
+    @property
+    def place(self) -> dict[str, str]:
+        """As :attr:`Facet.place`."""
+        return self.facets[0].place | {"seed": f"mean of {len(self.facets)}"}
+
+    def bars(self, attack: str) -> str:
+        fewer = ", some seeds missing" if any(place[0] == attack for place in self.incomplete) else ""
+        return f"{fewer}, bars: standard deviation"
+
     def accuracy(self, attack: str, eps: float, column: Column) -> Average | None:
         """The accuracy at a place over the seeds; None if it is computed for none of them."""
         return average_rate([facet.rate(attack, eps, column) for facet in self.facets])

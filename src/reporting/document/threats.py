@@ -9,7 +9,7 @@ from src.reporting.analysis.facets import Facet, GridPart
 from src.reporting.analysis.labels import listed, number, percent, slug
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
-from src.reporting.document.tables import LEGEND, Table, rate_entry
+from src.reporting.document.tables import Table, rate_entry
 from src.reporting.document.words import named
 
 #: Falls spelled out in the sentence; the tables have all.
@@ -23,8 +23,6 @@ class SideBySide(GridPart):
     facets: tuple[Facet, ...]
     name: str  #: what tells it from the grid's other parts, such as ``seed 1 · gray_box and adaptive``
     suffix: str  #: the same for file names
-    legend: str = LEGEND
-    tradeoff: None = None
 
     @property
     def title(self) -> str:
@@ -42,32 +40,38 @@ class SideBySide(GridPart):
         """The rows of all threats."""
         return Grid(tuple(row for facet in self.facets for row in facet.grid))
 
-    @cached_property
-    def tables(self) -> tuple[Table, ...]:
-        """A table an attack, a row an eps and threat, a column a defense."""
-        return tuple(self._table(attack) for attack in self.attacks)
+    @property
+    def place(self) -> dict[str, str]:
+        """As :attr:`Facet.place`."""
+        return self.facets[0].place | {"threat": listed(self.threats)}
 
-    def _table(self, attack: str) -> Table:
-        rows = []
-        for eps in self.budgets(attack):
-            for facet in self.facets if eps else self.facets[:1]:  # without attack there is no threat
-                rates = [facet.rate(attack, eps, column) for column in self.columns]
-                label = f"{number(eps)} {facet.threat}" if eps else number(eps)
-                rows.append((label, tuple(map(rate_entry, rates, leaders(rates)))))
-        return Table(self.attack_title(attack), "eps, threat", self.column_labels, tuple(rows))
 
-    @cached_property
-    def sentences(self) -> tuple[str, ...]:
-        """How far each defense falls from the first threat to the last."""
-        first, last = (trade_offs(facet.grid) for facet in (self.facets[0], self.facets[-1]))
-        falls = list(_falls(first, last))
-        if not falls or first.eps is None or last.eps is None:
-            return ("The threats of this grid share no defense that met every attack, so they cannot be compared yet.",)
-        at = f"at eps {number(first.eps)}"
-        shown = "; ".join(falls[:SPELLED_OUT])
-        more = f"; and {len(falls) - SPELLED_OUT} more in the tables" if len(falls) > SPELLED_OUT else ""
-        under = f"the worst of {named(last.attacks)}" if len(last.attacks) > 1 else last.attacks[0]
-        return (f"From {self.threats[0]} to {self.threats[-1]}, {at} under {under}: {shown}{more}.",)
+def threat_tables(beside: SideBySide) -> list[Table]:
+    """A table an attack, a row an eps and threat, a column a defense."""
+    return [_table(beside, attack) for attack in beside.attacks]
+
+
+def _table(beside: SideBySide, attack: str) -> Table:
+    rows = []
+    for eps in beside.budgets(attack):
+        for facet in beside.facets if eps else beside.facets[:1]:  # without attack there is no threat
+            rates = [facet.rate(attack, eps, column) for column in beside.columns]
+            label = f"{number(eps)} {facet.threat}" if eps else number(eps)
+            rows.append((label, tuple(map(rate_entry, rates, leaders(rates)))))
+    return Table(beside.attack_title(attack), "eps, threat", beside.column_labels, tuple(rows))
+
+
+def threat_sentences(beside: SideBySide) -> list[str]:
+    """How far each defense falls from the first threat to the last."""
+    first, last = (trade_offs(facet.grid) for facet in (beside.facets[0], beside.facets[-1]))
+    falls = list(_falls(first, last))
+    if not falls or first.eps is None or last.eps is None:
+        return ["The threats of this grid share no defense that met every attack, so they cannot be compared yet."]
+    at = f"at eps {number(first.eps)}"
+    shown = "; ".join(falls[:SPELLED_OUT])
+    more = f"; and {len(falls) - SPELLED_OUT} more in the tables" if len(falls) > SPELLED_OUT else ""
+    under = f"the worst of {named(last.attacks)}" if len(last.attacks) > 1 else last.attacks[0]
+    return [f"From {beside.threats[0]} to {beside.threats[-1]}, {at} under {under}: {shown}{more}."]
 
 
 def _falls(first: TradeOffs, last: TradeOffs) -> Sequence[str]:

@@ -17,7 +17,6 @@ from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.analysis.tradeoff import TradeOffs
 from src.reporting.document.certified import CertifiedPart
-from src.reporting.document.threats import SideBySide
 from src.reporting.figures.colours import FIXED, INK, column_styles, shades
 
 if TYPE_CHECKING:
@@ -27,34 +26,36 @@ if TYPE_CHECKING:
 IN_LEGEND = 8
 
 
-def accuracy_curves(facet: Facet | Replicates, attack: str, title: str) -> Figure:
+def accuracy_curves(parts: Sequence[Facet | Replicates], attack: str, title: str) -> Figure:
     """Accuracy against eps under one attack: a line a column, error bars its 95 % Wilson intervals; of several seeds
-    their mean, and as error bars the standard deviation."""
+    their mean, and as error bars the standard deviation. Several threats have a panel each, with the same lines."""
+    if len(parts) > 1:
+        return _panels(parts, attack, title)
+    (part,) = parts
     figure, axes = _canvas(title, 7.4, 4.3)
-    _accuracy_lines(axes, facet, attack, facet.columns)
+    _accuracy_lines(axes, part, attack, part.columns)
     axes.set_xlabel(f"eps of {unmathed(attack)} (L∞, pixel units)")
     axes.set_ylabel("accuracy")
-    _name_lines(figure, axes, facet.columns)
+    _name_lines(figure, axes, part.columns)
     return figure
 
 
-def threat_curves(beside: SideBySide, attack: str, title: str) -> Figure:
-    """Accuracy against eps under one attack, a panel a threat with the same lines in each."""
-    count = len(beside.facets)
+def _panels(parts: Sequence[Facet | Replicates], attack: str, title: str) -> Figure:
+    count, columns = len(parts), list(dict.fromkeys(column for part in parts for column in part.columns))
     width, height = 3.4 * count + 1.9, 4.3
     figure = Figure(figsize=(width, height))
     figure.text(0.012, 1 - 0.12 / height, unmathed(title), fontsize=11, weight="bold", color=INK, va="top")
     panels = [
         figure.add_axes(((0.62 + 3.4 * i) / width, 0.56 / height, 3.1 / width, 1 - 1.15 / height)) for i in range(count)
     ]
-    for axes, facet in zip(panels, beside.facets, strict=True):
+    for axes, part in zip(panels, parts, strict=True):
         _style(axes)
-        _accuracy_lines(axes, facet, attack, beside.columns)
-        axes.set_title(unmathed(facet.threat), fontsize=9.5, color=INK, loc="left")
+        _accuracy_lines(axes, part, attack, columns)
+        axes.set_title(unmathed(part.threat), fontsize=9.5, color=INK, loc="left")
         axes.set_xlabel(f"eps of {unmathed(attack)} (L∞, pixel units)")
         axes.tick_params(labelleft=axes is panels[0])
     panels[0].set_ylabel("accuracy")
-    _name_lines(figure, panels[-1], beside.columns)
+    _name_lines(figure, panels[-1], columns)
     return figure
 
 

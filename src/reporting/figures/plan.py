@@ -11,7 +11,7 @@ from src.reporting.analysis.facets import Facet
 from src.reporting.analysis.labels import number, slug
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.document.certified import CertifiedPart
-from src.reporting.document.chapters import Chapter, Part, Summary
+from src.reporting.document.sections import Section
 from src.reporting.document.threats import SideBySide
 from src.reporting.figures import curves, heatmap
 from src.reporting.figures import image_panels as mosaics
@@ -34,9 +34,9 @@ class Drawing:
     draw: "Callable[[], Figure | None]"
 
 
-def plan(chapters: Sequence[Part], records: Sequence["TrainingRecord"]) -> list[Drawing]:
+def plan(sections: Sequence[Section], records: Sequence["TrainingRecord"]) -> list[Drawing]:
     """All figures of a grid and its training runs, those without anything to show left out."""
-    return [*_grid_figures(chapters), *_training_figures(records)]
+    return [*_grid_figures(sections), *_training_figures(records)]
 
 
 def plan_certified(parts: Sequence[CertifiedPart]) -> list[Drawing]:
@@ -50,56 +50,32 @@ def plan_certified(parts: Sequence[CertifiedPart]) -> list[Drawing]:
     return drawings
 
 
-def _grid_figures(chapters: Sequence[Part]) -> Iterator[Drawing]:
+def _grid_figures(sections: Sequence[Section]) -> Iterator[Drawing]:
     hashes = _Hashes()
-    for chapter in chapters:
-        if isinstance(chapter, Summary):
-            yield from _mean_figures(chapter.replicates, hashes)
-        elif isinstance(chapter, SideBySide):
-            yield from _threat_figures(chapter, hashes)
-        elif any(row.cell for row in chapter.facet.grid):
-            yield from _number_figures(chapter, hashes)
-            yield from _image_figures(chapter.facet, hashes)
+    for section in sections:
+        yield from _accuracy_figures(section, hashes)
+        if section.trade_offs and any(row.cell for row in section.subject.grid):
+            yield from _image_figures(section.facets[0], hashes)
 
 
-def _number_figures(chapter: Chapter, hashes: "_Hashes") -> Iterator[Drawing]:
-    """Trade-off, accuracy under each attack, heat map."""
-    facet, about = chapter.facet, _about(chapter.facet)
-    inputs = hashes.of(facet, images=False)
+def _accuracy_figures(section: Section, hashes: "_Hashes") -> Iterator[Drawing]:
+    """Trade-off of a facet, accuracy under each attack, heat map of a facet."""
+    subject, about = section.subject, _about(section.subject)
+    inputs = _hash([section.title, *(hashes.of(facet, images=False) for facet in subject.facets)])
 
     def drawing(name: str, topic: str, caption: str, draw: "Callable[..., Figure]", *of: Any) -> Drawing:
-        caption += about
-        return Drawing(f"{name}{facet.suffix}.png", topic, caption, inputs, partial(draw, facet, *of, caption))
+        return Drawing(f"{name}{subject.suffix}.png", topic, caption, inputs, partial(draw, *of, caption))
 
-    if any(item.clean and item.attacked for item in chapter.trade_offs.items):
-        said = "What each defense pays and wins"
-        yield drawing("tradeoff", "trade-off", said, curves.tradeoff_scatter, chapter.trade_offs)
-    for attack in facet.attacks:
-        if any(row.cell for row in facet.grid.where(attack=attack)):
-            name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}"
-            yield drawing(name, "accuracy", said, curves.accuracy_curves, attack)
-    yield drawing("heatmap", "heat map", "Accuracy in percent, attack × defense", heatmap.heat_map)
-
-
-def _mean_figures(over: Replicates, hashes: "_Hashes") -> Iterator[Drawing]:
-    """Accuracy under each attack over seeds."""
-    inputs = _hash([over.title, *(hashes.of(facet, images=False) for facet in over.facets)])
-    for attack in over.attacks:
-        if any(row.cell for row in over.grid.where(attack=attack)):
-            fewer = ", some seeds missing" if any(place[0] == attack for place in over.incomplete) else ""
-            caption = f"Accuracy under {attack} · {over.name}{fewer}, bars: standard deviation"
-            draw = partial(curves.accuracy_curves, over, attack, caption)
-            yield Drawing(f"accuracy-{slug(attack)}{over.suffix}.png", "accuracy", caption, inputs, draw)
-
-
-def _threat_figures(beside: SideBySide, hashes: "_Hashes") -> Iterator[Drawing]:
-    """Accuracy under each attack, a panel a threat."""
-    inputs = _hash([beside.title, *(hashes.of(facet, images=False) for facet in beside.facets)])
-    for attack in beside.attacks:
-        if any(row.cell for row in beside.grid.where(attack=attack)):
-            caption = f"Accuracy under {attack} · {beside.name}"
-            draw = partial(curves.threat_curves, beside, attack, caption)
-            yield Drawing(f"accuracy-{slug(attack)}{beside.suffix}.png", "accuracy", caption, inputs, draw)
+    found = section.trade_offs
+    if found and any(item.clean and item.attacked for item in found.items):
+        said = f"What each defense pays and wins{about}"
+        yield drawing("tradeoff", "trade-off", said, curves.tradeoff_scatter, subject, found)
+    for attack in section.attacks:
+        if any(row.cell for row in subject.grid.where(attack=attack)):
+            name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}{about}{subject.bars(attack)}"
+            yield drawing(name, "accuracy", said, curves.accuracy_curves, section.lines, attack)
+    if found and any(row.cell for row in subject.grid):
+        yield drawing("heatmap", "heat map", f"Accuracy in percent, attack × defense{about}", heatmap.heat_map, subject)
 
 
 def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
@@ -112,9 +88,9 @@ def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
         yield Drawing(f"{name}{facet.suffix}.png", "images", caption, inputs, draw)
 
 
-def _about(facet: Facet) -> str:
+def _about(part: Facet | Replicates | SideBySide) -> str:
     """The end of a caption: which part of the grid it is, if there are several."""
-    return f" · {facet.name}" if facet.name else ""
+    return f" · {part.name}" if part.name else ""
 
 
 def _scenes(facet: Facet) -> list[tuple[str, float]]:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from src.evaluation.cell import Cell
 from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import Column, Facet
-from src.reporting.analysis.labels import column_label, listed, number
+from src.reporting.analysis.labels import column_label, number
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.analysis.tradeoff import TradeOff, TradeOffs
 from src.reporting.document.certified import CertifiedPart
-from src.reporting.document.chapters import Chapter, Part, Summary
+from src.reporting.document.sections import Section
 from src.reporting.document.tables import rate_text
-from src.reporting.document.threats import SideBySide
 from src.reporting.document.words import floor_steps
 from src.reporting.figures.colours import FIXED, column_styles, heat, on_dark, shades
 from src.reporting.page.pixels import Pixels
@@ -39,7 +38,7 @@ VISIBLE = 12
 
 def page_data(
     grid: Grid,
-    parts: Sequence[Part],
+    parts: Sequence[Section],
     certified: Sequence[CertifiedPart],
     records: "Sequence[TrainingRecord]",
     pixels: Pixels,
@@ -53,7 +52,7 @@ def page_data(
         "visible": VISIBLE,
         "attack": _headlined(parts),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
-        "parts": [_part(part, numbered, pixels) | {"chapter": _chapter_of(part, parts)} for part in parts],
+        "parts": [_part(part, numbered, pixels) | {"chapter": _single(part, parts)} for part in parts],
         "certified": [_certified(part) for part in certified],
         "training": {"losses": list(_losses(records)), "reconstructions": list(_reconstructions(records, pixels))},
         "stacks": pixels.shapes(),
@@ -74,48 +73,29 @@ def _columns(columns: list[Column], bare: list[Column]) -> list[dict[str, Any]]:
     ]
 
 
-def _headlined(parts: Sequence[Part]) -> str | None:
+def _headlined(parts: Sequence[Section]) -> str | None:
     """The attack that the first sentence is about; None where there is none."""
-    first = next((part.trade_offs for part in parts if isinstance(part, Chapter)), None)
+    first = next((part.trade_offs for part in parts if part.trade_offs), None)
     return first.strongest if first else None
 
 
-def place(part: Part) -> dict[str, str]:
-    """Where a part stands, dimension by dimension: what its switches are set to."""
-    facet = part.facet if isinstance(part, Chapter) else _facets(part)[0]
-    found = {"data": facet.data, "threat": facet.threat, "protocol": facet.protocol, "seed": str(facet.seed)}
-    if isinstance(part, SideBySide):
-        found["threat"] = listed(part.threats)
-    elif isinstance(part, Summary):
-        found["seed"] = f"mean of {len(part.replicates.facets)}"
-    return found | {"settings": facet.settings}
-
-
-def _facets(part: Part) -> Sequence[Facet]:
-    """The facets whose cells a part shows one by one: of several seeds the first stands for all."""
-    if isinstance(part, SideBySide):
-        return part.facets
-    return [part.facet] if isinstance(part, Chapter) else part.replicates.facets[:1]
-
-
-def _part(part: Part, numbered: dict[Column, int], pixels: Pixels) -> dict[str, Any]:
-    lines: Sequence[Facet | Replicates] = [part.replicates] if isinstance(part, Summary) else _facets(part)
+def _part(part: Section, numbered: dict[Column, int], pixels: Pixels) -> dict[str, Any]:
     return {
         "title": part.title,
-        "place": place(part),
-        "several": isinstance(part, SideBySide),
-        "note": "first seed" if isinstance(part, Summary) else "",
-        "points": [point for line in lines for point in _points(line, numbered)],
-        "cells": [cell for facet in _facets(part) for cell in _cells(facet, numbered, pixels)],
-        "tradeoff": _trade_off(part.trade_offs, numbered) if isinstance(part, Chapter) else None,
+        "place": part.subject.place,
+        "several": len(part.lines) > 1,
+        "note": part.note,
+        "points": [point for line in part.lines for point in _points(line, numbered)],
+        "cells": [cell for facet in part.facets for cell in _cells(facet, numbered, pixels)],
+        "tradeoff": _trade_off(part.trade_offs, numbered) if part.trade_offs else None,
     }
 
 
-def _chapter_of(part: Part, parts: Sequence[Part]) -> int:
-    """The chapter that stands for a part where there is one a chapter: of several threats the last, whose attacker
-    knows most; of several seeds the first."""
-    facet = _facets(part)[-1]
-    return next(i for i, each in enumerate(parts) if isinstance(each, Chapter) and each.facet is facet)
+def _single(part: Section, parts: Sequence[Section]) -> int:
+    """The section of one facet that stands for a part: of several threats the last, whose attacker knows most; of
+    several seeds the first."""
+    facet = part.facets[-1]
+    return next(i for i, other in enumerate(parts) if other.trade_offs and other.facets[0] is facet)
 
 
 def _points(line: Facet | Replicates, numbered: dict[Column, int]) -> Iterator[dict[str, Any]]:

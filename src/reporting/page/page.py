@@ -10,12 +10,12 @@ from src.evaluation.grid import Grid
 from src.evaluation.suspicion import Suspicions
 from src.reporting.analysis.facets import DIMENSIONS
 from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
-from src.reporting.document.chapters import Chapter, Comparison, Part, headline
 from src.reporting.document.costs import cost_table
 from src.reporting.document.published import COMPARISON_LEGEND
+from src.reporting.document.sections import Comparison, Section, headline
 from src.reporting.document.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
 from src.reporting.figures.colours import HEAT, heat
-from src.reporting.page.data import page_data, place
+from src.reporting.page.data import page_data
 from src.reporting.page.pixels import Pixels, pack
 from src.reporting.templating import template
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def to_html(
     grid: Grid,
-    parts: Sequence[Part],
+    parts: Sequence[Section],
     comparisons: Sequence[Comparison],
     records: "Sequence[TrainingRecord]" = (),
     suspicions: Suspicions = NOTHING_CHECKED,
@@ -43,7 +43,7 @@ def to_html(
     pixels = Pixels()
     data = page_data(grid, parts, certified, records, pixels)
     shown = [part for each in data["parts"] for part in each["cells"]]
-    costs = {i: cost_table(part.facet) for i, part in enumerate(parts) if isinstance(part, Chapter)}
+    costs = {i: cost_table(part.facets[0]) for i, part in enumerate(parts) if part.trade_offs}
     return template("page.html").render(
         headline=headline(parts),
         parts=parts,
@@ -83,9 +83,9 @@ def _charts_library() -> str:
     return pack(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
 
 
-def _switches(parts: Sequence[Part]) -> dict[str, list[str]]:
+def _switches(parts: Sequence[Section]) -> dict[str, list[str]]:
     """For each dimension in which parts can differ, its values; and the attacks."""
-    places = [place(part) for part in parts]
+    places = [part.subject.place for part in parts]
     found = {name: list(dict.fromkeys(where[name] for where in places)) for name in (*DIMENSIONS, "settings") if places}
     return found | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.attacks))}
 

@@ -12,7 +12,7 @@ from src.evaluation.grid import Grid
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.document.certified import certified_parts
-from src.reporting.document.chapters import chapters
+from src.reporting.document.sections import sections
 from src.reporting.figures.plan import plan, plan_certified
 from src.reporting.wandb.grid import line_metrics
 from src.reporting.wandb.names import STEP, figure_key
@@ -57,7 +57,7 @@ def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
         certified: certificates on the grid's data sets.
     """
     figures: dict[str, list[str]] = {}
-    for drawing in [*plan(chapters(grid), []), *plan_certified(certified_parts(certified))]:
+    for drawing in [*plan(sections(grid), []), *plan_certified(certified_parts(certified))]:
         figures.setdefault(drawing.topic, []).append(figure_key(drawing.name))
     return Logged(
         lines=tuple(line for facet in (facets(grid) if len(grid) else []) for line in _lines(facet)),
