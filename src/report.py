@@ -12,9 +12,9 @@ from src.workflows.command import CONFIG_PATH, job, run
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job():
+        from src.workflows.reporting import report
         from src.workflows.schema import ReportSettings
         from src.workflows.settings import checked
-        from src.workflows.sweeping import report
 
         config = checked(config, ReportSettings)
         folder = None if config.sweep == "latest" else Path(config.sweep)

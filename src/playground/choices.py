@@ -22,12 +22,12 @@ from src.evaluation.components import TestSet
 from src.evaluation.evaluator import trainer_on
 from src.evaluation.model_checks import check_model
 from src.evaluation.spec import CERTIFICATE
-from src.models.record import TrainingRecord
 from src.playground.demonstration import Demonstration, OutOfTimeError, demonstrate
 from src.reporting.analysis.labels import column_label
+from src.training_record import TrainingRecord
+from src.workflows.building import plain
 from src.workflows.cells import cell_spec, components_for
 from src.workflows.component_cache import ComponentCache
-from src.workflows.configured import plain
 from src.workflows.explaining import one_line
 from src.workflows.schema import PlaySettings
 from src.workflows.settings import checked

@@ -19,7 +19,7 @@ from src.reporting.markdown import certified_to_markdown, to_markdown
 from src.reporting.page.page import to_html
 
 if TYPE_CHECKING:
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 
 @dataclass(frozen=True)

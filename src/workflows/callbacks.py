@@ -115,7 +115,7 @@ class Stamp(Callback):
 
 
 class Recorder(Callback):
-    """Collects what :class:`src.models.record.TrainingRecord` keeps, across interruptions, and logs a line an epoch."""
+    """Collects what a :class:`src.training_record.TrainingRecord` keeps, across interruptions; logs a line an epoch."""
 
     def __init__(self) -> None:
         self.losses: list[list[float]] = []

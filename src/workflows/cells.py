@@ -15,8 +15,8 @@ from src.evaluation import AttackSpec, CellSpec, CellStore, DefenseSpec, Protoco
 from src.evaluation.attacking import AttackedSets, accepts, untracked
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.spec import Component
+from src.workflows.building import plain
 from src.workflows.component_cache import IDENTITY, ComponentCache
-from src.workflows.configured import plain
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked
 

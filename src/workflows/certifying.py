@@ -30,13 +30,13 @@ from src.reporting.analysis.certified import load_certified
 from src.reporting.report import write_certified
 from src.reporting.terminal import print_certified
 from src.reporting.wandb.certified import log_certified
+from src.workflows.building import build, plain
 from src.workflows.cells import components_for
 from src.workflows.component_cache import ComponentCache
-from src.workflows.configured import build, plain
 from src.workflows.lineage import weights_behind
+from src.workflows.reporting import refresh
 from src.workflows.schema import CertifySettings
 from src.workflows.settings import checked
-from src.workflows.sweeping import refresh
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from src.errors import UserError, in_a_line
 from src.models.checkpoint import weights_fingerprint
 from src.randomness import seeded
-from src.workflows.configured import build
+from src.workflows.building import build
 
 
 @dataclass(frozen=True)

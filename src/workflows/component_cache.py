@@ -15,8 +15,9 @@ from src.evaluation.components import TestSet
 from src.evaluation.spec import Component, content_key, numbers_as_floats
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
+from src.workflows.building import build, check_arguments, plain
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
-from src.workflows.configured import build, check_arguments, data_from_config, fingerprinted, plain
+from src.workflows.configured import data_from_config, fingerprinted
 from src.workflows.trained_on import trained_on
 
 #: What a component says of the purifier that does nothing.
@@ -96,7 +97,7 @@ class ComponentCache:
         noise that is asked for, and trained on none of the images of ``split``.
 
         Raises:
-            UserError: they are not; or as :func:`src.workflows.configured.check_arguments`.
+            UserError: they are not; or as :func:`src.workflows.building.check_arguments`.
         """
 
         def weights_of(part: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from src.files import write_text
 from src.reporting.analysis.certified import load_certified, of_grid
 from src.reporting.wandb.settings import WandbSettings, key_configured, resolve_mode, wandb_folder
 from src.reporting.wandb.workspace import Logged, logged, to_json, workspace
-from src.workflows.configured import build
+from src.workflows.building import build
 from src.workflows.schema import DashboardSettings
 from src.workflows.settings import checked
 

@@ -25,9 +25,10 @@ from src.evaluation.spec import numbers_as_floats
 from src.files import write_atomically
 from src.models import Classifier
 from src.models.checkpoint import load_module, read_checkpoint
+from src.workflows.building import build, plain
 from src.workflows.classifiers import build_own, checkpoint_of, is_factory
 from src.workflows.component_cache import IDENTITY
-from src.workflows.configured import build, data_from_config, fingerprinted, plain
+from src.workflows.configured import data_from_config, fingerprinted
 from src.workflows.schema import ExportSettings
 from src.workflows.settings import checked
 

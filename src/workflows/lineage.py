@@ -6,9 +6,9 @@ from typing import Any
 
 from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
-from src.models.record import TrainingRecord
 from src.nested import leaves
 from src.reporting.wandb.artifacts import Weights
+from src.training_record import TrainingRecord
 
 
 def weights_behind(identities: Iterable[Mapping[str, Any]], checkpoints: Path) -> list[Weights]:

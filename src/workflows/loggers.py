@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.errors import UserError
-from src.models.record import TrainingRecord
 from src.reporting.wandb.settings import WandbSettings
+from src.training_record import TrainingRecord
 
 INSTALL = "pip install --editable '.[tensorboard]' --constraint constraints.txt"
 
@@ -49,21 +49,6 @@ def opened(made: Any, training: Training) -> Iterator[list[Logger]]:
 @contextmanager
 def _as_context(logger: Logger | None) -> Iterator[Logger | None]:
     yield logger
-
-
-def wandb_settings(
-    folder: str,
-    project: str,
-    entity: str | None = None,
-    group: str | None = None,
-    tags: list[str] | None = None,
-    notes: str | None = None,
-    job_type: str | None = None,
-) -> WandbSettings:
-    """Settings for W&B runs, from a configuration's plain types."""
-    return WandbSettings(
-        Path(folder), project or WandbSettings.project, entity, group, tuple(tags or ()), notes, job_type=job_type
-    )
 
 
 def wandb_logger(training: Training, settings: WandbSettings) -> AbstractContextManager[Logger | None]:

@@ -19,7 +19,7 @@ from src.files import write_atomically
 from src.images import check_purified
 from src.randomness import reseed
 from src.single_image import as_batch
-from src.workflows.configured import build
+from src.workflows.building import build
 from src.workflows.schema import PurifySettings
 from src.workflows.settings import checked
 

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from src.errors import UserError
 from src.nested import leaves
-from src.precision import check_device
 from src.workflows.explaining import nearest
 from src.workflows.schema import Settings, TrainSettings, pixel_units, section_of
 
@@ -56,6 +55,8 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
         if isinstance(value, int | float) and value != config[name]:
             config[name] = value
     if "trainer" in config:
+        from src.precision import check_device  # here, because PyTorch is slow to import
+
         precisions = (config.get("purify_precision"), config.get("precision"), config.trainer.get("precision"))
         check_device(str(config.trainer.get("accelerator")), str(next(filter(None, precisions), "float32")))
     if not trains and "logger" in config and config.logger.get("training") and not config.logger.get("cells"):

@@ -22,8 +22,8 @@ from src.data import ImageDataModule
 from src.encoded_images import EXAMPLES, encode_images
 from src.errors import UserError, in_a_line
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
-from src.models.record import TrainingRecord
 from src.nested import leaves
+from src.training_record import TrainingRecord
 from src.workflows.callbacks import (
     TERMINATED,
     DivergedError,

@@ -55,7 +55,7 @@ def _vqvae(settings: Settings) -> nn.Module:
 
 def _arguments(model: str, settings: Settings) -> dict[str, object]:
     """What the network of this model is built with."""
-    from src.workflows.configured import plain
+    from src.workflows.building import plain
 
     module = compose("train", [f"model={model}", *settings.overrides(settings.output)]).model.module
     return {name: value for name, value in plain(module).items() if name not in ("_target_", "classifier")}

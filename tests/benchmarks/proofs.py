@@ -19,7 +19,8 @@ from src.evaluation.code_certificate import Verdict
 from src.evaluation.components import TestSet
 from src.evaluation.proofs import NODES, Proofs, prove
 from src.models import load_classifier
-from src.workflows.configured import build, data_from_config
+from src.workflows.building import build
+from src.workflows.configured import data_from_config
 from tests.benchmarks.parts import REPO, compose
 
 BATCH = 200

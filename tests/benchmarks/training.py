@@ -68,7 +68,8 @@ class StepClock(Callback):
 
 def _ours(model: str, settings: Settings, steps: int, folder: Path) -> Timed:
     """What ``python -m src.train model=…`` does, stopped after a few steps."""
-    from src.workflows.configured import build, data_from_config, plain
+    from src.workflows.building import build, plain
+    from src.workflows.configured import data_from_config
     from src.workflows.training import TrainingPlan, train
 
     overrides = [f"model={model}", f"noise={NOISE}", f"paths.data={settings.data}", "trainer=cpu"]

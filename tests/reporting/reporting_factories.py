@@ -15,8 +15,8 @@ from src.evaluation.certificates import Certification, CertifiedImage
 from src.evaluation.grid import Grid, GridRow
 from src.evaluation.smoothing import ABSTAIN
 from src.evaluation.spec import content_key
-from src.models.record import TrainingRecord
 from src.reporting.analysis.certified import CertifiedSet
+from src.training_record import TrainingRecord
 
 #: (defense, noise) and (accuracy at eps 0, accuracy at eps 0.3 under fgsm), fractions.
 COLUMNS: dict[tuple[str, float | None], tuple[float, float]] = {

@@ -17,13 +17,13 @@ from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid, Request, latest_sweep
 from src.evaluation.spec import content_key
 from src.evaluation.store import CellStore
-from src.models.record import TrainingRecord
 from src.reporting.analysis.certified import load_certified
 from src.reporting.document.sections import sections
 from src.reporting.figures.plan import plan
 from src.reporting.markdown import to_markdown
 from src.reporting.page.page import to_html
 from src.stored import DamagedError
+from src.training_record import TrainingRecord
 
 #: What may stand in the place of something else.
 WRONG: tuple[Any, ...] = (None, True, -1, 2.5, 1e300, "text", "", [], ["a"], {}, {"a": {}}, [[[]]], [None])

@@ -12,11 +12,11 @@ from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid
 from tests.conftest import REPO
 
-#: Writes and prints the report of a stored sweep in an interpreter that finds no PyTorch.
+#: The command in an interpreter that finds no PyTorch.
 REPORT_WITHOUT_TORCH = """
+import runpy
 import sys
 from importlib.abc import MetaPathFinder
-from pathlib import Path
 
 class Refusing(MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -24,34 +24,19 @@ class Refusing(MetaPathFinder):
             raise ModuleNotFoundError(f"a report asks for {name}")
 
 sys.meta_path.insert(0, Refusing())
-
-from rich.console import Console
-from src.evaluation import CellStore, Request
-from src.reporting.wandb import cells as wandb_cells
-from src.reporting.wandb import grid as wandb_grid
-from src.reporting.analysis.certified import load_certified
-from src.reporting.report import write_report
-from src.reporting.terminal import print_certified, print_grid
-
-outputs = Path(sys.argv[1])
-request, store = Request.load(outputs / "sweeps" / "one"), CellStore(outputs / "cells")
-grid = request.grid(store)
-certified = load_certified(outputs / "certified")
-write_report(grid, [], outputs / "report", True, request.suspicions(store), certified)
-print_grid(grid, Console())
-print_certified(certified, Console())
+from src.reporting.wandb import cells, grid
+runpy.run_module("src.report", run_name="__main__")
 """
 
 
 def store(grid: Grid, outputs: Path) -> None:
     """Leave what a sweep over these cells leaves, and a certificate on their data."""
-    cells = CellStore(outputs / "cells")
+    cells, made, rows = CellStore(outputs / "cells"), make.certified(0.5, 0.8), []
     for row in grid:
-        if row.cell:
-            cells.put(row.cell)
-    rows = tuple((row.coordinates, row.key) for row in grid)
-    Request(rows, bare=("none",), learned=("vqvae",)).save(outputs / "sweeps" / "one")
-    made = make.certified(0.5, 0.8)
+        cell = make.cell(row.coordinates, row.cell.accuracy, data=made.certification.identity["data"])
+        cells.put(cell)
+        rows.append((row.coordinates, cell.key))
+    Request(tuple(rows), compare_published=True, bare=("none",), learned=("vqvae",)).save(outputs / "sweeps" / "one")
     for image in made.images:
         CertificateFile(outputs / "certified", made.certification).add(image)
 
@@ -61,7 +46,8 @@ def test_a_report_is_made_from_stored_cells_and_certificates_without_pytorch(tmp
     grid = make.make_grid(("fgsm",), (0.0, 0.3), columns, data="mnist")
     store(grid, tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", REPORT_WITHOUT_TORCH, str(tmp_path)],
+        [sys.executable, "-c", REPORT_WITHOUT_TORCH, f"paths.outputs={tmp_path}", "logger=none"],
+        cwd=REPO,
         env=os.environ | {"PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,

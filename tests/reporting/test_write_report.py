@@ -13,10 +13,10 @@ from PIL import Image
 
 from src.errors import UserError
 from src.evaluation.grid import COLUMNS, Grid
-from src.models.record import TrainingRecord
 from src.reporting.figures.image_panels import draw_strips
 from src.reporting.markdown import escape
 from src.reporting.report import Report, write_report
+from src.training_record import TrainingRecord
 
 
 def write(grid: Grid, folder: Path, records: list[TrainingRecord] | None = None, compare: bool = False) -> Report:

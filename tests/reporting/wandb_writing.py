@@ -26,12 +26,12 @@ from src.evaluation import (
 )
 from src.evaluation.grid import Grid, GridRow
 from src.evaluation.spec import content_key
-from src.models.record import TrainingRecord
 from src.reporting.wandb.artifacts import Weights
 from src.reporting.wandb.cells import log_cell, log_failure
 from src.reporting.wandb.grid import log_grid
 from src.reporting.wandb.settings import WandbSettings
 from src.reporting.wandb.training import training_run
+from src.training_record import TrainingRecord
 from tests.wandb_reading import Ended, LoggedRun
 
 WEIGHTS = "c0ffee" + 58 * "0"

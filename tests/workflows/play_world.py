@@ -12,9 +12,9 @@ from torch import Tensor
 from src.data import ImageDataModule
 from src.models import VQVAE, CertifiedVQVAE, Classifier, RobustVQVAE
 from src.models.checkpoint import Provenance, save_weights_only, stamp
-from src.models.record import TrainingRecord
 from src.playground.choices import Playground, playground_from_config
 from src.playground.server import HydraComposer
+from src.training_record import TrainingRecord
 from src.workflows import command
 
 SMALL = {"hidden": 16, "residual_hidden": 4, "codes": 32, "dimension": 8}

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from src.attacks.margin import margin
 from src.defended import adaptive
 from src.defenses import Identity
+from src.workflows.building import build
 from src.workflows.cells import DESCRIPTION
 from src.workflows.command import CONFIG_PATH, register_resolvers
-from src.workflows.configured import build
 from tests.conftest import REPO
 
 FAMILIES = {"one-step", "iterative", "gradient-free", "transfer", "noise"}

@@ -50,7 +50,11 @@ def certificates() -> CertifiedSet:
 
 def config_of(outputs: Path | str, **changes: Any) -> DictConfig:
     """What ``conf/dashboard.yaml`` and ``conf/report.yaml`` come to."""
-    cells = {"_target_": "src.workflows.loggers.wandb_settings", "folder": str(outputs), "project": "defense-vqvae"}
+    cells = {
+        "_target_": "src.reporting.wandb.settings.wandb_settings",
+        "folder": str(outputs),
+        "project": "defense-vqvae",
+    }
     paths = {"outputs": str(outputs), "checkpoints": f"{outputs}/checkpoints", "data": f"{outputs}/data"}
     usual = {"name": "a grid", "sweep": "latest", "logger": {"cells": cells}, "paths": paths, "seed": 0}
     return OmegaConf.create(usual | changes)
@@ -74,8 +78,8 @@ def keep_sweep(outputs: Path, grid: Grid) -> None:
 def write_runs(outputs: str) -> None:
     """Report on a sweep, train a network of each kind for a few steps and certify, all logged to W&B."""
     from src.reporting.wandb.certified import log_certified
-    from src.workflows.configured import build
-    from src.workflows.sweeping import report
+    from src.workflows.building import build
+    from src.workflows.reporting import report
 
     keep_sweep(Path(outputs), small_grid())
     config = config_of(outputs)

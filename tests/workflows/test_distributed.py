@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.models.checkpoint import read_checkpoint
-from src.models.record import TrainingRecord
+from src.training_record import TrainingRecord
 from src.workflows.callbacks import EpochSeeds
 from tests.conftest import REPO
 from tests.wandb_reading import read_runs

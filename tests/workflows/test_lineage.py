@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from src.models.record import TrainingRecord
+from src.training_record import TrainingRecord
 from src.workflows.lineage import weights_behind
 from tests.wandb_reading import read_runs
 

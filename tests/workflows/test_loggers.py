@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
 
 from src.errors import UserError
-from src.models.record import TrainingRecord
+from src.training_record import TrainingRecord
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import train_from_config
 from src.workflows.loggers import Training, opened, tensorboard_logger

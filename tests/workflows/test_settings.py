@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.errors import UserError
+from src.workflows.building import build, check_arguments, plain
 from src.workflows.command import CONFIG_PATH, register_resolvers
-from src.workflows.configured import build, check_arguments, plain
 from src.workflows.schema import SCHEMAS, pixel_units
 from src.workflows.settings import checked
 

@@ -21,7 +21,7 @@ from src.encoded_images import decode_images
 from src.errors import UserError
 from src.models import VQVAE, Classifier, RobustVQVAE, SmoothVQVAE
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
-from src.models.record import TrainingRecord
+from src.training_record import TrainingRecord
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import _trainer_identity
 from src.workflows.training import TrainingPlan, train

@@ -26,7 +26,7 @@ class GridSweeper(BasicSweeper):
     """Expands the cartesian product of the command line and ``hydra.sweeper.params`` into a grid of cells."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from src.workflows import planning, sweeping
+        from src.workflows import planning, reporting
         from src.workflows.composing import SweepComposer
         from src.workflows.quiet import quiet_libraries
 
@@ -45,7 +45,7 @@ class GridSweeper(BasicSweeper):
         try:
             return self._launch([list(job.overrides) for job in pending], batch_size)
         finally:
-            sweeping.collect(self.config, folder)
+            reporting.collect(self.config, folder)
 
     def _points(self, arguments: list[str]) -> list[list[str]]:
         """What is swept over: the command line, and of ``hydra.sweeper.params`` what the command line does not name,

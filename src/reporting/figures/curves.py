@@ -20,7 +20,7 @@ from src.reporting.document.certified import CertifiedPart
 from src.reporting.figures.colours import FIXED, INK, column_styles, shades
 
 if TYPE_CHECKING:
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 #: More noises than this are named by a colour bar instead of a legend.
 IN_LEGEND = 8

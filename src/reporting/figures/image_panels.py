@@ -15,7 +15,7 @@ from src.reporting.figures.colours import INK, RIGHT, WRONG
 
 if TYPE_CHECKING:
     from src.evaluation.cell import Cell
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 #: Images across: the first of the test set, not chosen by how they look.
 SHOWN = 6

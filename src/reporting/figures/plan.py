@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from src.evaluation.cell import Cell
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 
 @dataclass(frozen=True)

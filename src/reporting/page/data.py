@@ -22,7 +22,7 @@ from src.reporting.figures.colours import FIXED, column_styles, heat, on_dark, s
 from src.reporting.page.pixels import Pixels
 
 if TYPE_CHECKING:
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 #: matplotlib's markers by the names that Vega has for them, or as paths.
 SHAPES = {

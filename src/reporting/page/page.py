@@ -20,7 +20,7 @@ from src.reporting.page.pixels import Pixels, pack
 from src.reporting.templating import template
 
 if TYPE_CHECKING:
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 
 def to_html(

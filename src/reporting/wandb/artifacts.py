@@ -16,7 +16,7 @@ from src.reporting.wandb.session import harmless
 if TYPE_CHECKING:  # see wandb_session
     from wandb import Artifact, Run
 
-    from src.models.record import TrainingRecord
+    from src.training_record import TrainingRecord
 
 #: Digits of a fingerprint that make an alias.
 SHORT = 8

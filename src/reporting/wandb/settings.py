@@ -70,3 +70,18 @@ def _netrc_file(environment: Mapping[str, str]) -> Path | None:
     named = environment.get("NETRC")
     candidates = [Path(named).expanduser()] if named else [Path(home, ".netrc"), Path(home, "_netrc")]
     return next((path for path in candidates if path.is_file()), None)
+
+
+def wandb_settings(
+    folder: str,
+    project: str,
+    entity: str | None = None,
+    group: str | None = None,
+    tags: list[str] | None = None,
+    notes: str | None = None,
+    job_type: str | None = None,
+) -> WandbSettings:
+    """Settings for W&B runs, from a configuration's plain types."""
+    return WandbSettings(
+        Path(folder), project or WandbSettings.project, entity, group, tuple(tags or ()), notes, job_type=job_type
+    )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.models.record import TrainingRecord
 from src.reporting.wandb.artifacts import Weights, log_weights
 from src.reporting.wandb.names import STEP
 from src.reporting.wandb.session import RunPlan, environment_kept, harmless, start
 from src.reporting.wandb.settings import WandbSettings, resolve_mode
+from src.training_record import TrainingRecord
 
 if TYPE_CHECKING:  # see wandb_session
     from wandb import Run
