@@ -5,9 +5,9 @@ They know nothing of defenses: attacking a defended classifier is handing one in
 
 from src.attacks.budget import check_adversarial, within_budget
 from src.attacks.gradient import fgsm, ifgsm, input_gradient, mifgsm, pgd
-from src.attacks.library import from_torchattacks
 from src.attacks.noise import uniform
 from src.attacks.threshold import threshold_crossing
+from src.attacks.torchattacks_adapter import from_torchattacks
 
 __all__ = [
     "check_adversarial",

@@ -4,7 +4,7 @@ What is named here describes and reads cells without PyTorch. :mod:`src.evaluati
 """
 
 from src.evaluation.cell import Cell
-from src.evaluation.grid import Grid, GridRow, Request
+from src.evaluation.grid import Grid, GridRow, SweepManifest
 from src.evaluation.spec import (
     NO_DEFENSE,
     AttackSpec,
@@ -29,6 +29,6 @@ __all__ = [
     "Grid",
     "GridRow",
     "Protocol",
-    "Request",
+    "SweepManifest",
     "ThreatSpec",
 ]

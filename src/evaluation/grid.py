@@ -14,9 +14,9 @@ from pydantic import BeforeValidator, FiniteFloat, TypeAdapter
 
 from src.errors import UserError
 from src.evaluation.cell import Cell
+from src.evaluation.sanity_checks import CheckReport, evidence_of, findings
 from src.evaluation.spec import SCHEMA, Coordinates
 from src.evaluation.store import CellStore
-from src.evaluation.suspicion import Suspicions, evidence_of, findings
 from src.files import write_text
 from src.stored import DamagedError, read
 
@@ -136,10 +136,10 @@ def _with_key_apart(stored: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Request:
+class SweepManifest:
     """What a sweep asked for, written at its start, so that a killed sweep's grid still shows what is missing.
 
-    The types of its fields are also the schema by which a stored request is checked.
+    The types of its fields are also the schema by which a stored manifest is checked.
     """
 
     #: coordinates and key of every row; a name may say a value in brackets by which the sweep tells cells apart
@@ -165,8 +165,8 @@ class Request:
         write_text(folder / self.FILE, json.dumps(stored, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "Request":
-        """Read a sweep's request.
+    def load(cls, folder: Path) -> "SweepManifest":
+        """Read a sweep's manifest.
 
         Raises:
             UserError: the folder holds none, or it is damaged.
@@ -194,7 +194,7 @@ class Request:
             proof=where.attack in self.certificates,
         )
 
-    def suspicions(self, store: CellStore) -> Suspicions:
+    def check_report(self, store: CellStore) -> CheckReport:
         """Reasons not to believe the cells that are computed, and on how many probes of how many that rests."""
         probed: dict[str, dict[str, Cell]] = {}
         for of, kind, key in self.probes:
@@ -203,7 +203,7 @@ class Request:
         found = ((where, store.get(key)) for where, key in self.rows)
         cells = [replace(cell, coordinates=where) for where, cell in found if cell is not None]
         groups = evidence_of(cells, probed, store.get)
-        return Suspicions(
+        return CheckReport(
             findings=tuple(finding for evidence in groups for finding in findings(evidence)),
             judged=len({cell.key for evidence in groups for cell in evidence.views}),
             probed=sum(map(len, probed.values())),
@@ -217,17 +217,17 @@ class Request:
 
 
 @cache
-def _schema() -> TypeAdapter[Request]:
-    return TypeAdapter(Request)
+def _schema() -> TypeAdapter[SweepManifest]:
+    return TypeAdapter(SweepManifest)
 
 
-def sweeps_below(sweeps: Path) -> list[tuple[Path, Request]]:
-    """Folder and request of every sweep under ``sweeps`` that can be read, newest first: by number, among equals by
+def sweeps_below(sweeps: Path) -> list[tuple[Path, SweepManifest]]:
+    """Folder and manifest of every sweep under ``sweeps`` that can be read, newest first: by number, among equals by
     name, which is date and time. One that cannot be read is named in a warning and passed over."""
     found = []
-    for path in sweeps.glob(f"*/{Request.FILE}"):
+    for path in sweeps.glob(f"*/{SweepManifest.FILE}"):
         try:
-            found.append((path.parent, Request.load(path.parent)))
+            found.append((path.parent, SweepManifest.load(path.parent)))
         except UserError as error:
             log.warning("%s", error)
     return sorted(found, key=lambda pair: (pair[1].number, pair[0]), reverse=True)
@@ -239,5 +239,5 @@ def latest_sweep(sweeps: Path) -> Path | None:
 
 
 def next_number(sweeps: Path) -> int:
-    """The :attr:`Request.number` of a sweep that begins now."""
-    return max((request.number for _, request in sweeps_below(sweeps)), default=0) + 1
+    """The :attr:`SweepManifest.number` of a sweep that begins now."""
+    return max((manifest.number for _, manifest in sweeps_below(sweeps)), default=0) + 1

@@ -28,7 +28,7 @@ from src.training_record import TrainingRecord
 from src.workflows.building import plain
 from src.workflows.cells import cell_spec, components_for
 from src.workflows.component_cache import ComponentCache
-from src.workflows.explaining import one_line
+from src.workflows.error_messages import one_line
 from src.workflows.schema import PlaySettings
 from src.workflows.settings import checked
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.evaluation.suspicion import Suspicions
+from src.evaluation.sanity_checks import CheckReport
 from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
+from src.reporting.document.findings import EXPLAINED, NOTHING_CHECKED, TITLE, check_sentences
 from src.reporting.document.published import COMPARISON_LEGEND
 from src.reporting.document.sections import Comparison, Section, all_sentences
-from src.reporting.document.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
 from src.reporting.document.tables import Entry, Table
 
 
@@ -16,14 +16,14 @@ def to_markdown(
     sections: Sequence[Section],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
-    suspicions: Suspicions = NOTHING_CHECKED,
+    checks: CheckReport = NOTHING_CHECKED,
     certified: Sequence[CertifiedPart] = (),
 ) -> str:
     """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
     lines = ["# Accuracy grid", ""]
     if not sections:
         lines += [*all_sentences([]), ""]
-    if said := suspicion_sentences(suspicions):
+    if said := check_sentences(checks):
         lines += [f"## {TITLE}", "", EXPLAINED, "", *(f"- {escape(sentence)}" for sentence in said), ""]
     for section in sections:
         lines += [f"## {escape(section.title)}", ""]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.evaluation.grid import Grid
-from src.evaluation.suspicion import Suspicions
+from src.evaluation.sanity_checks import CheckReport
 from src.files import clear_temporaries, write_atomically, write_text
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.document.certified import certified_parts
+from src.reporting.document.findings import NOTHING_CHECKED, findings_to_json
 from src.reporting.document.sections import all_sentences, comparisons, sections
-from src.reporting.document.suspicions import NOTHING_CHECKED, suspicions_to_json
 from src.reporting.figures.gallery import render, save
 from src.reporting.figures.plan import plan, plan_certified
 from src.reporting.markdown import certified_to_markdown, to_markdown
@@ -36,7 +36,7 @@ def write_report(
     records: "list[TrainingRecord]",
     folder: Path,
     compare_published: bool = False,
-    suspicions: Suspicions = NOTHING_CHECKED,
+    checks: CheckReport = NOTHING_CHECKED,
     certified: Sequence[CertifiedSet] = (),
 ) -> Report:
     """Write ``grid.csv``, ``grid.md``, ``index.html``, ``findings.json`` and ``figures/*.png``. Nothing is computed but
@@ -49,7 +49,7 @@ def write_report(
         records: training runs whose losses and reconstructions are shown.
         folder: usually ``outputs/report``; made if need be.
         compare_published: put the report's own numbers beside ours.
-        suspicions: what the checks of the grid came to.
+        checks: what the checks of the grid came to.
         certified: certificates on the grid's data sets; without any, nothing is said of them.
 
     Raises:
@@ -63,10 +63,10 @@ def write_report(
     figures = render(drawings, folder / "figures")
     texts = {
         "grid.csv": grid.to_csv(),
-        "grid.md": to_markdown(parts, beside, figures, suspicions, proven),
-        "findings.json": suspicions_to_json(suspicions),
+        "grid.md": to_markdown(parts, beside, figures, checks, proven),
+        "findings.json": findings_to_json(checks),
     }
-    texts["index.html"] = to_html(grid, parts, beside, records, suspicions, proven, texts)
+    texts["index.html"] = to_html(grid, parts, beside, records, checks, proven, texts)
     for name, text in texts.items():
         write_text(folder / name, text)
     return Report(folder, (*(folder / name for name in texts), *figures.values()), tuple(all_sentences(parts)))

@@ -11,13 +11,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from src.evaluation.grid import Grid
-from src.evaluation.suspicion import Suspicions
+from src.evaluation.sanity_checks import CheckReport
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.labels import MISSING
 from src.reporting.document.certified import CERTIFIED_LEGEND, certified_parts
+from src.reporting.document.findings import EXPLAINED, TITLE, check_sentences
 from src.reporting.document.published import COMPARISON_LEGEND
 from src.reporting.document.sections import all_sentences, comparisons, sections
-from src.reporting.document.suspicions import EXPLAINED, TITLE, suspicion_sentences
 from src.reporting.document.tables import Entry, Table
 from src.reporting.figures.colours import heat
 
@@ -48,9 +48,9 @@ def print_grid(grid: Grid, console: Console) -> None:
     _say(console, all_sentences(parts))
 
 
-def print_suspicions(found: Suspicions, console: Console) -> None:
+def print_check_report(found: CheckReport, console: Console) -> None:
     """Print the reasons not to believe the grid, or that none was found; nothing if there was nothing to check."""
-    if said := suspicion_sentences(found):
+    if said := check_sentences(found):
         console.print()
         _say(console, [TITLE], style="bold yellow" if found.findings else "bold")
         _say(console, [EXPLAINED], style="dim")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.files import make_folder
-from src.workflows.helping import options
+from src.workflows.cli_help import options
 
 
 class MakeFolder(Callback):

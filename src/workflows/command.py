@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
+from src.workflows.cli_help import register_help
 from src.workflows.console import help_as_text, print_whatever_comes
-from src.workflows.explaining import of_a_choice, one_line
-from src.workflows.helping import register_help
+from src.workflows.error_messages import of_a_choice, one_line
 from src.workflows.memory import keep_freed_memory
 
 #: Absolute, because a relative path means something else from a console script than from ``python -m``.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from src.errors import UserError, in_a_line
-from src.evaluation import CellStore, Grid, Request
+from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.grid import latest_sweep
 from src.files import write_text
 from src.reporting.analysis.certified import load_certified, of_grid
@@ -73,7 +73,7 @@ def _logged(outputs: Path, sweep: str) -> Logged:
     if folder is None:
         log.warning("no sweep under %s, so there is no panel of accuracy against eps; sweep, then repeat this", outputs)
         return logged(Grid(()), certified)
-    grid = Request.load(folder).grid(CellStore(outputs / "cells"))
+    grid = SweepManifest.load(folder).grid(CellStore(outputs / "cells"))
     return logged(grid, of_grid(certified, grid))
 
 

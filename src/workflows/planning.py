@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.evaluation import CellSpec, Coordinates, Request
+from src.evaluation import CellSpec, Coordinates, SweepManifest
 from src.evaluation.grid import next_number
-from src.evaluation.suspicion import Probing, probes
+from src.evaluation.sanity_checks import Probing, probes
 from src.files import clear_temporaries
 from src.workflows.cells import cell_spec, components_for, evaluator_for
 from src.workflows.composing import is_plain_value
@@ -109,7 +109,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
     ordered = [job for job in jobs if pending.get(job.key) is job]
     for job in _cover(ordered):
         evaluator.rehearse(job.spec)
-    Request(
+    SweepManifest(
         rows=tuple((job.coordinates, job.key) for job in jobs),
         pending=len(absent),
         started=time.time(),

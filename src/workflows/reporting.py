@@ -8,13 +8,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from src.errors import UserError
-from src.evaluation import CellStore, Grid, Request
+from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.grid import latest_sweep, next_number
-from src.evaluation.suspicion import BROKEN, Suspicions
+from src.evaluation.sanity_checks import BROKEN, CheckReport
 from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
 from src.reporting.index import INDEX, KEPT, write_index
 from src.reporting.report import Report, copy_report, write_report
-from src.reporting.terminal import print_certified, print_comparison, print_grid, print_suspicions
+from src.reporting.terminal import print_certified, print_check_report, print_comparison, print_grid
 from src.reporting.wandb.cells import log_cell
 from src.reporting.wandb.grid import log_grid
 from src.reporting.wandb.settings import WandbSettings
@@ -45,7 +45,7 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     made = refresh(outputs, folder, Path(config.paths.checkpoints), compare_published)
     grid, console = made.grid, Console()
     print_grid(grid, console)
-    print_suspicions(made.suspicions, console)
+    print_check_report(made.checks, console)
     if made.compared:
         print_comparison(grid, console)
     print_certified(made.certified, console)
@@ -53,7 +53,7 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
         _log_to_wandb(grid, made.written, Path(config.paths.checkpoints), build(config.logger.cells))
     log.info("report: %s", made.written.folder / "index.html")
     log.info("all sweeps: %s", outputs / "sweeps" / INDEX)
-    for finding in made.suspicions.findings:
+    for finding in made.checks.findings:
         if finding.name == BROKEN:
             raise UserError(finding.message)
     return grid
@@ -66,7 +66,7 @@ class Refreshed:
     grid: Grid
     compared: bool  #: whether the published numbers stand beside it
     certified: list[CertifiedSet]  #: the certificates in it
-    suspicions: Suspicions
+    checks: CheckReport
     written: Report
 
 
@@ -83,19 +83,19 @@ def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: b
     Raises:
         UserError: there is no sweep in ``folder``, or the report cannot be written.
     """
-    request = Request.load(folder)
-    compared = request.compare_published if compare_published is None else compare_published
+    manifest = SweepManifest.load(folder)
+    compared = manifest.compare_published if compare_published is None else compare_published
     store = CellStore(outputs / "cells")
-    grid, suspicions = request.grid(store), request.suspicions(store)
+    grid, checks = manifest.grid(store), manifest.check_report(store)
     certified = of_grid(load_certified(outputs / "certified"), grid)
     records = _training_records(checkpoints, grid)
-    newest = request.number + 1 >= next_number(outputs / "sweeps")
+    newest = manifest.number + 1 >= next_number(outputs / "sweeps")
     place = outputs / "report" if newest else folder / KEPT
-    written = write_report(grid, records, place, compared, suspicions, certified)
+    written = write_report(grid, records, place, compared, checks, certified)
     if newest:
         copy_report(written, folder / KEPT)
     write_index(outputs / "sweeps", store)
-    return Refreshed(grid, compared, certified, suspicions, written)
+    return Refreshed(grid, compared, certified, checks, written)
 
 
 def collect(config: DictConfig, folder: Path) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from src.errors import UserError
 from src.nested import leaves
-from src.workflows.explaining import nearest
+from src.workflows.error_messages import nearest
 from src.workflows.schema import Settings, TrainSettings, pixel_units, section_of
 
 #: Names of values in pixel units, wherever they stand.

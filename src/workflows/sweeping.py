@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 
 from src.attacks import check_adversarial
 from src.errors import UserError, in_a_line, in_code_of_the_users
-from src.evaluation import Cell, CellSpec, CellStore, Coordinates, Request
+from src.evaluation import Cell, CellSpec, CellStore, Coordinates, SweepManifest
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.suspicion import probes
+from src.evaluation.sanity_checks import probes
 from src.files import write_text
 from src.reporting.wandb.cells import log_cell, log_failure
 from src.workflows.building import build
@@ -86,12 +86,12 @@ def describe(cell: Cell, coordinates: Coordinates) -> str:
 def _planned(hydra: HydraConf) -> bool:
     """Whether this job is one of a grid that our sweeper has planned, and whose components it has tried; other sweepers
     of Hydra's start jobs that stand alone."""
-    return hydra.mode == RunMode.MULTIRUN and (Path(hydra.sweep.dir) / Request.FILE).exists()
+    return hydra.mode == RunMode.MULTIRUN and (Path(hydra.sweep.dir) / SweepManifest.FILE).exists()
 
 
 def _place(hydra: HydraConf, spec: CellSpec) -> Coordinates:
     """Where a cell stands in the grid of its sweep."""
-    rows = Request.load(Path(hydra.sweep.dir)).rows if _planned(hydra) else ()
+    rows = SweepManifest.load(Path(hydra.sweep.dir)).rows if _planned(hydra) else ()
     places = [where for where, key in rows if key == spec.key]
     return spec.coordinates if spec.coordinates in places or not places else places[0]
 
@@ -101,8 +101,8 @@ def _progress(hydra: HydraConf, store: CellStore) -> str:
     for a single one. Counted in the store, because this process may be one of several."""
     if not _planned(hydra):
         return ""
-    request = Request.load(Path(hydra.sweep.dir))
-    done = max(1, request.finished(store))
-    left = (time.time() - request.started) / done * (request.pending - done)
+    manifest = SweepManifest.load(Path(hydra.sweep.dir))
+    done = max(1, manifest.finished(store))
+    left = (time.time() - manifest.started) / done * (manifest.pending - done)
     words = f"{left / 60:.0f} min" if left >= 90 else f"{max(left, 0):.0f} s"
-    return f"[{done}/{request.pending}, {words} left] "
+    return f"[{done}/{manifest.pending}, {words} left] "

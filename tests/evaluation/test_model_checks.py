@@ -17,7 +17,7 @@ from src.evaluation.components import TestSet
 from src.evaluation.diagnosis import diagnose
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.model_checks import check_model, frozen
-from src.evaluation.suspicion import evidence_of, findings
+from src.evaluation.sanity_checks import evidence_of, findings
 from src.straight_through import StraightThrough
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from src.errors import UserError
-from src.evaluation import Cell, CellStore, Coordinates, Request
+from src.evaluation import Cell, CellStore, Coordinates, SweepManifest
 from src.evaluation.grid import COLUMNS, latest_sweep, next_number
 from src.evaluation.spec import SCHEMA, content_key
 from src.evaluation.statistics import wilson_interval
@@ -115,7 +115,7 @@ def test_grid_csv_is_the_contract(store):
     cell = make_cell()
     store.put(cell)
     rows = ((WHERE, cell.key), (replace(WHERE, defense="none", noise=None, eps=0.1), "f" * 32))
-    grid = Request(rows).grid(store)
+    grid = SweepManifest(rows).grid(store)
     text = grid.to_csv()
     assert text.splitlines()[0] == (
         "data,attack,eps,threat,defense,noise,protocol,seed,n,correct,accuracy,ci_low,ci_high,seconds,key"
@@ -130,28 +130,28 @@ def test_grid_csv_is_the_contract(store):
 
 
 def test_requests_come_back_and_the_newest_is_found(tmp_path, store):
-    request = Request(((WHERE, "a" * 32),), pending=1, started=5.0, compare_published=True)
+    request = SweepManifest(((WHERE, "a" * 32),), pending=1, started=5.0, compare_published=True)
     assert latest_sweep(tmp_path) is None
     for day in ("2026-01-02_00-00-00", "2026-01-10_00-00-00", "2026-01-01_00-00-00"):
         request.save(tmp_path / day)
     assert latest_sweep(tmp_path) == tmp_path / "2026-01-10_00-00-00"
-    assert Request.load(tmp_path / "2026-01-10_00-00-00") == request
+    assert SweepManifest.load(tmp_path / "2026-01-10_00-00-00") == request
     with pytest.raises(UserError, match="is no sweep"):
-        Request.load(tmp_path)
+        SweepManifest.load(tmp_path)
     (tmp_path / "grid.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
-        Request.load(tmp_path)
+        SweepManifest.load(tmp_path)
 
 
 def test_a_clock_that_went_backwards_does_not_make_an_old_sweep_the_newest(tmp_path, caplog):
     """The newest is the one that was begun last; sweeps from before there were numbers are older than all others."""
-    Request(()).save(tmp_path / "2026-05-01_00-00-00")
+    SweepManifest(()).save(tmp_path / "2026-05-01_00-00-00")
     old = tmp_path / "2026-05-01_00-00-00" / "grid.json"
     stored = json.loads(old.read_text())
     del stored["number"]
     old.write_text(json.dumps(stored))
     for folder in ("2026-03-01_00-00-00_000000", "2026-02-01_00-00-00_000000"):
-        Request((), number=next_number(tmp_path)).save(tmp_path / folder)
+        SweepManifest((), number=next_number(tmp_path)).save(tmp_path / folder)
         assert latest_sweep(tmp_path) == tmp_path / folder
     (tmp_path / "2026-02-01_00-00-00_000000" / "grid.json").write_text("{")
     assert latest_sweep(tmp_path) == tmp_path / "2026-03-01_00-00-00_000000"
@@ -161,7 +161,7 @@ def test_a_clock_that_went_backwards_does_not_make_an_old_sweep_the_newest(tmp_p
 def test_finished_cells_are_counted_from_the_store(store):
     """Two of three were pending, and one of these is there by now; a row that shows the same cell is no other cell."""
     cells = [make_cell({"eps": eps}) for eps in (0.1, 0.2, 0.3)]
-    request = Request(tuple((WHERE, cell.key) for cell in [*cells, cells[0]]), pending=2)
+    request = SweepManifest(tuple((WHERE, cell.key) for cell in [*cells, cells[0]]), pending=2)
     store.put(cells[0])
     assert request.finished(store) == 0
     store.put(cells[1])

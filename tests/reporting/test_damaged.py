@@ -14,7 +14,7 @@ import reporting_factories as make
 from src.errors import UserError
 from src.evaluation import Cell
 from src.evaluation.certificates import CertificateFile
-from src.evaluation.grid import Grid, Request, latest_sweep
+from src.evaluation.grid import Grid, SweepManifest, latest_sweep
 from src.evaluation.spec import content_key
 from src.evaluation.store import CellStore
 from src.reporting.analysis.certified import load_certified
@@ -105,7 +105,7 @@ def test_a_cell_with_something_else_in_a_place_is_damaged_or_harmless(suite: Cel
     assert len(accepted) < 80  # names, and what may be empty
     for cell in accepted.values():
         show(Grid((make.row(cell),)), draw=cell.examples != suite.examples)
-        Request(((cell.coordinates, cell.key),)).suspicions(_holding(cell, tmp_path))
+        SweepManifest(((cell.coordinates, cell.key),)).check_report(_holding(cell, tmp_path))
 
 
 def _holding(cell: Cell, folder: Path) -> CellStore:
@@ -130,16 +130,16 @@ def test_a_training_record_with_something_else_in_a_place_is_damaged_or_harmless
 
 def test_a_request_with_something_else_in_a_place_is_damaged_or_harmless(tmp_path: Path) -> None:
     where, other = make.coordinates(defense="vqvae", noise=0.5), make.coordinates(eps=0.0)
-    Request(((where, "a" * 32), (other, "b" * 32)), probes=(("a" * 32, "half", "c" * 32),), members=("d" * 32,)).save(
-        tmp_path / "one"
-    )
+    SweepManifest(
+        ((where, "a" * 32), (other, "b" * 32)), probes=(("a" * 32, "half", "c" * 32),), members=("d" * 32,)
+    ).save(tmp_path / "one")
     path = tmp_path / "one" / "grid.json"
     good = json.loads(path.read_text())
     del good["schema"]  # for people: the rows' keys say of which version they are
     for at, record in mutants(good):
         path.write_text(json.dumps(record))
         latest_sweep(tmp_path)
-        request = attempt(partial(Request.load, tmp_path / "one"), UserError)
+        request = attempt(partial(SweepManifest.load, tmp_path / "one"), UserError)
         if isinstance(request, str):
             assert "grid.json is damaged" in request, at
             continue
@@ -147,7 +147,7 @@ def test_a_request_with_something_else_in_a_place_is_damaged_or_harmless(tmp_pat
         grid = request.grid(store)
         grid.to_csv()
         show(grid, draw=False)
-        request.suspicions(store)
+        request.check_report(store)
         request.finished(store)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import reporting_factories as make
 
-from src.evaluation import CellStore, Request
+from src.evaluation import CellStore, SweepManifest
 from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid
 from tests.conftest import REPO
@@ -36,7 +36,9 @@ def store(grid: Grid, outputs: Path) -> None:
         cell = make.cell(row.coordinates, row.cell.accuracy, data=made.certification.identity["data"])
         cells.put(cell)
         rows.append((row.coordinates, cell.key))
-    Request(tuple(rows), compare_published=True, bare=("none",), learned=("vqvae",)).save(outputs / "sweeps" / "one")
+    SweepManifest(tuple(rows), compare_published=True, bare=("none",), learned=("vqvae",)).save(
+        outputs / "sweeps" / "one"
+    )
     for image in made.images:
         CertificateFile(outputs / "certified", made.certification).add(image)
 

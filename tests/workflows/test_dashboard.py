@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.evaluation import CellStore, Grid, Request
+from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.certificates import CertificateFile, Certification, CertifiedImage
 from src.reporting.analysis.certified import CertifiedSet
 from src.workflows.dashboard import publish
@@ -65,7 +65,7 @@ def keep_sweep(outputs: Path, grid: Grid) -> None:
     for row in grid:
         assert row.cell
         CellStore(outputs / "cells").put(row.cell)
-    Request(rows=tuple((row.coordinates, row.key) for row in grid)).save(outputs / "sweeps" / "one")
+    SweepManifest(rows=tuple((row.coordinates, row.key) for row in grid)).save(outputs / "sweeps" / "one")
     certified = certificates()
     file = CertificateFile(outputs / "certified", certified.certification)
     for image in certified.images:

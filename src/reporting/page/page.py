@@ -7,13 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from src.evaluation.grid import Grid
-from src.evaluation.suspicion import Suspicions
+from src.evaluation.sanity_checks import CheckReport
 from src.reporting.analysis.facets import DIMENSIONS
 from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.document.costs import cost_table
+from src.reporting.document.findings import EXPLAINED, NOTHING_CHECKED, TITLE, check_sentences
 from src.reporting.document.published import COMPARISON_LEGEND
 from src.reporting.document.sections import Comparison, Section, headline
-from src.reporting.document.suspicions import EXPLAINED, NOTHING_CHECKED, TITLE, suspicion_sentences
 from src.reporting.figures.colours import HEAT, heat
 from src.reporting.page.data import page_data
 from src.reporting.page.pixels import Pixels, pack
@@ -28,7 +28,7 @@ def to_html(
     parts: Sequence[Section],
     comparisons: Sequence[Comparison],
     records: "Sequence[TrainingRecord]" = (),
-    suspicions: Suspicions = NOTHING_CHECKED,
+    checks: CheckReport = NOTHING_CHECKED,
     certified: Sequence[CertifiedPart] = (),
     downloads: dict[str, str] | None = None,
 ) -> str:
@@ -36,7 +36,7 @@ def to_html(
 
     Args:
         records: training runs whose losses and reconstructions are shown.
-        suspicions: what the checks of the grid came to.
+        checks: what the checks of the grid came to.
         certified: the certificates of each data set, if there are any.
         downloads: texts that can be saved from the page, by file name.
     """
@@ -59,10 +59,10 @@ def to_html(
         comparison_legend=COMPARISON_LEGEND,
         certified=certified,
         certified_legend=CERTIFIED_LEGEND,
-        suspicions=suspicion_sentences(suspicions),
-        findings=len(suspicions.findings),
-        suspicions_title=TITLE,
-        suspicions_explained=EXPLAINED,
+        checks=check_sentences(checks),
+        findings=len(checks.findings),
+        checks_title=TITLE,
+        checks_explained=EXPLAINED,
         ramp_colours=", ".join(HEAT),
         heat=heat,
         facts=_facts(grid),

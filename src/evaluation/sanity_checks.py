@@ -50,7 +50,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Suspicions:
+class CheckReport:
     """What the checks of a grid came to."""
 
     findings: tuple[Finding, ...] = ()

@@ -3,9 +3,9 @@
 import json
 from dataclasses import asdict
 
-from src.evaluation.suspicion import CHECKS, Suspicions
+from src.evaluation.sanity_checks import CHECKS, CheckReport
 
-NOTHING_CHECKED = Suspicions()
+NOTHING_CHECKED = CheckReport()
 TITLE = "Reasons for suspicion"
 EXPLAINED = (
     "Signs that an attack may have failed for another reason than the defense's strength, so that the defense is "
@@ -13,7 +13,7 @@ EXPLAINED = (
 )
 
 
-def suspicion_sentences(found: Suspicions) -> list[str]:
+def check_sentences(found: CheckReport) -> list[str]:
     """What was checked, and a sentence a finding: ``zero-gradient (pgd eps 0.3 · vqvae 0.5 · adaptive): the loss
     gradient is …``. Nothing at all of a grid whose attackers know no defense: there is nothing to check in it."""
     if not found.judged:
@@ -21,7 +21,7 @@ def suspicion_sentences(found: Suspicions) -> list[str]:
     return [_checked(found), *(f"{each.name} ({each.where}): {each.message}." for each in found.findings)]
 
 
-def _checked(found: Suspicions) -> str:
+def _checked(found: CheckReport) -> str:
     """How much was checked. A grid without findings must not look like one without checks."""
     outcome = f"{len(found.findings)} found" if found.findings else "None found"
     runs = f"{found.probed} extra runs of attacks" if found.asked else "no extra run of an attack"
@@ -30,6 +30,6 @@ def _checked(found: Suspicions) -> str:
     return f"{outcome} by {len(CHECKS)} checks of {found.judged} cells, with {runs}{missing}{without}."
 
 
-def suspicions_to_json(found: Suspicions) -> str:
+def findings_to_json(found: CheckReport) -> str:
     """``findings.json``: a list of objects with "name", "where" (the cell's coordinates) and "message"."""
     return json.dumps([asdict(each) for each in found.findings], indent=1, ensure_ascii=False) + "\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src.evaluation.suspicion import Finding, Suspicions
-from src.reporting.document.suspicions import suspicion_sentences, suspicions_to_json
+from src.evaluation.sanity_checks import CheckReport, Finding
+from src.reporting.document.findings import check_sentences, findings_to_json
 from src.reporting.report import write_report
 from tests.reporting import reporting_factories as make
 
@@ -16,26 +16,26 @@ FOUND = Finding("zero-gradient", make.coordinates("pgd", 0.3, threat="adaptive")
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Suspicions(judged=4, probed=6, asked=6), "None found by 10 checks of 4 cells, with 6 extra runs of attacks."),
-        (Suspicions(judged=4, probed=5, asked=6), "(1 more are missing)"),
-        (Suspicions(judged=4), "without which two of them cannot be made"),
-        (Suspicions((FOUND,), judged=4, probed=6, asked=6), "1 found by 10 checks"),
+        (CheckReport(judged=4, probed=6, asked=6), "None found by 10 checks of 4 cells, with 6 extra runs of attacks."),
+        (CheckReport(judged=4, probed=5, asked=6), "(1 more are missing)"),
+        (CheckReport(judged=4), "without which two of them cannot be made"),
+        (CheckReport((FOUND,), judged=4, probed=6, asked=6), "1 found by 10 checks"),
     ],
 )
 def test_what_was_checked_is_said(found, said):
-    assert said in suspicion_sentences(found)[0]
+    assert said in check_sentences(found)[0]
 
 
 def test_where_no_attacker_knows_a_defense_there_is_nothing_to_check():
-    assert suspicion_sentences(Suspicions()) == []
+    assert check_sentences(CheckReport()) == []
 
 
 def test_every_form_of_the_report_has_them_escaped(tmp_path: Path):
     grid = make.make_grid(attacks=("pgd",), budgets=(0.3,), threat="adaptive")
-    write_report(grid, [], tmp_path, suspicions=Suspicions((FOUND,), judged=7))
+    write_report(grid, [], tmp_path, checks=CheckReport((FOUND,), judged=7))
     page, markdown = ((tmp_path / name).read_text() for name in ("index.html", "grid.md"))
     assert "Reasons for suspicion (1)" in page and "&lt;everywhere&gt;" in page
     assert "- zero-gradient" in markdown and "&lt;everywhere&gt;" in markdown
     (stored,) = json.loads((tmp_path / "findings.json").read_text())
     assert (stored["name"], stored["where"]["threat"]) == ("zero-gradient", "adaptive")
-    assert json.loads(suspicions_to_json(Suspicions())) == []
+    assert json.loads(findings_to_json(CheckReport())) == []

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from src.attacks import fgsm, ifgsm
 from src.defenses import Binarize
-from src.evaluation import CellSpec, Request
-from src.evaluation.suspicion import Finding, Probing, probes
+from src.evaluation import CellSpec, SweepManifest
+from src.evaluation.sanity_checks import Finding, Probing, probes
 from src.straight_through import straight_through
 
 EPS = 0.2
@@ -91,11 +91,11 @@ def judge(specify, evaluator, tmp_path) -> Judge:
         checked = [probe for each in specs for probe in probes(each, Probing(images=40))]
         for each in [*specs, *(probe.spec for probe in checked)]:
             evaluator(each)
-        Request(
+        SweepManifest(
             rows=tuple((each.coordinates, each.key) for each in specs),
             probes=tuple((probe.of, probe.kind, probe.spec.key) for probe in 2 * checked),  # a row and a member
         ).save(tmp_path)
-        found = Request.load(tmp_path).suspicions(evaluator.cells)
+        found = SweepManifest.load(tmp_path).check_report(evaluator.cells)
         assert found.probed == found.asked == len(checked)
         return list(found.findings)
 
