@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from src.attacks.verdict import is_random
 from src.defenses import Chain, Identity
 from src.images import ImageCheck, check_purified
+from src.randomness import seeded
 from src.single_image import as_batch
 from src.straight_through import Surrogated, straight_through
 
@@ -117,6 +118,31 @@ class ExpectationOverTransformation(DefendedClassifier):
             # Of the defense alone as well: a classifier may hide differences in these few images
             self._is_random = is_random(super().forward, x) or is_random(self.defense, x)
         return self._is_random
+
+
+class FrozenRandomness(nn.Module):
+    """``purifier``, whose random numbers are the same for every query: those that follow ``seed``.
+
+    Each image is purified by itself, from the beginning of the random streams, as by a server that seeds them for each
+    query. So all images meet the same noise, whatever batch they come in, and an attacker who knows the defense meets
+    it, too. It takes a forward pass an image.
+
+    Args:
+        purifier: images → images of the same shape.
+        seed: in [0, 2³²).
+    """
+
+    def __init__(self, purifier: nn.Module, seed: int = 0) -> None:
+        super().__init__()
+        self.purifier, self.seed = purifier, seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What ``purifier`` makes of ``x`` (N, C, H, W); same shape."""
+        purified = []
+        for image in x.split(1):
+            with seeded(self.seed):
+                purified.append(self.purifier(image.clone()))
+        return torch.cat(purified)
 
 
 def gray_box(classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1) -> nn.Module:

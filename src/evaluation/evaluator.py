@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from src import __version__
+from src.attacks.verdict import is_random
 from src.data.batches import BatchIndices
 from src.encoded_images import encode_images
 from src.errors import UserError
@@ -29,6 +30,7 @@ from src.evaluation.module import PurificationEvaluation
 from src.evaluation.proofs import Proofs, UnprovableError, nothing_proved
 from src.evaluation.spec import CERTIFICATE, CellSpec
 from src.evaluation.store import CellStore
+from src.evaluation.verdicts import judged
 from src.evaluation.worst_case import WorstCase, worst_case
 from src.randomness import random_streams_kept, reseed
 
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 
 #: Larger batches are slower on a CPU, where activations leave the cache; a GPU is idle with small ones.
 BATCH_SIZE = {"cpu": 100, "cuda": 2000}
+
+#: Between the seeds of two answers of a random model: a prime, far from any multiple of another seed.
+STRIDE = 1_000_003
 
 #: Means that the evaluation logs and a cell keeps.
 MEANS = ("perturbation_l2", "perturbation_linf", "reconstruction_mse")
@@ -134,7 +139,7 @@ class Evaluator:
         with frozen(classifier=classifier, defense=defense), _evaluating():
             run = self._run(spec, test, classifier, defense, worst)
             bare = _undefended(run.module, classifier, undefended, spec)
-        right = run.module.predictions == test.labels if worst is None else torch.from_numpy(worst.right)
+        right = run.predictions == test.labels if worst is None else torch.from_numpy(worst.right)
         if run.proved is not None:
             right = run.proved
         if spec.protocol.clean_errors_count and origin is not None:
@@ -145,7 +150,7 @@ class Evaluator:
             coordinates=spec.coordinates,
             n=len(test.labels),
             outcomes="".join("1" if correct else "0" for correct in right.tolist()),
-            predictions=(run.module.predictions if worst is None else worst.predictions).tolist(),
+            predictions=(run.predictions if worst is None else worst.predictions).tolist(),
             clean_accuracy=accuracy if clean is None else clean.accuracy,
             undefended_accuracy=0.0 if spec.is_proof else accuracy if undefended is None else undefended.accuracy,
             stages=run.stages,
@@ -173,17 +178,35 @@ class Evaluator:
             x_adv, seconds = proof.witnesses, proof.seconds
         elif spec.eps:
             x_adv, seconds = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
+        loader = _loader(x, x_adv, y, batch_size)
+        others = self._other_answers(spec, module, trainer, loader)
         reseed(spec.seed)
-        trainer.test(module, _loader(x, x_adv, y, batch_size), verbose=False)
+        trainer.test(module, loader, verbose=False)
+        predictions = judged(torch.stack([module.predictions, *others]), test.labels, spec.verdict.name)
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
         if not math.isfinite(means["reconstruction_mse"]):
             raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
         stages = {"attack": seconds} | module.stages
         if proof is not None:
-            proof.check(module.predictions, test.labels)
-            return _Run(module, means, stages, {"family": CERTIFICATE} | proof.statistics, proof.proved)
+            proof.check(predictions, test.labels)
+            return _Run(module, predictions, means, stages, {"family": CERTIFICATE} | proof.statistics, proof.proved)
         attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps else {}
-        return _Run(module, means, stages, attacker)
+        return _Run(module, predictions, means, stages, attacker)
+
+    def _other_answers(
+        self, spec: CellSpec, module: PurificationEvaluation, trainer: Trainer, loader: DataLoader[tuple[Tensor, ...]]
+    ) -> list[Tensor]:
+        """The classes (N,) of all answers but the first, if the verdict takes several. Each answer has a random stream
+        of its own, so that none depends on how many there are. A model that is not random is not asked again."""
+        first = loader.dataset[: min(PROBED, spec.data.n)][1]
+        if spec.verdict.samples == 1 or not is_random(module.defended.to(first.device), first):
+            return []
+        answers = []
+        for number in range(1, spec.verdict.samples):
+            reseed(spec.seed + number * STRIDE)
+            trainer.test(module, loader, verbose=False)
+            answers.append(module.predictions)
+        return answers
 
     def _prove(self, spec: CellSpec, classifier: nn.Module, defense: nn.Module, test: TestSet) -> Proofs:
         """Which images are proved; none of a defense that the program has no proof for."""
@@ -234,6 +257,7 @@ class _Run:
     """What an evaluation saw."""
 
     module: PurificationEvaluation
+    predictions: Tensor  #: the class that counts for each image, (N,), int64
     means: dict[str, float]  #: by :data:`MEANS`
     stages: dict[str, float]  #: seconds
     attacker: dict[str, Any]

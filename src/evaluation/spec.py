@@ -135,6 +135,25 @@ class DefenseSpec:
 NO_DEFENSE = DefenseSpec("none", None)
 
 
+#: Verdicts on a defense that answers at random; see :func:`src.evaluation.verdicts.judged`.
+WORST_OF_N, MAJORITY = "worst_of_n", "majority"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which of a random model's answers counts."""
+
+    name: str = "single"  #: "single", :data:`WORST_OF_N` or :data:`MAJORITY`
+    samples: int = 1  #: answers to each image, ≥ 1
+
+    @property
+    def is_single(self) -> bool:
+        return self.name == "single"
+
+    def __str__(self) -> str:
+        return "single" if self.is_single else f"{self.name.removesuffix('_of_n')} of {self.samples}"
+
+
 @dataclass(frozen=True)
 class CellSpec:
     """A cell to be found or computed.
@@ -151,6 +170,7 @@ class CellSpec:
     defense: DefenseSpec
     protocol: Protocol = Protocol()
     seed: int = 0
+    verdict: Verdict = Verdict()
 
     @property
     def coordinates(self) -> Coordinates:
@@ -159,7 +179,7 @@ class CellSpec:
             attack=self.attack.name,
             eps=self.eps,
             threat=self.threat.name,
-            defense=self.defense.name,
+            defense=self.defense.name if self.verdict.is_single else f"{self.defense.name} ({self.verdict})",
             noise=self.defense.noise,
             protocol=self.protocol.name,
             seed=self.seed,
@@ -181,6 +201,7 @@ class CellSpec:
                 "protocol": asdict(self.protocol),
                 "seed": self.seed,
             }
+            | ({} if self.verdict.is_single else {"verdict": asdict(self.verdict)})
         )
 
     @property
@@ -250,7 +271,7 @@ class CellSpec:
 
     def without_defense(self) -> "CellSpec":
         """The same attack on the bare classifier."""
-        return replace(self, defense=NO_DEFENSE)
+        return replace(self, defense=NO_DEFENSE, verdict=Verdict())
 
     def at(self, eps: float) -> "CellSpec":
         """The same attack with another budget."""

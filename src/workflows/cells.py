@@ -14,11 +14,14 @@ from src.errors import UserError
 from src.evaluation import AttackSpec, CellSpec, CellStore, DefenseSpec, Protocol, ThreatSpec
 from src.evaluation.attacking import AttackedSets, accepts, untracked
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.spec import Component
+from src.evaluation.spec import Component, Verdict
 from src.workflows.building import plain
 from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked
+
+#: The verdict under which a defense draws the same random numbers each time.
+FROZEN = "frozen"
 
 #: Keys of an attack's YAML that describe it; the others are what it is called with.
 DESCRIPTION = {"name", "family", "stronger", "members"}
@@ -41,7 +44,15 @@ def cell_spec(config: DictConfig, components: ComponentCache) -> CellSpec:
         defense=_defense_spec(config, data, components),
         protocol=Protocol(**plain(config.protocol)),
         seed=config.seed,
+        verdict=_verdict(config),
     )
+
+
+def _verdict(config: DictConfig) -> Verdict:
+    """Which answers count. The bare classifier has one; frozen randomness is a part of the defense."""
+    if config.verdict in ("single", FROZEN) or plain(config.defense.purifier) == IDENTITY:
+        return Verdict()
+    return Verdict(config.verdict, config.verdict_samples)
 
 
 def _attack_spec(attack: dict[str, Any], data: ImageDataModule, split: str, components: ComponentCache) -> AttackSpec:
@@ -93,8 +104,11 @@ def _defense_spec(config: DictConfig, data: ImageDataModule, components: Compone
         component = {"_target_": "src.straight_through.StraightThrough", "purifier": purifier}
     else:
         component = purifier
+    frozen = config.verdict == FROZEN and component is not None
+    if frozen:
+        component = {"_target_": "src.defended.FrozenRandomness", "purifier": component, "seed": config.seed}
     return DefenseSpec(
-        name=defense.name,
+        name=f"{defense.name} ({FROZEN})" if frozen else defense.name,
         component=components.identified(component, data, config.split),
         noise=float(config.noise) if defense.uses_noise else None,
         learned=bool(defense.get("learned", False)),

@@ -193,6 +193,10 @@ class SweepSettings(Purification):
     """images a batch; null = chosen by device"""
     eot_samples: Count
     """answers of a random classifier or defense averaged for a gradient; a steady one is asked once"""
+    verdict: Literal["single", "worst_of_n", "majority", "frozen"]
+    """of a random defense: one answer, the worst or the majority of several, or the same random numbers each time"""
+    verdict_samples: Count
+    """answers to each image under verdict=worst_of_n and majority"""
     surrogate: Any
     """threat=adaptive: gradient of what has none; smooth = a smooth stand-in where there is one"""
     compare_published: bool
