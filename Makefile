@@ -13,7 +13,7 @@ OVERWRITE := false
 ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 
-.PHONY: help setup demo reproduce robust certified ablations test test-slow bench bench-gpu lint format clean
+.PHONY: help setup demo reproduce robust certified board ablations test test-slow bench bench-gpu lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ certified: setup ## Train the purifier that is proved, prove all test images, at
 	@$(RUN) src.train model=vqvae_certified overwrite=different
 	@$(RUN) src.sweep -m +experiment=certified attack=certified
 	@$(RUN) src.sweep -m +experiment=certified limit=1000 checks.images=20
+
+board: setup ## Rank all purifiers by what an attacker who knows them leaves, 1,000 test images: hours
+	@$(RUN) src.train model=classifier overwrite=different +experiment=demo
+	@for noise in $(NOISES); do $(RUN) src.train model=vqvae overwrite=different noise=$$noise +experiment=demo || exit; done
+	@$(RUN) src.sweep -m +experiment=board limit=1000 checks.images=20
 
 ablations: setup ## Train that purifier without each of its ingredients, an epoch and 3 seeds each: two hours
 	@$(RUN) src.train model=classifier overwrite=different

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -43,6 +43,7 @@ class GridRow:
     learned: bool = False  #: the defense was trained, as opposed to one that learns nothing
     informed: bool = False  #: the attacker knows the defense
     proof: bool = False  #: images are proved, not attacked
+    claim: str = ""  #: what was published of the defense
 
     def columns(self) -> dict[str, Any]:
         """The row's values by :data:`COLUMNS`; None for what is not known."""
@@ -155,6 +156,7 @@ class SweepManifest:
     learned: tuple[str, ...] = ()  #: names of the defenses that were trained
     informed: tuple[str, ...] = ()  #: names of the threats whose attacker knows the defense
     certificates: tuple[str, ...] = ()  #: names of the attacks that are proofs
+    claims: dict[str, str] = field(default_factory=dict)  #: by name of the defense, what was published of it
 
     FILE: ClassVar[str] = "grid.json"
 
@@ -192,6 +194,7 @@ class SweepManifest:
             learned=where.defense in self.learned,
             informed=where.threat in self.informed,
             proof=where.attack in self.certificates,
+            claim=self.claims.get(where.defense, ""),
         )
 
     def check_report(self, store: CellStore) -> CheckReport:

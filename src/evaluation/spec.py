@@ -130,6 +130,7 @@ class DefenseSpec:
     component: Component | None  #: builds the module x -> x̂; None for the bare classifier
     noise: float | None = None  #: σ it was trained with, in pixel units; None where it has none
     learned: bool = False  #: whether it was trained, as opposed to one that learns nothing
+    claim: str = ""  #: what was published of it, with its source
 
 
 NO_DEFENSE = DefenseSpec("none", None)

@@ -112,6 +112,7 @@ def _defense_spec(config: DictConfig, data: ImageDataModule, components: Compone
         component=components.identified(component, data, config.split),
         noise=float(config.noise) if defense.uses_noise else None,
         learned=bool(defense.get("learned", False)),
+        claim=str(defense.get("claim", "")),
     )
 
 

@@ -120,6 +120,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
         bare=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.is_bare)),
         learned=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.defense.learned)),
+        claims={job.coordinates.defense: job.spec.defense.claim for job in jobs if job.spec.defense.claim},
         certificates=tuple(dict.fromkeys(job.coordinates.attack for job in jobs if job.spec.attack.is_certificate)),
         informed=tuple(dict.fromkeys(job.coordinates.threat for job in jobs if job.spec.threat.knows_defense)),
     ).save(folder)

@@ -97,6 +97,7 @@ class Defense(Section):
     purifier: dict[str, Any]
     bpda: bool = False
     learned: bool = False
+    claim: str = ""
 
 
 class PrepareSettings(Settings):

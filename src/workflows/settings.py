@@ -26,7 +26,7 @@ IN_PIXEL_UNITS = frozenset({"eps", "noise", "noises", "sigma", "inference_noise"
 GROUPS = frozenset({"model", "defense", "threat", "logger"})
 
 #: What may be added to a component's file: read where it is there.
-OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger"})
+OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger", "claim"})
 
 
 def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:

@@ -7,6 +7,7 @@ import pytest
 
 from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import facets
+from src.reporting.document.board import board_table
 from src.reporting.document.sections import sections
 from src.reporting.document.threats import side_by_side, threat_tables
 from src.reporting.report import write_report
@@ -66,3 +67,40 @@ def test_it_is_in_every_form_of_the_report(grid, tmp_path: Path):
         text = (tmp_path / name).read_text()
         assert "falls from 70.0 to 4.0" in text and "0.3 adaptive" in text
     assert report.sentences[0].startswith("gray_box and adaptive: From gray_box to adaptive")
+
+
+def test_the_board_ranks_by_the_attacker_who_knows_and_puts_the_untried_last(grid):
+    claimed = Grid(tuple(replace(row, claim="70 % (a paper)") if row.coordinates.noise == 0.5 else row for row in grid))
+    (beside,) = side_by_side(facets(claimed))
+    table = board_table(beside)
+    assert table is not None
+    labels = [label for label, _ in table.rows]
+    assert labels == ["none", "vqvae 0.5", "binarize"], "binarize was not tried under both"
+    shown = {
+        label: dict(zip(table.columns, (entry.text for entry in entries), strict=True)) for label, entries in table.rows
+    }
+    assert (shown["vqvae 0.5"]["gray_box"], shown["vqvae 0.5"]["adaptive"]) == ("70.0", "4.0")
+    assert shown["vqvae 0.5"]["claimed"] == "70 % (a paper)" and shown["none"]["claimed"] == ""
+    assert shown["vqvae 0.5"]["set by"] == claimed.values("attack")[-1]
+    assert shown["binarize"]["adaptive"] == shown["binarize"]["set by"] == "—"
+
+
+def test_there_is_no_board_without_an_attacker_who_knows(grid):
+    blind = Grid(tuple(replace(row, informed=False) for row in grid))
+    (beside,) = side_by_side(facets(blind))
+    assert board_table(beside) is None
+
+
+def test_a_suite_names_the_member_that_left_least():
+    made = [
+        make.row(make.cell(make.coordinates("worst", 0.3, threat=threat, defense="vqvae", noise=0.5), 0.4))
+        for threat in ("gray_box", "adaptive")
+    ]
+    members = {"pgd": {"key": "a", "correct": 30, "alone": 0}, "square": {"key": "b", "correct": 20, "alone": 3}}
+    rows = [
+        replace(row, cell=replace(row.cell, members=members), informed=row.coordinates.threat == "adaptive")
+        for row in made
+    ]
+    (beside,) = side_by_side(facets(Grid(tuple(rows))))
+    ((_, entries),) = board_table(beside).rows
+    assert "square" in [entry.text for entry in entries]

@@ -33,7 +33,7 @@ def test_every_commands_own_values_fit(settings, command):
     assert settings(command).seed == 0
 
 
-@pytest.mark.parametrize("experiment", ["report", "adaptive", "robust", "certified", "demo"])
+@pytest.mark.parametrize("experiment", ["report", "adaptive", "robust", "certified", "board", "demo"])
 def test_so_do_experiments(settings, experiment):
     assert settings(f"{'train' if experiment == 'demo' else 'sweep'} +experiment={experiment}")
 

@@ -7,6 +7,7 @@ from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.analysis.replicates import Replicates, average_trade_offs, replicates
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
+from src.reporting.document.board import board_table
 from src.reporting.document.means import MEAN_LEGEND, mean_sentences, mean_tables, mean_tradeoff_table
 from src.reporting.document.published import compare, comparison_tables, comparison_words
 from src.reporting.document.tables import LEGEND, Table, accuracy_tables, tradeoff_table
@@ -65,7 +66,7 @@ def sections(grid: Grid) -> list[Section]:
 
 def _of_threats(beside: SideBySide) -> Section:
     said, tables = tuple(threat_sentences(beside)), tuple(threat_tables(beside))
-    return Section(beside, said, tables, facets=beside.facets, lines=beside.facets)
+    return Section(beside, said, tables, facets=beside.facets, lines=beside.facets, tradeoff=board_table(beside))
 
 
 def _of_seeds(over: Replicates) -> Section:
