@@ -47,12 +47,14 @@ robust: setup ## Train the purifier that is made for an attacker who knows it; m
 
 certified: setup ## Train the purifier that is proved, prove all test images, attack 1,000 with the whole suite: two hours
 	@$(RUN) src.train model=classifier overwrite=different +experiment=demo
+	@$(RUN) src.train model=classifier overwrite=different seed=1 +experiment=demo
 	@$(RUN) src.train model=vqvae_certified overwrite=different
 	@$(RUN) src.sweep -m +experiment=certified attack=certified
 	@$(RUN) src.sweep -m +experiment=certified limit=1000 checks.images=20
 
 board: setup ## Rank all purifiers by what an attacker who knows them leaves, 1,000 test images: hours
 	@$(RUN) src.train model=classifier overwrite=different +experiment=demo
+	@$(RUN) src.train model=classifier overwrite=different seed=1 +experiment=demo
 	@for noise in $(NOISES); do $(RUN) src.train model=vqvae overwrite=different noise=$$noise +experiment=demo || exit; done
 	@$(RUN) src.sweep -m +experiment=board limit=1000 checks.images=20
 

@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,14 +29,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         UserError: the folder cannot be written or the disk is full; nothing is left behind.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path) as temporary:
-            write(temporary)
-            temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-            temporary.replace(path)
+        replace_atomically(path, write)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; make room or set paths.outputs elsewhere") from error
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """As :func:`write_atomically`, with the system's own error.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path) as temporary:
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
 
 
 @contextmanager
@@ -94,6 +103,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def held(lock: Path, task: str) -> Iterator[None]:
+    """Hold the lock file ``lock``, which stays; waits, and says that it waits for another process to do ``task``. The
+    system releases the lock when its holder dies.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process to %s", task)
+        file.acquire()
+    try:
+        yield
+    finally:
+        file.release()
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the right to make the file ``path``; waits, and says so, while another process holds it.
 
@@ -103,22 +133,14 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be written.
     """
-    lock = FileLock(path.parent / f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("waiting for another process to make %s", path)
-            lock.acquire()
-    except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
-    try:
+            stack.enter_context(held(path.parent / f".{path.name}.lock", f"make {path}"))
+        except OSError as error:
+            raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
         for left in path.parent.glob(f".{path.name}.*.tmp"):
             left.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def get_or_make(path: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:

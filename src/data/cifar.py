@@ -14,7 +14,7 @@ import torch
 
 from src.data.conversion import RECORD, convert, converted
 from src.data.files import ROLES, STANDARD
-from src.data.idx import write_atomically
+from src.data.idx import write_content
 from src.data.labelled import Labelled, LabelledSet
 from src.data.origins import download
 from src.data.sources import GoodFile, refuse_other_files
@@ -78,7 +78,7 @@ class CifarSource:
         try:
             with locked(root / self.archive):
                 if not (root / self.archive).exists():
-                    write_atomically(root / self.archive, self._download(root))
+                    write_content(root / self.archive, self._download(root))
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"{root} cannot be written: {reason}; set data.root to another folder") from error

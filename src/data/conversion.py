@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.files import ROLES, STANDARD
-from src.data.idx import encode_idx, write_atomically
+from src.data.idx import encode_idx, write_content
 from src.data.labelled import LabelledSet, shown_size
 from src.errors import UserError
 
@@ -49,9 +49,9 @@ def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
         for role in ROLES:
             content = encode_idx(tensors[role])
             md5[role] = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            write_atomically(folder / STANDARD[role].name, content)
+            write_content(folder / STANDARD[role].name, content)
         record = {"state": state, "md5": md5, "notes": list(images.notes), "classes": list(images.classes)}
-        write_atomically(folder / RECORD, json.dumps(record, ensure_ascii=False).encode())
+        write_content(folder / RECORD, json.dumps(record, ensure_ascii=False).encode())
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {folder}: {reason}; make room or set paths.data elsewhere") from error

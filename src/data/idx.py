@@ -9,12 +9,14 @@ import math
 import os
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.files import clear_temporaries, replace_atomically
 
 _UNSIGNED_BYTE = 8
 
@@ -91,28 +93,22 @@ def idx_shape(path: Path) -> tuple[int, ...]:
 
 
 def write_idx(path: Path, values: Tensor) -> None:
-    """Write a uint8 tensor as an IDX file, as `write_atomically` does."""
-    write_atomically(path, encode_idx(values))
+    """Write a uint8 tensor as an IDX file, as :func:`write_content` does."""
+    write_content(path, encode_idx(values))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: readers see the old bytes or the new, and a failure leaves no trace.
-
-    One writer at a time, please (`IdxSource` holds a lock). That is why the temporary name may be a fixed
-    one, so that what a killed process left is overwritten by the next instead of staying for ever.
+def write_content(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and wait until it is on the disk: readers see the old bytes or the new.
 
     Raises:
         OSError: no space, no permission, ...; `path` is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder: a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    clear_temporaries(path.parent)  # of a process that was killed
+    replace_atomically(path, partial(_write_through, content))
+
+
+def _write_through(content: bytes, path: Path) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

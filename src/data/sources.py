@@ -4,18 +4,16 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from src.data.files import ROLES, STANDARD, IdxFile
-from src.data.idx import read_content, write_atomically
+from src.data.idx import read_content, write_content
 from src.data.origins import Origin, UnavailableError
 from src.errors import UserError
+from src.files import held
 
 _REST_NS = 2 * 10**9
 
@@ -76,7 +74,8 @@ class IdxSource:
             raise UserError(self._not_found(root, bad, []))
         self._refuse_other_data(root, good, bad)
         try:
-            with _lock(root):
+            # The lock lies inside root: whoever may write the files may write it, too, as on a volume at /data.
+            with held(root / ".lock", f"prepare {root}"):
                 good, bad = self._look(root)
                 self._refuse_other_data(root, good, bad)
                 return good | self._fetch(root, bad)
@@ -149,7 +148,7 @@ class IdxSource:
             raise UnavailableError(f"{path.name} came, but {error}") from error
         if os.path.lexists(path):  # since we looked; or a folder, or a link to nowhere
             raise UserError(f"{path} is in the way of a file that was fetched: move it away")
-        write_atomically(path, content)
+        write_content(path, content)
         return GoodFile(path, md5)
 
     def _lacks(self, root: Path, bad: Mapping[str, Mapping[Path, str]]) -> str:
@@ -225,26 +224,6 @@ def _candidates(folders: list[Path], name: str) -> list[Path]:
     """The existing files that may be `name`; plain ones first, because they need no decompression."""
     paths = [folder / f"{name}{ending}" for ending in ("", ".gz") for folder in folders]
     return [path for path in paths if os.path.isfile(path)]
-
-
-@contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Only one process at a time may write below `root`, which is made if it is not there.
-
-    The lock lies inside, not beside, `root`: whoever may write the files may then also write the lock, as
-    with a data volume mounted at /data by someone who owns nothing in /.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that is preparing %s", root)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _mend(error: OSError) -> str:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.idx import decode_idx, encode_idx, read_idx, write_atomically, write_idx
+from src.data.idx import decode_idx, encode_idx, read_idx, write_content, write_idx
 from src.errors import UserError
 
 shapes = st.lists(st.integers(0, 5), min_size=1, max_size=4)
@@ -81,12 +81,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     monkeypatch.setattr(os, step, full)
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
+        write_content(path, b"new")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"x": b"old"}
 
 
 def test_what_a_killed_writer_left_does_not_stay(tmp_path):
-    write_atomically(tmp_path / "x", b"first")
-    (tmp_path / ".x.part").write_bytes(b"half of something longer than the whole")
-    write_atomically(tmp_path / "x", b"second")
+    write_content(tmp_path / "x", b"first")
+    (tmp_path / ".x.abcdefgh.tmp").write_bytes(b"half of something longer than the whole")
+    write_content(tmp_path / "x", b"second")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"x": b"second"}
