@@ -181,6 +181,8 @@ def adaptive(
 
 def with_surrogates(defense: nn.Module) -> nn.Module:
     """``defense`` with the gradient of its ``surrogate``, part by part where it is a :class:`Chain`."""
+    if isinstance(defense, FrozenRandomness):
+        return FrozenRandomness(with_surrogates(defense.purifier), defense.seed)
     if isinstance(defense, Chain):
         return Chain(*map(with_surrogates, defense.purifiers))
     return Surrogated(defense) if hasattr(defense, "surrogate") else defense

@@ -3,7 +3,8 @@
 import logging
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from src.evaluation.diagnosis import diagnose
 from src.evaluation.model_checks import PROBED, check_model, frozen
 from src.evaluation.module import PurificationEvaluation
 from src.evaluation.proofs import Proofs, UnprovableError, nothing_proved
-from src.evaluation.spec import CERTIFICATE, CellSpec
+from src.evaluation.spec import CERTIFICATE, MAJORITY, CellSpec
 from src.evaluation.store import CellStore
 from src.evaluation.verdicts import judged
 from src.evaluation.worst_case import WorstCase, worst_case
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 
 #: Larger batches are slower on a CPU, where activations leave the cache; a GPU is idle with small ones.
 BATCH_SIZE = {"cpu": 100, "cuda": 2000}
+
+#: Images that a random model answers at once where it answers several times, whatever the batch size: it may draw other
+#: numbers for a batch of another size. That of a CPU, so that there the first answer is that of ``verdict=single``.
+ANSWERED = BATCH_SIZE["cpu"]
 
 #: Between the seeds of two answers of a random model: a prime, far from any multiple of another seed.
 STRIDE = 1_000_003
@@ -178,15 +183,16 @@ class Evaluator:
             x_adv, seconds = proof.witnesses, proof.seconds
         elif spec.eps:
             x_adv, seconds = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
-        loader = _loader(x, x_adv, y, batch_size)
-        others = self._other_answers(spec, module, trainer, loader)
+        several = worst is None and not spec.verdict.is_single  # members of a worst case have had their verdicts
+        loader = _loader(x, x_adv, y, ANSWERED if several else batch_size)
+        others, voting = self._other_answers(spec, module, trainer, loader) if several else ([], {})
         reseed(spec.seed)
         trainer.test(module, loader, verbose=False)
         predictions = judged(torch.stack([module.predictions, *others]), test.labels, spec.verdict.name)
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
         if not math.isfinite(means["reconstruction_mse"]):
             raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
-        stages = {"attack": seconds} | module.stages
+        stages = {"attack": seconds} | {name: took + voting.get(name, 0.0) for name, took in module.stages.items()}
         if proof is not None:
             proof.check(predictions, test.labels)
             return _Run(module, predictions, means, stages, {"family": CERTIFICATE} | proof.statistics, proof.proved)
@@ -195,18 +201,20 @@ class Evaluator:
 
     def _other_answers(
         self, spec: CellSpec, module: PurificationEvaluation, trainer: Trainer, loader: DataLoader[tuple[Tensor, ...]]
-    ) -> list[Tensor]:
-        """The classes (N,) of all answers but the first, if the verdict takes several. Each answer has a random stream
-        of its own, so that none depends on how many there are. A model that is not random is not asked again."""
+    ) -> tuple[list[Tensor], Mapping[str, float]]:
+        """The classes (N,) of all answers but the first, and the seconds in each stage that a defense which votes takes
+        for them; an attacker who asks again pays himself. Each answer has a random stream of its own, so that none
+        depends on how many there are. A model that is not random is not asked again."""
         first = loader.dataset[: min(PROBED, spec.data.n)][1]
-        if spec.verdict.samples == 1 or not is_random(module.defended.to(first.device), first):
-            return []
-        answers = []
+        if not is_random(module.defended.to(first.device), first):
+            return [], {}
+        answers, seconds = [], Counter[str]()
         for number in range(1, spec.verdict.samples):
             reseed(spec.seed + number * STRIDE)
             trainer.test(module, loader, verbose=False)
             answers.append(module.predictions)
-        return answers
+            seconds.update(module.stages)
+        return answers, seconds if spec.verdict.name == MAJORITY else {}
 
     def _prove(self, spec: CellSpec, classifier: nn.Module, defense: nn.Module, test: TestSet) -> Proofs:
         """Which images are proved; none of a defense that the program has no proof for."""

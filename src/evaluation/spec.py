@@ -149,7 +149,8 @@ class Verdict:
 
     @property
     def is_single(self) -> bool:
-        return self.name == "single"
+        """Whether one answer counts; one answer is its own worst and its own majority."""
+        return self.name == "single" or self.samples == 1
 
     def __str__(self) -> str:
         return "single" if self.is_single else f"{self.name.removesuffix('_of_n')} of {self.samples}"

@@ -1,6 +1,7 @@
 """From a sweep job's configuration to the spec of its cell, and to what computes it."""
 
 import sys
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def cell_spec(config: DictConfig, components: ComponentCache) -> CellSpec:
     """
     config = checked(config, SweepSettings)
     data, split = components.data(config.data), config.split
-    return CellSpec(
+    spec = CellSpec(
         data=components.data_spec(data, split, config.limit),
         classifier=components.classifier_identity(plain(config.classifier), data, split),
         attack=_attack_spec(plain(config.attack), data, split, components),
@@ -44,15 +45,19 @@ def cell_spec(config: DictConfig, components: ComponentCache) -> CellSpec:
         defense=_defense_spec(config, data, components),
         protocol=Protocol(**plain(config.protocol)),
         seed=config.seed,
-        verdict=_verdict(config),
     )
+    return spec if config.verdict == "single" else _under_verdict(spec, config, components)
 
 
-def _verdict(config: DictConfig) -> Verdict:
-    """Which answers count. The bare classifier has one; frozen randomness is a part of the defense."""
-    if config.verdict in ("single", FROZEN) or plain(config.defense.purifier) == IDENTITY:
-        return Verdict()
-    return Verdict(config.verdict, config.verdict_samples)
+def _under_verdict(spec: CellSpec, config: DictConfig, components: ComponentCache) -> CellSpec:
+    """``spec`` under another verdict than single; as it is if its defense gives one answer, for then all verdicts are
+    one. Frozen randomness is a part of the defense."""
+    if not components.is_random(spec.defense, spec.data):
+        return spec
+    if config.verdict != FROZEN:
+        return replace(spec, verdict=Verdict(config.verdict, config.verdict_samples))
+    component = {"_target_": "src.defended.FrozenRandomness", "purifier": spec.defense.component, "seed": spec.seed}
+    return replace(spec, defense=replace(spec.defense, name=f"{spec.defense.name} ({FROZEN})", component=component))
 
 
 def _attack_spec(attack: dict[str, Any], data: ImageDataModule, split: str, components: ComponentCache) -> AttackSpec:
@@ -104,11 +109,8 @@ def _defense_spec(config: DictConfig, data: ImageDataModule, components: Compone
         component = {"_target_": "src.straight_through.StraightThrough", "purifier": purifier}
     else:
         component = purifier
-    frozen = config.verdict == FROZEN and component is not None
-    if frozen:
-        component = {"_target_": "src.defended.FrozenRandomness", "purifier": component, "seed": config.seed}
     return DefenseSpec(
-        name=f"{defense.name} ({FROZEN})" if frozen else defense.name,
+        name=defense.name,
         component=components.identified(component, data, config.split),
         noise=float(config.noise) if defense.uses_noise else None,
         learned=bool(defense.get("learned", False)),

@@ -1,5 +1,6 @@
 """What a process loads and builds for the cells it works on: data, networks, attacks, purifiers."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
+from src.attacks.verdict import is_random
 from src.data import ImageDataModule
 from src.errors import UserError
-from src.evaluation import DataSpec
+from src.evaluation import DataSpec, DefenseSpec
 from src.evaluation.components import TestSet
 from src.evaluation.spec import Component, content_key, numbers_as_floats
 from src.models import Classifier
@@ -19,6 +21,8 @@ from src.workflows.building import build, check_arguments, plain
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
 from src.workflows.configured import data_from_config, fingerprinted
 from src.workflows.trained_on import trained_on
+
+log = logging.getLogger(__name__)
 
 #: What a component says of the purifier that does nothing.
 IDENTITY = {"_target_": "src.defenses.Identity"}
@@ -36,6 +40,7 @@ class ComponentCache:
     _checkpoints: dict[tuple[str, str | None], dict[str, str]] = field(default_factory=dict)
     _own_classifiers: dict[tuple[str, str], OwnClassifier] = field(default_factory=dict)
     _functions: dict[str, Any] = field(default_factory=dict)  #: attacks and threats, by their component
+    _random: dict[str, bool] = field(default_factory=dict)  #: whether a purifier is, by its component
     _last_classifier: tuple[str, nn.Module] | None = None
     _last_purifier: tuple[str, nn.Module] | None = None
 
@@ -125,6 +130,20 @@ class ComponentCache:
         else:
             self._functions[key] = built
         return built
+
+    def is_random(self, defense: DefenseSpec, data: DataSpec) -> bool:
+        """Whether a defense answers the first images of ``data`` differently when it is asked again; of one that does
+        not one line says so, once. One that fails on them counts as random: whoever evaluates it says why."""
+        key = content_key(numbers_as_floats({"component": defense.component}))
+        if defense.component is not None and key not in self._random:
+            try:
+                self._random[key] = is_random(self.build(defense.component), self.images(data).images)
+            except Exception:  # a user's own code can raise anything
+                return True
+            if not self._random[key]:
+                noise = "" if defense.noise is None else f" {defense.noise:g}"
+                log.info("%s%s is not random: all verdicts on it are one, and computed once", defense.name, noise)
+        return self._random.get(key, False)
 
     def provenance(self, path: Path, remedy: str) -> Provenance:
         """What a checkpoint says of itself, verified once for each version of the file."""

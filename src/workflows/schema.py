@@ -212,6 +212,8 @@ class SweepSettings(Purification):
 class PlaySettings(SweepSettings):
     """Values of ``src.play``."""
 
+    verdict: Literal["single", "frozen"]
+    """of a random defense: one answer, or the same random numbers each time"""
     host: Any
     """0.0.0.0 lets other machines in"""
     port: Any

@@ -1,14 +1,17 @@
 """What counts of the answers of a random defense."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from src.defended import FrozenRandomness
+from src.defended import DefendedClassifier, FrozenRandomness, adaptive, with_surrogates
+from src.defenses import Binarize, Chain, RandomResizePad
 from src.evaluation import CellStore
 from src.evaluation.attacking import AttackedSets
+from src.evaluation.model_checks import PROBED
 from src.evaluation.spec import MAJORITY, WORST_OF_N, Verdict
 from src.evaluation.verdicts import judged
 
@@ -33,12 +36,47 @@ def noisy(specify):
     return lambda **changes: replace(specify(eps=0.05, defense=Noisy()), **changes)
 
 
-def test_a_single_answer_has_the_key_it_always_had_and_one_answer_is_one_answer(noisy, evaluator):
+def test_a_single_answer_has_the_key_it_always_had_and_one_answer_is_the_single_one(noisy, evaluator):
     single = evaluator(noisy())
     assert "verdict" not in single.identity
     for name in (WORST_OF_N, MAJORITY):
-        one = evaluator(noisy(verdict=Verdict(name, 1)))
-        assert one.predictions == single.predictions and one.key != single.key
+        one = noisy(verdict=Verdict(name, 1))
+        assert (one.key, one.coordinates) == (single.key, single.coordinates)
+
+
+@pytest.mark.parametrize("name", [WORST_OF_N, MAJORITY])
+@pytest.mark.parametrize("defense", [Noisy(), RandomResizePad()], ids=["noise", "resize_pad"])
+def test_answers_do_not_depend_on_the_batch_size(specify, evaluator, name, defense):
+    spec = specify(eps=0.05, defense=defense, verdict=Verdict(name, 5))
+    found = []
+    for batch_size in (16, 64, 7):
+        evaluator.batch_size = batch_size
+        evaluator.cells = CellStore(evaluator.cells.folder / str(batch_size))
+        found.append(evaluator(spec).predictions)
+    assert found[0] == found[1] == found[2]
+
+
+def test_more_answers_are_never_better_for_a_defense_image_by_image(noisy, evaluator):
+    evaluator.batch_size = 100  # as on a CPU by default, where the first answer is the single one
+    right = [evaluator(noisy(verdict=Verdict(WORST_OF_N, n))).right for n in (1, 2, 4, 16)]
+    assert all((more <= fewer).all() for fewer, more in pairwise(right))
+    assert right[3].sum() < right[1].sum() < right[0].sum()
+
+
+def test_a_worst_case_takes_the_verdicts_of_its_members_and_asks_no_more(noisy, evaluator):
+    spec = noisy(verdict=Verdict(WORST_OF_N, 5))
+    weak = replace(spec.attack, name="weak", component=spec.attack.component | {"steps": 1})
+    suite = replace(spec.attack, component=None, members={"ifgsm": spec.attack, "weak": weak})
+    worst, cells = replace(spec, attack=suite), [evaluator(spec), evaluator(replace(spec, attack=weak))]
+    asked = []
+    evaluator._other_answers = lambda *_: asked.append(1)
+    assert (evaluator(worst).right == (cells[0].right & cells[1].right)).all()
+    assert not asked
+
+
+def test_a_defense_that_votes_pays_for_each_answer(noisy, evaluator):
+    took = {n: evaluator(noisy(verdict=Verdict(MAJORITY, n))).stages["purify"] for n in (1, 40)}
+    assert took[40] > 5 * took[1]
 
 
 def test_verdicts_are_ordered_and_named_beside_the_defense(noisy, evaluator):
@@ -66,14 +104,14 @@ def test_a_defense_that_is_not_random_is_asked_once(specify, evaluator):
     class Counting(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             nonlocal asked
-            asked += len(x) > 16  # more than a probe
+            asked += len(x) if len(x) > PROBED else 0
             return 0.5 * x + 0.25
 
     spec = specify(eps=0.0, defense=Counting())
     evaluator(spec)
     once, asked = asked, 0
     cell = evaluator(replace(spec, verdict=Verdict(WORST_OF_N, 7)))
-    assert asked == once
+    assert asked == once == 64
     assert cell.predictions == evaluator(spec).predictions
 
 
@@ -89,3 +127,19 @@ def test_frozen_randomness_is_the_same_for_every_image_query_and_batch(images):
     x = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(frozen(x).sum(), x)
     assert gradient.abs().sum() > 0
+
+
+def test_who_knows_a_frozen_defense_has_its_very_draw(images, small_net):
+    frozen = FrozenRandomness(RandomResizePad())
+    view = adaptive(small_net, frozen, eot_samples=20)
+    assert torch.equal(view(images), DefendedClassifier(small_net, frozen)(images))
+    assert not view.is_random(images)
+
+
+def test_a_smooth_surrogate_is_found_behind_frozen_randomness(images):
+    x = images.requires_grad_()
+    seen = with_surrogates(FrozenRandomness(Chain(Binarize())))
+    expected = with_surrogates(Binarize())
+    assert torch.equal(seen(x), Binarize()(x))
+    found, wanted = (torch.autograd.grad((model(x) * x.detach()).sum(), x)[0] for model in (seen, expected))
+    assert torch.allclose(found, wanted)
