@@ -104,3 +104,19 @@ def test_a_suite_names_the_member_that_left_least():
     (beside,) = side_by_side(facets(Grid(tuple(rows))))
     ((_, entries),) = board_table(beside).rows
     assert "square" in [entry.text for entry in entries]
+
+
+def test_the_lower_of_two_numbers_ranks_and_one_that_met_only_the_informed_attacker_is_there():
+    left = {("masked", "gray_box"): 0.2, ("masked", "adaptive"): 0.6, ("honest", "gray_box"): 0.5}
+    left |= {("honest", "adaptive"): 0.4, ("only", "adaptive"): 0.3}
+    made = [make.row(make.cell(make.coordinates("pgd", 0.3, threat=t, defense=d), a)) for (d, t), a in left.items()]
+    grid = Grid(tuple(replace(row, informed=row.coordinates.threat == "adaptive") for row in made))
+    (beside,) = side_by_side(facets(grid))
+    table = board_table(beside)
+    assert [label for label, _ in table.rows] == ["honest", "only", "masked"]
+    at = table.columns.index
+    honest, only, masked = (entries for _, entries in table.rows)
+    assert masked[at("set by")].text == "pgd (gray_box)", "gradients that hide the way"
+    assert honest[at("set by")].text == only[at("set by")].text == "pgd"
+    assert (only[at("gray_box")].text, only[at("adaptive")].text) == ("—", "30.0")
+    assert honest[at("adaptive")].strong and honest[at("adaptive")].note.startswith("±")

@@ -1,5 +1,7 @@
 """The purifiers of a grid ranked by what an attacker who knows them leaves."""
 
+from dataclasses import dataclass
+
 from src.evaluation.cell import Cell
 from src.reporting.analysis.facets import Column, Facet
 from src.reporting.analysis.labels import MISSING, column_label, number, points
@@ -9,10 +11,34 @@ from src.reporting.document.tables import Entry, Table, rate_entry
 from src.reporting.document.threats import SideBySide
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A purifier under two threats; an item is None where the grid has no such column."""
+
+    column: Column  #: defense and noise
+    blind: TradeOff | None
+    informed: TradeOff | None
+
+    @property
+    def counted(self) -> TradeOff | None:
+        """What ranks it: usually what the attacker leaves who knows it. He can do all that the others can, so the lower
+        of the two numbers counts. None unless he tried all attacks."""
+        if self.informed is None or self.informed.attacked is None:
+            return None
+        blind = self.blind
+        lower = blind and blind.attacked and blind.attacked.fraction < self.informed.attacked.fraction
+        return blind if lower else self.informed
+
+    @property
+    def rank(self) -> float:
+        counted = self.counted
+        return counted.attacked.fraction if counted and counted.attacked else -1.0
+
+
 def board_table(beside: SideBySide) -> Table | None:
     """A row a purifier, at the largest eps: clean accuracy and its price, what attackers leave who do not and who do
-    know it, the attack that set the second number, its time, and what was claimed of it. The highest first; purifiers
-    that no informed attacker was tried on come last.
+    know it, the attack that set the rank, its time, and what was claimed of it. The highest first; purifiers that no
+    informed attacker was tried on come last, with a dash.
 
     Returns:
         None unless one threat knows the defense and another does not.
@@ -24,18 +50,32 @@ def board_table(beside: SideBySide) -> Table | None:
     before, after = trade_offs(blind.grid), trade_offs(informed.grid)
     if before.eps is None or before.eps != after.eps:
         return None
-    known = {(item.defense, item.noise): item for item in after.items}
+    known, unknown = ({(item.defense, item.noise): item for item in found.items} for found in (after, before))
+    places = [_Place(column, unknown.get(column), known.get(column)) for column in unknown | known]
+    places.sort(key=lambda place: place.rank, reverse=True)
     claims = {(row.coordinates.defense, row.coordinates.noise): row.claim for row in beside.grid if row.claim}
-    rows = [(item, known.get((item.defense, item.noise))) for item in before.items]
-    rows.sort(key=lambda pair: _attacked(pair[1]), reverse=True)
-    strong = leaders([_rate(item) for _, item in rows])
-    entries = [
-        (column_label(item.defense, item.noise), _entries(item, other, informed, after.eps, best, claims))
-        for (item, other), best in zip(rows, strong, strict=True)
+    strong = leaders([place.counted.attacked if place.counted else None for place in places])
+    rows = [
+        (column_label(*place.column), _entries(place, _set_by(place, blind, informed, after.eps), best, claims))
+        for place, best in zip(places, strong, strict=True)
     ]
     columns = ("clean", "paid", blind.threat, informed.threat, "set by", "ms an image", "claimed")
-    return Table(
-        f"Ranked by {informed.threat} accuracy at eps {number(after.eps)}", "purifier", columns, tuple(entries)
+    title = f"Ranked by {informed.threat} accuracy at eps {number(after.eps)}, or {blind.threat} where that is lower"
+    return Table(title, "purifier", columns, tuple(rows))
+
+
+def _entries(place: _Place, set_by: str, best: bool, claims: dict[Column, str]) -> tuple[Entry, ...]:
+    blind, informed, counted = place.blind, place.informed, place.counted
+    item = blind or informed
+    assert item is not None, "a column is one of the two grids'"
+    return (
+        rate_entry(item.clean),
+        Entry() if item.price is None else Entry(points(item.price)),
+        rate_entry(_rate(blind), best and counted is blind),
+        rate_entry(_rate(informed), best and counted is informed),
+        Entry(set_by),
+        Entry() if item.purify_seconds is None else Entry(f"{1000 * item.purify_seconds:.2f}"),
+        Entry(claims.get(place.column, "")),
     )
 
 
@@ -43,30 +83,18 @@ def _rate(item: TradeOff | None) -> Rate | None:
     return item.attacked if item else None
 
 
-def _attacked(item: TradeOff | None) -> float:
-    rate = _rate(item)
-    return rate.fraction if rate else -1.0
+def _set_by(place: _Place, blind: Facet, informed: Facet, eps: float) -> str:
+    """The attack that set the rank, and its threat where it is not the informed one."""
+    counted = place.counted
+    if counted is None or counted.worst is None:
+        return MISSING
+    facet = informed if counted is place.informed else blind
+    name = _least(facet.cell(counted.worst, eps, place.column))
+    return name if facet is informed else f"{name} ({blind.threat})"
 
 
-def _entries(
-    item: TradeOff, other: TradeOff | None, informed: Facet, eps: float, best: bool, claims: dict[Column, str]
-) -> tuple[Entry, ...]:
-    seconds = item.purify_seconds
-    return (
-        rate_entry(item.clean),
-        Entry() if item.price is None else Entry(points(item.price)),
-        rate_entry(item.attacked),
-        rate_entry(_rate(other), best),
-        Entry(
-            _set_by(informed.cell(other.worst, eps, (other.defense, other.noise)) if other and other.worst else None)
-        ),
-        Entry() if seconds is None else Entry(f"{1000 * seconds:.2f}"),
-        Entry(claims.get((item.defense, item.noise), "")),
-    )
-
-
-def _set_by(cell: Cell | None) -> str:
-    """The attack that set a number: of a suite the member that leaves least."""
+def _least(cell: Cell | None) -> str:
+    """Of a suite the member that leaves least; else the attack itself."""
     if cell is None:
         return MISSING
     return min(cell.members, key=lambda name: cell.members[name]["correct"], default=cell.coordinates.attack)
