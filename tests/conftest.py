@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from src.data import ImageDataModule
+from src.data.idx import write_idx
+from src.workflows.command import PLUGINS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -25,6 +28,12 @@ os.environ.setdefault("WANDB_MODE", "offline")  # no test may depend on somebody
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plugins() -> None:
+    """Hydra looks for plugins once in the life of a process, in whichever test comes first."""
+    sys.path.append(PLUGINS)
 
 
 @pytest.fixture
@@ -52,6 +61,17 @@ def mnist() -> ImageDataModule:
     data = instantiate(config.data, _convert_="all")
     data.prepare_data()
     return data
+
+
+@pytest.fixture(scope="session")
+def slice_root(mnist: ImageDataModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,500 training and 120 test images of MNIST, as IDX files."""
+    root = tmp_path_factory.mktemp("mnist-slice")
+    mnist.setup()
+    for part, dataset, size in (("train", mnist._sets["fit"], 1500), ("t10k", mnist._sets["test"], 120)):
+        write_idx(root / f"{part}-images-idx3-ubyte", dataset.images[:size, 0])
+        write_idx(root / f"{part}-labels-idx1-ubyte", dataset.labels[:size].to(torch.uint8))
+    return root
 
 
 @pytest.fixture(scope="session")

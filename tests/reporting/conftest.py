@@ -6,7 +6,7 @@ import pytest
 import reporting_factories as make
 
 from src.evaluation.grid import Grid
-from tests.reporting.wandb_writing import Sweep
+from tests.reporting.wandb.wandb_writing import Sweep
 from tests.wandb_reading import Processes, read_runs
 
 
@@ -26,7 +26,7 @@ def pictured() -> Grid:
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Processes]:
     """Where the functions of wandb_writing.py run."""
-    started = Processes("tests.reporting.wandb_writing")
+    started = Processes("tests.reporting.wandb.wandb_writing")
     yield started
     started.close()
 

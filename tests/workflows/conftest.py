@@ -9,12 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from filelock import FileLock
 
-from src.data import ImageDataModule
-from src.data.idx import write_idx
-from src.workflows.command import PLUGINS
 from tests.command_server import CommandServer
 from tests.conftest import REPO
 
@@ -38,23 +34,6 @@ def cells(outputs: Path) -> dict[str, int]:
 def copy_of(trained: Path, folder: Path) -> Path:
     shutil.copytree(trained / "checkpoints", folder / "checkpoints")
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _plugins() -> None:
-    """Hydra looks for plugins once in the life of a process, in whichever test comes first."""
-    sys.path.append(PLUGINS)
-
-
-@pytest.fixture(scope="session")
-def slice_root(mnist: ImageDataModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,500 training and 120 test images of MNIST, as IDX files."""
-    root = tmp_path_factory.mktemp("mnist-slice")
-    mnist.setup()
-    for part, dataset, size in (("train", mnist._sets["fit"], 1500), ("t10k", mnist._sets["test"], 120)):
-        write_idx(root / f"{part}-images-idx3-ubyte", dataset.images[:size, 0])
-        write_idx(root / f"{part}-labels-idx1-ubyte", dataset.labels[:size].to(torch.uint8))
-    return root
 
 
 @pytest.fixture(scope="session")

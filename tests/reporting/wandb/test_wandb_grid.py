@@ -7,7 +7,7 @@ from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid, GridRow
 from src.reporting.analysis.facets import facets
 from src.reporting.wandb.grid import _curves
-from tests.reporting.wandb_writing import Sweep, cell_at, csv_rows, small_grid
+from tests.reporting.wandb.wandb_writing import Sweep, cell_at, csv_rows, small_grid
 
 
 def as_written(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tests.reporting.wandb_writing import CLASSIFIER, WEIGHTS, Sweep, csv_rows, small_grid
+from tests.reporting.wandb.wandb_writing import CLASSIFIER, WEIGHTS, Sweep, csv_rows, small_grid
 
 NAMES = ("data", "attack", "eps", "threat", "defense", "noise", "protocol", "seed")
 

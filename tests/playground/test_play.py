@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.playground import server as serving
 from src.playground.choices import Choice, Playground
 from tests.conftest import REPO
-from tests.workflows.play_world import make_world, overrides_for, playing
+from tests.playground.play_world import make_world, overrides_for, playing
 
 #: Starts the command in a process that writes down whom it talks to.
 WATCHED = """

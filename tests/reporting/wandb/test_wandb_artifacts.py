@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from src.reporting.wandb.artifacts import Weights, artifact_name
-from tests.reporting.wandb_writing import CLASSIFIER, WEIGHTS, record_of
+from tests.reporting.wandb.wandb_writing import CLASSIFIER, WEIGHTS, record_of
 from tests.wandb_reading import Ended, LoggedRun, Processes, read_runs
 from tests.wandb_server import serving
 

@@ -16,8 +16,8 @@ from src.playground.choices import Choice, Playground
 from src.playground.demonstration import OutOfTimeError, demonstrate
 from src.workflows.cells import evaluator_for
 from tests.conftest import REPO
+from tests.playground.play_world import make_world, overrides_for, playing
 from tests.workflows.conftest import USERS_OWN
-from tests.workflows.play_world import make_world, overrides_for, playing
 
 EPS = 0.2
 OPTIONS = {group: {path.stem for path in (REPO / "conf" / group).glob("*.yaml")} for group in ("attack", "defense")}

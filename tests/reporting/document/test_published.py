@@ -38,7 +38,7 @@ def test_the_file_holds_the_reports_75_numbers() -> None:
     }
     assert len(typed) == 75
     assert {(each.attack, each.eps, each.column): each.percent for each in published()} == typed
-    header = (Path(__file__).parents[2] / "src/reporting/document/published.csv").read_text().splitlines()[0]
+    header = (Path(__file__).parents[3] / "src/reporting/document/published.csv").read_text().splitlines()[0]
     assert header == "attack,eps,defense,noise,accuracy_percent"
 
 

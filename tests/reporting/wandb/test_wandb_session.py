@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reporting.wandb_writing import CLASSIFIER, Sweep
+from tests.reporting.wandb.wandb_writing import CLASSIFIER, Sweep
 from tests.wandb_reading import Processes, read_runs
 
 

@@ -11,7 +11,7 @@ from wandb_workspaces.workspaces import Workspace, internal
 from src.evaluation.grid import Grid
 from src.reporting.wandb.settings import WandbSettings
 from src.reporting.wandb.workspace import Logged, logged, to_json, workspace
-from tests.reporting.test_certified import FIVE
+from tests.reporting.document.test_certified import FIVE
 from tests.workspace_reading import Panel, panels, sections
 
 ALWAYS = ["Grid", "Trade-off", "Images", "Training", "Cost"]
