@@ -24,7 +24,6 @@ IMPORTED = (
     "torchmetrics.classification",
     "lightning",
     "matplotlib.pyplot",
-    "scipy.stats",
     "src.workflows.certifying",
     "src.workflows.configured",
     "src.workflows.sweeping",

@@ -10,11 +10,10 @@ looked at as well.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from scipy.stats import binomtest
-
 from src.evaluation.cell import NO_CLASS, Cell
 from src.evaluation.contradictions import contradictions
 from src.evaluation.spec import CellSpec, Coordinates
+from src.evaluation.statistics import sign_test
 
 #: Share of images without a usable gradient that is too many.
 FEW = 0.01
@@ -269,8 +268,7 @@ def _breaks_more(cell: Cell, other: Cell) -> bool:
         return False
     pairs = list(zip(cell.outcomes, other.outcomes, strict=True))
     only_here, only_there = pairs.count(("0", "1")), pairs.count(("1", "0"))
-    discordant = only_here + only_there
-    return discordant > 0 and binomtest(only_here, discordant, alternative="greater").pvalue < SIGNIFICANCE
+    return sign_test(only_here, only_here + only_there) < SIGNIFICANCE
 
 
 def _beats(lower: Cell, higher: Cell) -> str:

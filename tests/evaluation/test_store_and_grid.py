@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from scipy.stats import binomtest
 
 from src.errors import UserError
 from src.evaluation import Cell, CellStore, Coordinates, SweepManifest
 from src.evaluation.grid import COLUMNS, latest_sweep, next_number
 from src.evaluation.spec import SCHEMA, content_key
-from src.evaluation.statistics import wilson_interval
+from src.evaluation.statistics import sign_test, wilson_interval
 from src.files import clear_temporaries, write_atomically
 
 WHERE = Coordinates("mnist", "fgsm", 0.3, "gray_box", "vqvae", 0.25, "default", 0)
@@ -109,6 +110,16 @@ def test_wilson_interval_is_the_textbooks():
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson_interval(0, 20)[0] == 0
     assert wilson_interval(20, 20)[1] == 1
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 10_000])
+def test_intervals_and_the_sign_test_are_scipys(n):
+    for count in range(0, n + 1, max(1, n // 20)):
+        known = binomtest(count, n, alternative="greater").pvalue
+        assert sign_test(count, n) == pytest.approx(known, rel=1e-9)
+        interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
+        assert wilson_interval(count, n) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    assert sign_test(0, 0) == 1
 
 
 def test_grid_csv_is_the_contract(store):

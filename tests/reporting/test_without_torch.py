@@ -12,7 +12,7 @@ from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid
 from tests.conftest import REPO
 
-#: The command in an interpreter that finds no PyTorch.
+#: The command in an interpreter that finds no PyTorch, and not the slow part of SciPy.
 REPORT_WITHOUT_TORCH = """
 import runpy
 import sys
@@ -20,7 +20,7 @@ from importlib.abc import MetaPathFinder
 
 class Refusing(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {"torch", "lightning", "torchmetrics", "torchvision"}:
+        if name.partition(".")[0] in {"torch", "lightning", "torchmetrics", "torchvision"} or name == "scipy.stats":
             raise ModuleNotFoundError(f"a report asks for {name}")
 
 sys.meta_path.insert(0, Refusing())

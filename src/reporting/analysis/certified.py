@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from src.errors import UserError
 from src.evaluation.certificates import ABSTAIN, CertificateFile, Certification, CertifiedImage
@@ -75,7 +75,7 @@ class CertifiedSet:
         radii = [image.radius if image.correct else 0.0 for image in self.images]
         if len(radii) < 2:
             return math.nan
-        return float(np.std(radii, ddof=1) / math.sqrt(len(radii)) * t.ppf(0.975, len(radii) - 1))
+        return float(np.std(radii, ddof=1) / math.sqrt(len(radii)) * stdtrit(len(radii) - 1, 0.975))
 
     @property
     def abstained(self) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from src.evaluation.cell import Cell
 from src.evaluation.statistics import wilson_interval
@@ -19,12 +18,13 @@ class Rate:
     @staticmethod
     def of(cell: Cell) -> "Rate":
         """A cell's accuracy."""
-        return _rate(cell.correct, cell.n)
+        return Rate(cell.accuracy, *cell.interval)
 
     @staticmethod
     def quoted(accuracy: float, n: int) -> "Rate":
         """An accuracy that a cell quotes of another one, over the same ``n`` images."""
-        return _rate(round(accuracy * n), n)
+        correct = round(accuracy * n)
+        return Rate(correct / n, *wilson_interval(correct, n))
 
     def overlaps(self, other: "Rate") -> bool:
         """Whether the error bars touch, so that neither may be called better.
@@ -37,11 +37,6 @@ class Rate:
     def above(self, other: "Rate") -> bool:
         """Whether the whole error bar lies above the other's."""
         return self.low > other.high
-
-
-@cache  # SciPy takes 0.4 ms for an interval, and every cell is shown in several places
-def _rate(correct: int, n: int) -> Rate:
-    return Rate(correct / n, *wilson_interval(correct, n))
 
 
 def leaders(rates: Sequence[Rate | None]) -> list[bool]:
