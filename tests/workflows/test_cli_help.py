@@ -150,9 +150,16 @@ def test_so_can_every_experiment(compose, experiment):
     assert len(jobs) > 1 and all(job.eps is not None and job.defense.name for job in jobs)
 
 
-def test_so_can_the_readmes(compose):
-    found = COMMAND.findall((REPO / "README.md").read_text())
-    assert len(found) > 20
+#: Pages whose commands are there to be typed. The research log has commands of the past.
+PAGES = [
+    REPO / "README.md",
+    *(REPO / "docs" / f"{name}.md" for name in ("results", "use", "machines", "extend", "verdicts")),
+]
+
+
+def test_so_can_those_of_readme_and_docs(compose):
+    found = [pair for page in PAGES for pair in COMMAND.findall(page.read_text())]
+    assert len(found) > 40
     for name, arguments in found:
         assert "…" in arguments or compose(name, arguments, jobs=1), (name, arguments)
 
@@ -161,6 +168,6 @@ def test_so_can_the_makefiles(compose):
     targets = ["demo", "reproduce", "robust", "ablations"]
     said = subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"-m src\.(\w+) (.*?)(?: \|\| exit; done)?$", said.replace("\\\n", ""), re.MULTILINE)
-    assert len(found) > 20
+    assert len(found) > 40
     for name, arguments in found:
         assert compose(name, arguments.replace("$noise", "0.25"), jobs=1), (name, arguments)

@@ -12,6 +12,7 @@ from src.reporting.analysis.facets import DIMENSIONS
 from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
 from src.reporting.document.costs import cost_table
 from src.reporting.document.findings import EXPLAINED, NOTHING_CHECKED, TITLE, check_sentences
+from src.reporting.document.key_figures import key_figures
 from src.reporting.document.published import COMPARISON_LEGEND
 from src.reporting.document.sections import Comparison, Section, headline
 from src.reporting.figures.colours import HEAT, heat
@@ -46,6 +47,7 @@ def to_html(
     costs = {i: cost_table(part.facets[0]) for i, part in enumerate(parts) if part.trade_offs}
     return template("page.html").render(
         headline=headline(parts),
+        key=key_figures(parts),
         parts=parts,
         switches=_switches(parts),
         legends=dict.fromkeys(part.legend for part in parts),

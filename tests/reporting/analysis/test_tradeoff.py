@@ -9,6 +9,8 @@ import reporting_factories as make
 from src.evaluation.grid import Grid, GridRow
 from src.reporting.analysis.facets import facets
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
+from src.reporting.document.key_figures import key_figures
+from src.reporting.document.sections import sections
 from src.reporting.document.words import sentences
 
 REPORT = {
@@ -200,3 +202,25 @@ def test_clean_cells_alone_say_that_nothing_was_attacked() -> None:
 def test_a_hundred_noises_still_make_sentences_one_can_read() -> None:
     columns = {("vqvae", i / 99): (0.99 - 0.001 * i, 0.2 + 0.003 * i) for i in range(100)}
     assert max(map(len, say(simple(columns)))) < 1500
+
+
+def test_the_key_figures_are_three_numbers_of_the_hardest_threat() -> None:
+    columns = {("none", None): (0.98, 0.02), ("binarize", None): (0.97, 0.8), ("vqvae", 0.5): (0.95, 0.6)}
+    blind = make.make_grid(("fgsm", "ifgsm"), (0.0, 0.3), columns)
+    columns |= {("vqvae", 0.5): (0.95, 0.1), ("binarize", None): (0.97, 0.7)}
+    seeing = make.make_grid(("fgsm", "ifgsm"), (0.0, 0.3), columns, threat="adaptive")
+    key = key_figures(sections(blind))
+    assert key is not None and "gray-box" in key.warning and len(key.title.split()) <= 20
+    assert [figure.label for figure in key.figures] == [
+        *("undefended", "best trained: vqvae 0.5", "best that learns nothing: binarize")
+    ]
+    assert [figure.note for figure in key.figures] == ["ifgsm"] * 3
+    assert [figure.text.split()[0] for figure in key.figures] == ["1.7", "59.7", "79.7"]
+    both = key_figures(sections(Grid((*blind.rows, *seeing.rows))))
+    assert both is not None and [figure.text.split()[0] for figure in both.figures] == ["1.7", "9.7", "69.7"]
+
+
+def test_means_over_seeds_and_clean_grids_have_no_key_figures() -> None:
+    assert key_figures(sections(make.make_replicates())) is None
+    assert key_figures(sections(make.make_grid(("fgsm",), (0.0,)))) is None
+    assert key_figures([]) is None

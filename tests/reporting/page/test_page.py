@@ -147,7 +147,7 @@ def test_switches_lead_to_every_part_of_the_grid(opened: Open) -> None:
     choose(page, "1")
     assert page.locator('.switches input[value="pgd"]').is_checked()
     choose(page, "gray_box and adaptive")
-    assert page.locator("h1").inner_text().startswith("From gray_box to adaptive, at eps 0.3")
+    assert page.locator(".lead").inner_text().startswith("From gray_box to adaptive, at eps 0.3")
     choose(page, "fgsm")
     drawn = {(row["threat"], row["dash"]) for row in chart_rows(page, "accuracy") if row["label"] == "binarize"}
     assert drawn == {("gray_box", "solid"), ("adaptive", "dashed")}
@@ -306,7 +306,7 @@ def test_ticks_of_the_trade_off_are_told_apart(opened: Open, clean: tuple[float,
 def test_the_chart_opens_on_the_attack_of_the_headline_and_the_images_name_it(opened: Open) -> None:
     grid = make.make_grid(columns=SMALL, images=True)
     page = opened(grid)
-    assert "the strongest attack of this grid (mifgsm)" in page.locator("h1").inner_text()
+    assert "the strongest attack of this grid (mifgsm)" in page.locator(".lead").inner_text()
     assert page.locator('.switches input[value="mifgsm"]').is_checked()
     assert page.locator("[data-scene]").inner_text().startswith("Attacked by mifgsm at eps 0.3")
     kinds = {meter.get_attribute("class") for meter in page.locator(".browser meter").all()}
