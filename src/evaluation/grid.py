@@ -97,6 +97,11 @@ class Grid:
         return Grid(tuple(row for row in self.rows if not row.proof))
 
     @property
+    def proofs(self) -> "Grid":
+        """The rows whose images are proved, those left out of whose defense nothing can be."""
+        return Grid(tuple(row for row in self.rows if row.proof and row.cell and "unprovable" not in row.cell.attacker))
+
+    @property
     def bare(self) -> list[tuple[str, float | None]]:
         """The columns without a defense: usually one."""
         return Grid(tuple(row for row in self.rows if row.bare)).columns()

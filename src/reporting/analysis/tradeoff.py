@@ -27,6 +27,7 @@ class TradeOff:
     worst: str | None = None  #: the attack that leaves least of it
     defended: bool = True  #: whether there is a defense
     learned: bool = False  #: whether it was trained, as opposed to one that learns nothing
+    proved: Rate | None = None  #: share of the images that no attack at the largest eps can change; None: not asked
 
     @property
     def label(self) -> str:
@@ -121,11 +122,12 @@ def trade_offs(grid: Grid) -> TradeOffs:
     """Compare the columns of a grid.
 
     What the grid has no cell for is taken, where possible, from what its other cells quote: each knows the accuracy
-    of its defense without attack, and of its attack without defense. Proofs are no attacks, and left out.
+    of its defense without attack, and of its attack without defense. Proofs are no attacks, and stand beside them.
 
     Args:
         grid: rows of one data set, threat, protocol and seed; see :func:`src.reporting.analysis.facets.facets`.
     """
+    proofs = {(row.coordinates.eps, row.coordinates.defense, row.coordinates.noise): row.cell for row in grid.proofs}
     grid = grid.without_proofs
     at = [(row.coordinates, row.cell) for row in grid]
     cells = {(where.attack, where.eps, where.defense, where.noise): cell for where, cell in at if cell}
@@ -141,6 +143,7 @@ def trade_offs(grid: Grid) -> TradeOffs:
             _trade_off(cells, column, eps, attacks, clean, baseline),
             defended=column not in bare,
             learned=column in learned,
+            proved=Rate.of(proof) if eps and (proof := proofs.get((eps, *column))) else None,
         )
         for column in grid.columns()
     )

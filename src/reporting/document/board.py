@@ -59,7 +59,7 @@ def board_table(beside: SideBySide) -> Table | None:
         (column_label(*place.column), _entries(place, _set_by(place, blind, informed, after.eps), best, claims))
         for place, best in zip(places, strong, strict=True)
     ]
-    columns = ("clean", "paid", blind.threat, informed.threat, "set by", "ms an image", "claimed")
+    columns = ("clean", "paid", blind.threat, informed.threat, "set by", "proved", "ms an image", "claimed")
     title = f"Ranked by {informed.threat} accuracy at eps {number(after.eps)}, or {blind.threat} where that is lower"
     return Table(title, "purifier", columns, tuple(rows))
 
@@ -74,6 +74,7 @@ def _entries(place: _Place, set_by: str, best: bool, claims: dict[Column, str]) 
         rate_entry(_rate(blind), best and counted is blind),
         rate_entry(_rate(informed), best and counted is informed),
         Entry(set_by),
+        rate_entry(informed.proved if informed else None),
         Entry() if item.purify_seconds is None else Entry(f"{1000 * item.purify_seconds:.2f}"),
         Entry(claims.get(place.column, "")),
     )

@@ -15,8 +15,8 @@ EXPLAINED = (
 
 def check_sentences(found: CheckReport) -> list[str]:
     """What was checked, and a sentence a finding: ``zero-gradient (pgd eps 0.3 · vqvae 0.5 · adaptive): the loss
-    gradient is …``. Nothing at all of a grid whose attackers know no defense: there is nothing to check in it."""
-    if not found.judged:
+    gradient is …``. Nothing at all of a grid in which there is nothing to check."""
+    if not found.judged and not found.findings:
         return []
     return [_checked(found), *(f"{each.name} ({each.where}): {each.message}." for each in found.findings)]
 

@@ -64,7 +64,9 @@ def tradeoff_table(found: TradeOffs) -> Table | None:
     """What each defense pays on clean images and wins under attack; None if nothing was attacked."""
     if found.eps is None:
         return None
-    columns = ("clean", "paid", f"at eps {number(found.eps)}", "won", "ms an image")
+    proved = any(item.proved for item in found.items)
+    at = f"at eps {number(found.eps)}"
+    columns = ("clean", "paid", at, *(["proved"] if proved else []), "won", "ms an image")
     strong = leaders([item.attacked for item in found.items])
     rows = []
     for item, best in zip(found.items, strong, strict=True):
@@ -73,6 +75,7 @@ def tradeoff_table(found: TradeOffs) -> Table | None:
             rate_entry(item.clean),
             Entry() if item.price is None else Entry(points(item.price)),
             rate_entry(item.attacked, best),
+            *([rate_entry(item.proved)] if proved else []),
             Entry() if item.gain is None else Entry(points(item.gain)),
             Entry() if milliseconds is None else Entry(f"{milliseconds:.2f}"),
         )

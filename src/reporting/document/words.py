@@ -46,8 +46,8 @@ def _proved(grid: Grid) -> list[str]:
     """For each defense of which something is proved: how much, at the largest eps."""
     cells = {
         (row.coordinates.defense, row.coordinates.noise): row
-        for row in sorted(grid, key=lambda row: row.coordinates.eps)
-        if row.proof and row.coordinates.eps and row.cell and "unprovable" not in row.cell.attacker
+        for row in sorted(grid.proofs, key=lambda row: row.coordinates.eps)
+        if row.coordinates.eps
     }
     return [
         f"Of {column_label(*column)} {_p(Rate.of(row.cell))} of the images are proved at eps "

@@ -11,6 +11,7 @@ from src.reporting.analysis.facets import facets
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
 from src.reporting.document.key_figures import key_figures
 from src.reporting.document.sections import sections
+from src.reporting.document.tables import tradeoff_table
 from src.reporting.document.words import sentences
 
 REPORT = {
@@ -224,3 +225,19 @@ def test_means_over_seeds_and_clean_grids_have_no_key_figures() -> None:
     assert key_figures(sections(make.make_replicates())) is None
     assert key_figures(sections(make.make_grid(("fgsm",), (0.0,)))) is None
     assert key_figures([]) is None
+
+
+def test_what_is_proved_stands_beside_what_attacks_leave_and_is_no_attack() -> None:
+    columns = {("none", None): (0.98, 0.02), ("vqvae", 0.5): (0.95, 0.6)}
+    attacked = make.make_grid(("fgsm",), (0.0, 0.3), columns)
+    proofs = make.make_grid(("certified",), (0.0, 0.3), {("vqvae", 0.5): (0.95, 0.4)})
+    grid = Grid((*attacked.rows, *(replace(row, proof=True) for row in proofs)))
+    found = trade_offs(facets(grid)[0].grid)
+    assert found.attacks == ("fgsm",)
+    assert [item.proved and item.proved.fraction for item in found.items] == [None, pytest.approx(0.4, abs=1e-3)]
+    table = tradeoff_table(found)
+    assert table is not None and table.columns[:4] == ("clean", "paid", "at eps 0.3", "proved")
+    said = " ".join(sentences(facets(grid)[0], found))
+    assert "Of vqvae 0.5 40.0 % of the images are proved at eps 0.3" in said
+    plain = tradeoff_table(trade_offs(attacked))
+    assert plain is not None and "proved" not in plain.columns
