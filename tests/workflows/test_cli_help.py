@@ -165,9 +165,9 @@ def test_so_can_those_of_readme_and_docs(compose):
 
 
 def test_so_can_the_makefiles(compose):
-    targets = ["demo", "reproduce", "robust", "ablations"]
+    targets = ["demo", "reproduce", "robust", "certified", "board", "ablations"]
     said = subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"-m src\.(\w+) (.*?)(?: \|\| exit; done)?$", said.replace("\\\n", ""), re.MULTILINE)
-    assert len(found) > 40
+    assert len(found) > 30
     for name, arguments in found:
         assert compose(name, arguments.replace("$noise", "0.25"), jobs=1), (name, arguments)
