@@ -13,7 +13,7 @@ OVERWRITE := false
 ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 
-.PHONY: help setup demo reproduce robust certified board ablations test test-slow bench bench-gpu lint format clean
+.PHONY: help setup demo reproduce robust certified board ablations test test-slow bench bench-gpu docs lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench: setup ## Time our code beside its peers -> outputs/bench/bench.md: some f
 
 bench-gpu: setup ## Time the whole report on one GPU -> outputs/bench/gpu.md
 	@$(RUN) tests.benchmarks.gpu $(ARGS)
+
+docs: setup ## Build the documentation site, offline -> outputs/site
+	@$(RUN) mkdocs build --strict
 
 lint: setup ## Check style, types, and that a room imports only from rooms below it
 	@$(RUN) ruff check .

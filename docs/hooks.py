@@ -1,0 +1,58 @@
+"""What the site needs beyond MkDocs: links out of ``docs/`` and Sphinx's roles in docstrings, both as code."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+REPO = Path(__file__).resolve().parents[1]
+DOCS = REPO / "docs"
+LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`~?([^`]+)`")
+PAPER = re.compile(r"arXiv:(\d{4}\.\d{5})")
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """The page, with links that lead out of the site as code. The page of the changelog is the file at the top."""
+    if page.file.src_uri == "changelog.md":
+        return linked_within(_without_title((REPO / "CHANGELOG.md").read_text(encoding="utf-8")), REPO, DOCS)
+    place = (DOCS / page.file.src_uri).parent
+    return linked_within(markdown, place, place)
+
+
+def _without_title(markdown: str) -> str:
+    return markdown.replace("# Changelog\n", "# Changelog {: #changelog }\n", 1)
+
+
+def linked_within(markdown: str, place: Path, page_place: Path) -> str:
+    """``markdown`` with the path in place of each link to what the site does not have: a folder, a file outside of
+    ``docs/``. A link that leads nowhere is left as it is; a strict build ends with it.
+
+    Args:
+        place: the folder that links are relative to.
+        page_place: the folder of the page that they will stand on.
+    """
+
+    def mended(found: re.Match[str]) -> str:
+        label, path, anchor = found[1], found[2], found[3] or ""
+        target = Path(os.path.normpath(place / path))
+        if ":" in path or not target.exists():
+            return found[0]
+        if target.is_file() and target.is_relative_to(DOCS):
+            return f"[{label}]({os.path.relpath(target, page_place)}{anchor})"
+        name = target.relative_to(REPO).as_posix()
+        return f"`{name}`" if label.strip("`") == name else f"{label} (`{name}`)"
+
+    parts = re.split(r"(^```.*?^```|`[^`\n]+`)", markdown, flags=re.MULTILINE | re.DOTALL)  # odd parts are code
+    return "".join(part if i % 2 else LINK.sub(mended, part) for i, part in enumerate(parts))
+
+
+class Roles(griffe.Extension):
+    """``:func:`f``` in docstrings becomes the code ``f``, and the number of a paper a link to it."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            text = ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = PAPER.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
