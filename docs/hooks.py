@@ -11,19 +11,15 @@ REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`~?([^`]+)`")
-PAPER = re.compile(r"arXiv:(\d{4}\.\d{5})")
+PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """The page, with links that lead out of the site as code. The page of the changelog is the file at the top."""
     if page.file.src_uri == "changelog.md":
-        return linked_within(_without_title((REPO / "CHANGELOG.md").read_text(encoding="utf-8")), REPO, DOCS)
+        return linked_within((REPO / "CHANGELOG.md").read_text(encoding="utf-8"), REPO, DOCS)
     place = (DOCS / page.file.src_uri).parent
     return linked_within(markdown, place, place)
-
-
-def _without_title(markdown: str) -> str:
-    return markdown.replace("# Changelog\n", "# Changelog {: #changelog }\n", 1)
 
 
 def linked_within(markdown: str, place: Path, page_place: Path) -> str:
@@ -50,9 +46,10 @@ def linked_within(markdown: str, place: Path, page_place: Path) -> str:
 
 
 class Roles(griffe.Extension):
-    """``:func:`f``` in docstrings becomes the code ``f``, and the number of a paper a link to it."""
+    """``:func:`f``` in docstrings becomes the code ``f``, the number of a paper a link to it, and a module's
+    arguments, which its functions share, a list."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:
-            text = ROLE.sub(r"`\1`", obj.docstring.value)
+            text = ROLE.sub(r"`\1`", obj.docstring.value).replace("\nShared arguments:\n", "\nArgs:\n")
             obj.docstring.value = PAPER.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", text)

@@ -75,7 +75,7 @@ class VAE(Denoiser):
     layers are the same, but for the last of the encoder, which gives means and log-variances. Loss of an image of P
     values (channels times pixels):
 
-        (‖x̂ − x‖² + ``beta`` · KL) / P,
+        (‖x̂ − x‖² + β · KL) / P,
 
     the negative evidence bound for pixels of variance β/2, times β/P, so that the first term is the mean squared error
     as in its rivals; β = 0.02 is a standard deviation of 0.1 in pixel units. Defense-VAE has the cross-entropy of
@@ -88,7 +88,7 @@ class VAE(Denoiser):
         in_channels: C of the images.
         hidden, stem, residual_hidden, residual_blocks: layers of encoder and decoder, as in :class:`VQVAE`.
         dimension: D of the latent map (D, H/4, W/4).
-        beta: weight of the KL divergence, ≥ 0.
+        beta: β, the weight of the KL divergence, ≥ 0.
         lr: Adam's learning rate.
 
     Raises:

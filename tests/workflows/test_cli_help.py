@@ -153,7 +153,7 @@ def test_so_can_every_experiment(compose, experiment):
 #: Pages whose commands are there to be typed. The research log has commands of the past.
 PAGES = [
     REPO / "README.md",
-    *(REPO / "docs" / f"{name}.md" for name in ("results", "use", "machines", "extend", "verdicts")),
+    *(REPO / "docs" / f"{name}.md" for name in ("index", "start", "results", "use", "machines", "extend", "verdicts")),
 ]
 
 

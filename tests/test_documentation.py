@@ -1,0 +1,235 @@
+"""The documentation's site: built without a network, complete, and nothing of it fetched from elsewhere."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from textwrap import dedent
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import REPO
+from tests.test_packaging import PAGES
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+NOWHERE = "http://127.0.0.1:9"
+ROOMS = ["attacks", "data", "defenses", "evaluation", "models"]
+
+
+def build(into: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command of `make docs`, on a machine whose every way out is closed."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(into), *options]
+    closed = {"http_proxy": NOWHERE, "https_proxy": NOWHERE, "all_proxy": NOWHERE, "no_proxy": ""}
+    return subprocess.run(command, cwd=REPO, env=os.environ | closed, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class Elements(HTMLParser):
+    """The elements of a page, its words, and its identifiers."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    @property
+    def ids(self) -> set[str]:
+        return {attributes["id"] for _, attributes in self.elements if "id" in attributes}
+
+    @property
+    def fetched(self) -> list[str]:
+        """Addresses that a browser fetches by itself."""
+        return [
+            attributes[name]
+            for tag, attributes in self.elements
+            for name in ("src", "srcset", "href", "data", "poster")
+            if name in attributes and tag != "a"
+        ]
+
+
+def test_each_page_of_docs_is_a_page_of_the_site(site: Path) -> None:
+    sources = [page.relative_to(REPO / "docs") for page in PAGES[1:]]
+    assert len(sources) > 20
+    assert [page for page in sources if not (site / page.with_suffix(".html")).exists()] == []
+
+
+def test_each_page_is_reached_from_the_first(site: Path) -> None:
+    links = {attributes.get("href", "") for tag, attributes in Elements(site / "index.html").elements if tag == "a"}
+    unreached = [page for page in PAGES[1:] if f"{page.relative_to(REPO / 'docs').with_suffix('.html')}" not in links]
+    assert unreached in ([], [REPO / "docs" / "index.md"])
+
+
+def test_no_page_names_a_file_of_another_host(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    fetched = {address for page in pages for address in Elements(page).fetched}
+    assert any(address.endswith(".css") for address in fetched)
+    assert any(address.endswith(".svg") for address in fetched)
+    assert [address for address in fetched if re.match(r"(\w+:)?//", address)] == []
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_pictures_of_pages_are_there_and_whole_by_themselves(site: Path) -> None:
+    pictures = sorted(site.glob("concepts/*.svg"))
+    assert len(pictures) == 3
+    for picture in pictures:
+        drawing = picture.read_text(encoding="utf-8")
+        assert "<title>" in drawing
+        assert "href" not in drawing and "@import" not in drawing
+
+
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("page", ["index", "start", "concepts", "architecture", "results", "api/attacks", "api/models"])
+def test_a_browser_asks_nobody_else_and_need_not_scroll_sideways(
+    served: str, browser: "Browser", page: str, width: int
+) -> None:
+    asked: list[str] = []
+    with browser.new_page(viewport={"width": width, "height": 800}) as window:
+        window.on("request", lambda request: asked.append(request.url))
+        window.goto(f"{served}/{page}.html", wait_until="networkidle")
+        wide = window.evaluate("document.documentElement.scrollWidth")
+    assert len(asked) > 2
+    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+    assert wide <= width
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_api_has_each_public_name(site: Path, room: str) -> None:
+    ids = Elements(site / "api" / f"{room}.html").ids
+    names = importlib.import_module(f"src.{room}").__all__
+    assert [name for name in names if f"src.{room}.{name}" not in ids] == []
+
+
+def test_the_api_has_signatures_and_what_arguments_mean(site: Path) -> None:
+    text = Elements(site / "api" / "attacks.html").text
+    signature = text[text.index("ifgsm( model") :].partition("-> Tensor")[0]
+    for argument in ("x: Tensor", "eps: float", "steps: int = 10"):
+        assert argument in signature
+    assert "L∞ budget in pixel units" in text
+    assert "attacked images" in Elements(site / "api" / "defended.html").text
+
+
+def test_docstrings_are_read_as_text_not_as_markup(site: Path) -> None:
+    pages = {page: Elements(page) for page in (site / "api").glob("*.html")}
+    assert len(pages) == 7
+    for page, read in pages.items():
+        assert not re.search(r":(func|class|meth|mod|data|attr):|``", read.text), page
+    attacks = pages[site / "api" / "attacks.html"]
+    assert "src.log_odds.log_odds_gradient" in attacks.text
+    assert ("a", {"href": "https://arxiv.org/abs/1412.6572"}) in attacks.elements
+
+
+def test_the_changelog_is_the_one_at_the_top(site: Path) -> None:
+    page = Elements(site / "changelog.html")
+    assert "Numbers that were wrong without a sign" in page.text
+    assert "verdicts.html" in [attributes.get("href") for _, attributes in page.elements]
+
+
+SMALL = """
+site_name: small
+docs_dir: {docs}
+strict: true
+validation: {validation}
+hooks: [{hooks}]
+"""
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "../src/nowhere.py", "nowhere.png", "index.md#nowhere", "#nowhere"])
+def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str) -> None:
+    pytest.importorskip("mkdocs")
+    rules = re.search(r"^validation:\n(.*?)^\S", (REPO / "mkdocs.yml").read_text(), re.MULTILINE | re.DOTALL)
+    assert rules
+    validation = "{" + ", ".join(line.strip() for line in rules[1].splitlines() if line.strip()) + "}"
+    (tmp_path / "docs").mkdir()
+    config = tmp_path / "mkdocs.yml"
+    hooks = REPO / "docs" / "hooks.py"
+    config.write_text(SMALL.format(docs=tmp_path / "docs", validation=validation, hooks=hooks))
+
+    (tmp_path / "docs" / "index.md").write_text("# Page\n\n[here](#page)\n")
+    assert build(tmp_path / "site", "--config-file", str(config)).returncode == 0
+    (tmp_path / "docs" / "index.md").write_text(f"# Page\n\n[here]({link})\n")
+    assert build(tmp_path / "site", "--config-file", str(config)).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[data](../conf/data/mnist.yaml)", "data (`conf/data/mnist.yaml`)"),
+        ("[conf/data](../conf/data)", "`conf/data`"),
+        ("[the cells](robust.csv)", "[the cells](robust.csv)"),
+        ("[certified](certified)", "certified (`docs/certified`)"),
+        ("[Use](use.md#commands)", "[Use](use.md#commands)"),
+        ("`[data](../conf)`", "`[data](../conf)`"),
+        ("```\n[data](../conf)\n```", "```\n[data](../conf)\n```"),
+        ("[lost](../nowhere)", "[lost](../nowhere)"),
+        ("![page](page-360.png)", "![page](page-360.png)"),
+    ],
+)
+def test_a_link_out_of_the_site_is_shown_as_its_path(monkeypatch: pytest.MonkeyPatch, written: str, shown: str) -> None:
+    pytest.importorskip("griffe")
+    monkeypatch.syspath_prepend(str(REPO / "docs"))
+    hooks = importlib.import_module("hooks")
+    assert hooks.linked_within(written, REPO / "docs", REPO / "docs") == shown
+
+
+BLOCKS = [
+    pytest.param(block, id=f"{page.relative_to(REPO)}-{number}")
+    for page in [REPO / "CONTRIBUTING.md", *PAGES]
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+]
+
+
+def test_there_is_python_on_the_pages() -> None:
+    assert len(BLOCKS) >= 7
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_on_the_pages_is_python(block: str) -> None:
+    compile(dedent(block), "page", "exec")
+
+
+def test_the_clean_machine_builds_the_site() -> None:
+    assert "make docs" in (REPO / ".ci" / "run").read_text().splitlines()
+    commands = subprocess.run(["make", "-n", "docs"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert "mkdocs build --strict" in commands
