@@ -175,7 +175,9 @@ hooks: [{hooks}]
 """
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "../src/nowhere.py", "nowhere.png", "index.md#nowhere", "#nowhere"])
+@pytest.mark.parametrize(
+    "link", ["nowhere.md", "../src/nowhere.py", "nowhere.png", "nowhere/", "index.md#nowhere", "#nowhere"]
+)
 def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str) -> None:
     pytest.importorskip("mkdocs")
     rules = re.search(r"^validation:\n(.*?)^\S", (REPO / "mkdocs.yml").read_text(), re.MULTILINE | re.DOTALL)
