@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import check_adversarial, input_gradient, within_budget
-from src.attacks.verdict import is_random
+from src.attacks.verdict import PROBED, is_random
 from src.evaluation.components import Components
+from src.evaluation.propagations import Propagations, counted
 from src.evaluation.spec import CellSpec
-from src.evaluation.tensors import TensorStore
-from src.randomness import seeded
+from src.evaluation.tensors import Tensors, TensorStore
+from src.randomness import random_streams_kept, seeded
+
+#: Names of the tensors in the stored files.
+IMAGES, PROPAGATIONS, GRADIENT = "x_adv", "propagations", "gradient"
 
 #: (batches, what is done) -> the batches, shown on a progress bar
 Track = Callable[[Sequence[slice], str], Iterable[slice]]
@@ -33,11 +37,13 @@ class AttackedModel:
 
     Args:
         view: x -> logits (N, K), what the attack differentiates through.
+        classifier: the frozen network within it.
         known_defense: the defense within it; the identity if the attacker knows of none.
         attack: (model, x, y, *, eps) -> x_adv.
     """
 
     view: nn.Module
+    classifier: nn.Module
     known_defense: nn.Module
     attack: Callable[..., Tensor] | None
 
@@ -47,7 +53,8 @@ class AttackedModel:
         seen = spec.view
         known = components.build(None) if seen["defense"] is None else defense
         view = components.build(seen["threat"])(classifier, known)
-        return cls(view, known, components.build(spec.attack.component) if spec.attack.component else None)
+        attack = components.build(spec.attack.component) if spec.attack.component else None
+        return cls(view, classifier, known, attack)
 
     @property
     def takes_gradient(self) -> bool:
@@ -60,7 +67,7 @@ class AttackedModel:
         if not allowed or self.attack is None:
             return self
         steady = not (is_random(self.view, x) or is_random(self.known_defense, x))
-        return AttackedModel(self.view, self.known_defense, partial(self.attack, early_stop=steady))
+        return replace(self, attack=partial(self.attack, early_stop=steady))
 
 
 def accepts(attack: Any, argument: str) -> bool:
@@ -69,6 +76,16 @@ def accepts(attack: Any, argument: str) -> bool:
         return argument in inspect.signature(attack).parameters
     except (TypeError, ValueError):  # something without a signature
         return False
+
+
+@dataclass(frozen=True)
+class AttackedSet:
+    """What an attack made of a test set."""
+
+    images: Tensor  #: (N, C, H, W), within eps of the clean ones and [0, 1]; not to be written into
+    #: what it cost, the gradient that it may begin with included; None where a set of an older version does not say
+    propagations: Propagations | None
+    seconds: float = 0.0  #: that it took to make them; 0 if they were found
 
 
 def batches_of(n: int, batch_size: int) -> list[slice]:
@@ -88,7 +105,7 @@ def attack_images(
     early_stop: bool = False,
     track: Track = untracked,
     description: str = "attacking",
-) -> Tensor:
+) -> AttackedSet:
     """Attack images batch by batch, on copies of them. The attack draws from a random stream of its own.
 
     Args:
@@ -101,20 +118,27 @@ def attack_images(
         early_stop: see :meth:`AttackedModel.stopping_early`.
 
     Returns:
-        Attacked images (N, C, H, W), verified to be within ``eps`` and [0, 1].
+        The attacked set, verified to be within ``eps`` and [0, 1].
 
     Raises:
         ValueError: the attack returned something else.
     """
+    begin = time.perf_counter()
     attack = model.stopping_early(early_stop, x[:batch_size]).attack
     assert attack is not None, "a worst case is taken from its members"
     attacked = []
-    with seeded(seed), torch.no_grad():
+    with random_streams_kept(), torch.no_grad():
+        model.view(x[: min(batch_size, PROBED)].clone())  # finds out whether it is random, which is not to be counted
+    with seeded(seed), torch.no_grad(), counted(model.classifier) as cost:
         for batch in track(batches_of(len(x), batch_size), description):
             known = {} if gradient is None else {"gradient": gradient[batch].clone()}
             bound = partial(attack, eps=eps, **known)
             attacked.append(within_budget(bound, model.view, x[batch], y[batch], eps).clone())
-    return torch.cat(attacked)
+    if gradient is not None:
+        cost = cost + Propagations(len(x), len(x))
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return AttackedSet(torch.cat(attacked), cost, time.perf_counter() - begin)
 
 
 def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
@@ -146,13 +170,10 @@ class AttackedSets:
     _gradients: TensorStore = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sets, self._gradients = TensorStore(self.sets, "x_adv"), TensorStore(self.gradients, "gradient")
+        self._sets, self._gradients = TensorStore(self.sets), TensorStore(self.gradients)
 
-    def get_or_make(
-        self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int
-    ) -> tuple[Tensor, float]:
-        """The attacked images (N, C, H, W) of ``spec``, and the seconds that it took to make them, 0 if they were
-        found. Whoever gets them must not write into them.
+    def get_or_make(self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int) -> AttackedSet:
+        """The attacked set of ``spec``, found or made.
 
         Args:
             spec: an attack of its own, with a budget above 0.
@@ -164,11 +185,11 @@ class AttackedSets:
         """
         seconds = 0.0
 
-        def make() -> Tensor:
+        def make() -> Tensors:
             nonlocal seconds
             begin = time.perf_counter()
             gradient = self._gradient(spec, model, x, y, batch_size) if model.takes_gradient else None
-            attacked = attack_images(
+            made = attack_images(
                 model,
                 x,
                 y,
@@ -180,24 +201,28 @@ class AttackedSets:
                 track=self.track,
                 description=str(spec.coordinates),
             )
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
             seconds = time.perf_counter() - begin
-            return attacked
+            return {IMAGES: made.images} | ({PROPAGATIONS: made.propagations.tensor} if made.propagations else {})
 
-        def verify(stored: Tensor) -> Tensor:
-            return check_adversarial(stored.to(x.device), x, spec.eps)
+        def verify(stored: Tensors) -> Tensors:
+            return {**stored, IMAGES: check_adversarial(stored[IMAGES].to(x.device), x, spec.eps)}
 
-        return self._sets.get_or_make(spec.attacked_key, verify, make), seconds
+        found = self._sets.get_or_make(spec.attacked_key, verify, make)
+        cost = found.get(PROPAGATIONS)
+        return AttackedSet(found[IMAGES], None if cost is None else Propagations.of(cost), seconds)
 
     def _gradient(self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int) -> Tensor | None:
         """The gradient at all clean images; None for an attacker who knows the defense, and sees its randomness."""
         if spec.view["defense"] is not None:
             return None
 
-        def verify(stored: Tensor) -> Tensor:
-            if stored.shape != x.shape:
-                raise ValueError(f"its shape is {tuple(stored.shape)}")
-            return stored.to(x.device)
+        def make() -> Tensors:
+            return {GRADIENT: gradient_at(model.view, x, y, batch_size)}
 
-        return self._gradients.get_or_make(spec.view_key, verify, lambda: gradient_at(model.view, x, y, batch_size))
+        def verify(stored: Tensors) -> Tensors:
+            gradient = stored[GRADIENT]
+            if gradient.shape != x.shape:
+                raise ValueError(f"its shape is {tuple(gradient.shape)}")
+            return {GRADIENT: gradient.to(x.device)}
+
+        return self._gradients.get_or_make(spec.view_key, verify, make)[GRADIENT]

@@ -110,6 +110,9 @@ class Cell:
     attacker: Annotated[dict[str, Any], AfterValidator(_attacker)] = field(default_factory=dict)
     #: by name, the cells of which this is the worst case
     members: dict[str, Member] = field(default_factory=dict)
+    #: images that went "forward" and "backward" through the classifier for the attack (of a worst case for all of its
+    #: attacks), whether this cell made it or found it; empty where nothing was attacked or an older version did it
+    propagations: dict[str, NonNegativeInt] = field(default_factory=dict)
 
     @property
     def is_proof(self) -> bool:
@@ -137,6 +140,11 @@ class Cell:
     @property
     def seconds(self) -> float:
         return sum(self.stages.values())
+
+    @property
+    def propagations_per_image(self) -> float | None:
+        """Forward and backward, as AttackBench counts them; None where they are not known."""
+        return sum(self.propagations.values()) / self.n if self.propagations else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, with the derived numbers written out for readers of the file."""

@@ -4,9 +4,9 @@ import logging
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import lightning
@@ -22,13 +22,14 @@ from src.attacks.verdict import is_random
 from src.data.batches import BatchIndices
 from src.encoded_images import encode_images
 from src.errors import UserError
-from src.evaluation.attacking import AttackedModel, AttackedSets, attack_images
+from src.evaluation.attacking import AttackedModel, AttackedSet, AttackedSets, attack_images
 from src.evaluation.cell import Cell
 from src.evaluation.components import Components, TestSet
 from src.evaluation.diagnosis import diagnose
 from src.evaluation.model_checks import PROBED, check_model, frozen
 from src.evaluation.module import PurificationEvaluation
 from src.evaluation.proofs import Proofs, UnprovableError, nothing_proved
+from src.evaluation.propagations import Propagations
 from src.evaluation.spec import CERTIFICATE, MAJORITY, CellSpec
 from src.evaluation.store import CellStore
 from src.evaluation.verdicts import judged
@@ -112,7 +113,8 @@ class Evaluator:
                 self._prove(spec, classifier, defense, TestSet(x, y, test.num_classes))
             elif spec.eps:
                 model = AttackedModel.of(spec, self.components, classifier, defense)
-                x = attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=spec.early_stop)
+                early = spec.early_stop
+                x = attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=early).images
             module.purify_and_classify(x)
 
     def _loaded(self, spec: CellSpec) -> tuple[TestSet, nn.Module, nn.Module]:
@@ -165,6 +167,7 @@ class Evaluator:
             per_class=_per_class(right, test),
             attacker=run.attacker,
             members=worst.members if worst else {},
+            propagations=_propagations(run.propagations, members.values()),
             **run.means,
         )
 
@@ -178,13 +181,14 @@ class Evaluator:
         batch_size = self.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
         module = PurificationEvaluation(classifier, defense, test.num_classes)
         module.to(device).to(memory_format=torch.channels_last)
-        x_adv, seconds, proof = x, 0.0, self._prove(spec, classifier, defense, test) if spec.is_proof else None
+        proof = self._prove(spec, classifier, defense, test) if spec.is_proof else None
+        attacked = AttackedSet(x, None)
         if proof is not None:
-            x_adv, seconds = proof.witnesses, proof.seconds
+            attacked = AttackedSet(proof.witnesses, None, proof.seconds)
         elif spec.eps:
-            x_adv, seconds = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
+            attacked = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
         several = worst is None and not spec.verdict.is_single  # members of a worst case have had their verdicts
-        loader = _loader(x, x_adv, y, ANSWERED if several else batch_size)
+        loader = _loader(x, attacked.images, y, ANSWERED if several else batch_size)
         others, voting = self._other_answers(spec, module, trainer, loader) if several else ([], {})
         reseed(spec.seed)
         trainer.test(module, loader, verbose=False)
@@ -192,12 +196,14 @@ class Evaluator:
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
         if not math.isfinite(means["reconstruction_mse"]):
             raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
-        stages = {"attack": seconds} | {name: took + voting.get(name, 0.0) for name, took in module.stages.items()}
+        stages = {name: took + voting.get(name, 0.0) for name, took in module.stages.items()}
+        stages = {"attack": attacked.seconds} | stages
         if proof is not None:
             proof.check(predictions, test.labels)
-            return _Run(module, predictions, means, stages, {"family": CERTIFICATE} | proof.statistics, proof.proved)
+            said = {"family": CERTIFICATE} | proof.statistics
+            return _Run(module, predictions, means, stages, said, proved=proof.proved)
         attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps else {}
-        return _Run(module, predictions, means, stages, attacker)
+        return _Run(module, predictions, means, stages, attacker, attacked.propagations)
 
     def _other_answers(
         self, spec: CellSpec, module: PurificationEvaluation, trainer: Trainer, loader: DataLoader[tuple[Tensor, ...]]
@@ -235,19 +241,19 @@ class Evaluator:
         y: Tensor,
         batch_size: int,
         worst: WorstCase | None,
-    ) -> tuple[Tensor, float]:
-        """The attacked images of a cell (N, C, H, W), and the seconds it took to make them. Of a worst case each image
-        as the attack that was chosen for it left it: usually stored, else made again."""
+    ) -> AttackedSet:
+        """The attacked set of a cell. Of a worst case each image as the attack that was chosen for it left it: usually
+        stored, else made again."""
         if worst is None:
             model = AttackedModel.of(spec, self.components, classifier, defense)
             return self.attacked.get_or_make(spec, model, x, y, batch_size)
         images, seconds = x.clone(), 0.0
         for number, member in enumerate(spec.members.values()):
             if (worst.chosen == number).any():
-                attacked, taken = self._attacked(member, classifier, defense, x, y, batch_size, None)
+                attacked = self._attacked(member, classifier, defense, x, y, batch_size, None)
                 mask = torch.from_numpy(worst.chosen == number).to(x.device)
-                images[mask], seconds = attacked[mask], seconds + taken
-        return images, seconds
+                images[mask], seconds = attacked.images[mask], seconds + attacked.seconds
+        return AttackedSet(images, None, seconds)
 
     def _attacker(
         self, spec: CellSpec, classifier: nn.Module, defense: nn.Module, x: Tensor, y: Tensor
@@ -269,7 +275,16 @@ class _Run:
     means: dict[str, float]  #: by :data:`MEANS`
     stages: dict[str, float]  #: seconds
     attacker: dict[str, Any]
+    propagations: Propagations | None = None  #: that the attack cost; None for a worst case, and where it is not known
     proved: Tensor | None = None  #: of a proof, which images; (N,), bool
+
+
+def _propagations(own: Propagations | None, members: Iterable[Cell]) -> dict[str, int]:
+    """What a cell's attack cost, or all attacks of a worst case together; empty where that is not known."""
+    parts = [asdict(own)] if own else [member.propagations for member in members]
+    if not parts or not all(parts):
+        return {}
+    return {name: sum(part[name] for part in parts) for name in parts[0]}
 
 
 def _per_class(right: Tensor, test: TestSet) -> list[list[int]]:

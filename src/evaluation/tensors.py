@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,30 +17,31 @@ log = logging.getLogger(__name__)
 #: Under this name a file's metadata hold the digest of what is in it.
 DIGEST = "digest"
 
-Verify = Callable[[Tensor], Tensor]  #: a tensor as it was read -> the tensor to be used; ValueError if it is no good
+Tensors = Mapping[str, Tensor]  #: by name
+#: tensors as they were read -> the tensors to be used; ValueError if they are no good, KeyError if one is not there
+Verify = Callable[[Tensors], Tensors]
 
 
 class TensorStore:
-    """Tensors by content key: the last one in memory, all of them under ``folder`` as ``<key>.safetensors``.
+    """Named tensors by content key: the last ones in memory, all of them under ``folder`` as ``<key>.safetensors``.
 
-    A file states a digest of its key and its tensor. One that does not fit is not used: bits that flipped, another
-    tensor, or a file that was renamed to another key.
+    A file states a digest of its key and its tensors. One that does not fit is not used: bits that flipped, other
+    tensors, or a file that was renamed to another key.
 
     Args:
-        folder: made when the first tensor is kept; None keeps nothing on disk.
-        name: of the tensor within its file.
+        folder: made when the first tensors are kept; None keeps nothing on disk.
     """
 
-    def __init__(self, folder: Path | None, name: str) -> None:
-        self.folder, self.name = folder, name
-        self._last: tuple[str, Tensor] | None = None
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._last: tuple[str, Tensors] | None = None
 
-    def get_or_make(self, key: str, verify: Verify, make: Callable[[], Tensor]) -> Tensor:
-        """The tensor of this key, or what ``make`` makes, which is stored. Of several processes that want one tensor,
-        one makes it while the others wait.
+    def get_or_make(self, key: str, verify: Verify, make: Callable[[], Tensors]) -> Tensors:
+        """The tensors of this key, or what ``make`` makes, which is stored. Of several processes that want them, one
+        makes them while the others wait.
 
         A file that is damaged, that does not hold what was stored under this key, or that ``verify`` refuses, is named
-        in a warning and made again. Whoever gets the tensor must not write into it: it is handed out again.
+        in a warning and made again. Whoever gets the tensors must not write into them: they are handed out again.
 
         Raises:
             UserError: the folder cannot be written.
@@ -48,44 +49,46 @@ class TensorStore:
         if self._last is not None and self._last[0] == key:
             return self._last[1]
 
-        def made() -> Tensor:
-            tensor = make().contiguous()  # in memory as on disk: the order of values may change how sums are rounded
-            self._write(key, tensor)
-            return tensor
+        def made() -> Tensors:
+            # In memory as on disk: the order of values may change how sums are rounded
+            tensors = {name: tensor.contiguous() for name, tensor in make().items()}
+            self._write(key, tensors)
+            return tensors
 
         path = None if self.folder is None else self._path(key)
-        tensor = made() if path is None else get_or_make(path, lambda: self._read(key, verify), made)
-        self._last = (key, tensor)
-        return tensor
+        tensors = made() if path is None else get_or_make(path, lambda: self._read(key, verify), made)
+        self._last = (key, tensors)
+        return tensors
 
-    def _read(self, key: str, verify: Verify) -> Tensor | None:
+    def _read(self, key: str, verify: Verify) -> Tensors | None:
         path = self._path(key)
         if not path.exists():
             return None
         try:
             # Not load_file, which maps the file into memory: a file truncated later would kill the process.
             content = path.read_bytes()
-            tensor = load(content)[self.name]
-            if _stated_digest(content) != self._digest(key, tensor):
+            tensors = load(content)
+            if _stated_digest(content) != _digest(key, tensors):
                 raise ValueError("it does not hold what was stored under this key")
-            return verify(tensor)
+            return verify(tensors)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             log.warning("%s is damaged (%s) and will be made again", path, error)
             return None
 
-    def _write(self, key: str, tensor: Tensor) -> None:
+    def _write(self, key: str, tensors: Tensors) -> None:
         if self.folder is not None:
             # Not save_file, which turns a full disk into an error of its own
-            content = save({self.name: tensor.cpu()}, {DIGEST: self._digest(key, tensor)})
+            content = save({name: tensor.cpu() for name, tensor in tensors.items()}, {DIGEST: _digest(key, tensors)})
             write_atomically(self._path(key), lambda temporary: temporary.write_bytes(content))
-
-    def _digest(self, key: str, tensor: Tensor) -> str:
-        """SHA-256 of the key, and of the tensor's name, shape, type and bytes."""
-        return weights_fingerprint({f"{key}/{self.name}": tensor})
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{key}.safetensors"
+
+
+def _digest(key: str, tensors: Tensors) -> str:
+    """SHA-256 of the key, and of the tensors' names, shapes, types and bytes."""
+    return weights_fingerprint({f"{key}/{name}": tensor for name, tensor in tensors.items()})
 
 
 def _stated_digest(content: bytes) -> str | None:

@@ -69,6 +69,7 @@ def cell(
         perturbation_l2=1.0,
         perturbation_linf=where.eps,
         reconstruction_mse=0.01,
+        propagations={"forward": 10 * n, "backward": 10 * n} if where.eps else {},
         stages={"attack": 3.0, "purify": 0.0006 * n, "classify": 1.0},
         identity=facts,
         examples=examples or {},

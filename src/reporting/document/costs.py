@@ -13,9 +13,12 @@ STAGES = ("attack", *PER_IMAGE)
 
 
 def cost_table(facet: Facet) -> Table | None:
-    """Time by column and stage: milliseconds an image (median over the column's cells), and all seconds spent."""
+    """Time by column and stage: milliseconds an image (median over the column's cells), and all seconds spent. Beside
+    it what an attack costs on any machine: images through the classifier, forward and backward, for each image that is
+    attacked (median again)."""
     rows = [(label, _entries(facet, column)) for column, label in zip(facet.columns, facet.column_labels, strict=True)]
-    columns = (*(f"{stage}, ms an image" for stage in PER_IMAGE), *(f"{stage}, s" for stage in STAGES))
+    each = (*(f"{stage}, ms an image" for stage in PER_IMAGE), "attack, propagations an image")
+    columns = (*each, *(f"{stage}, s" for stage in STAGES))
     return Table("Time by stage", "defense", columns, tuple(rows)) if any(row.cell for row in facet.grid) else None
 
 
@@ -24,6 +27,8 @@ def _entries(facet: Facet, column: Column) -> tuple[Entry, ...]:
     each = [
         Entry(f"{1000 * median(found):.2f}") if (found := _per_image(own.values(), s)) else Entry() for s in PER_IMAGE
     ]
+    work = [cell.propagations_per_image for cell in own.values() if cell.propagations_per_image is not None]
+    each.append(Entry(f"{median(work):,.0f}") if work else Entry())
     return (*each, *(Entry(f"{sum(cell.stages.get(s, 0.0) for cell in own.values()):,.1f}") for s in STAGES))
 
 

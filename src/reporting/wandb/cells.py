@@ -101,6 +101,7 @@ def _config(coordinates: Coordinates, identity: Mapping[str, Any]) -> dict[str, 
 
 def _numbers(cell: Cell) -> dict[str, float]:
     low, high = cell.interval
+    work = cell.propagations_per_image
     return {
         "accuracy": cell.accuracy,
         "ci_low": low,
@@ -114,6 +115,7 @@ def _numbers(cell: Cell) -> dict[str, float]:
         "perturbation_linf": cell.perturbation_linf,
         "reconstruction_mse": cell.reconstruction_mse,
         "seconds": cell.seconds,
+        **({} if work is None else {"propagations": work}),
     } | {f"seconds/{stage}": seconds for stage, seconds in cell.stages.items()}
 
 

@@ -24,6 +24,7 @@ def test_there_is_one_run_for_each_computed_row_and_its_numbers_are_those_of_the
         run = runs[place(asdict(row.coordinates))]
         for name in ("n", "correct", "accuracy", "ci_low", "ci_high", "seconds"):
             assert run.summary[name] == float(line[name]), name
+        assert run.summary.get("propagations") == (20 if row.coordinates.eps else None)
         assert run.config["key"] == line["key"]
         assert run.history == [{k: v for k, v in run.summary.items() if "." not in k} | run.history[0]]
 

@@ -64,6 +64,7 @@ def cell_at(where: Coordinates, correct: int, n: int = 60, steps: float = 10.0) 
         perturbation_linf=where.eps,
         reconstruction_mse=0.0123,
         stages={"attack": 1.5, "purify": 0.1, "classify": 0.2},
+        propagations={"forward": 10 * n, "backward": 10 * n} if where.eps else {},
         identity=identity,
         examples=dict.fromkeys(("original", "attacked", "purified"), EXAMPLES)
         | {"labels": [7] * 10, "predictions": [2] * 10},
