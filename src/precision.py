@@ -33,6 +33,12 @@ def native_bfloat16(accelerator: str) -> bool:
     return accelerator in ("auto", "cpu") and any(capabilities.get(units) for units in ("amx_bf16", "avx512_bf16"))
 
 
+def chosen(precision: str, accelerator: str) -> Precision:
+    """What "auto" comes to: bfloat16 where ``accelerator`` has units for it, else float32. Any other is itself."""
+    fast = precision == "bfloat16" or (precision == "auto" and native_bfloat16(accelerator))
+    return "bfloat16" if fast else "float32"
+
+
 def check_device(accelerator: str, precision: str) -> None:
     """Refuse an Apple GPU that is not there, or that lacks the numbers that are asked for, before anything is computed.
     Other devices are left to Lightning.

@@ -11,9 +11,15 @@ Shared arguments:
     x: clean images, (N, C, H, W), float32, in [0, 1].
     y: true labels, (N,), int64, 0 to K − 1.
     eps: L∞ budget in pixel units, in [0, 1]; 0 returns ``x`` itself.
+    precision: what the model computes in where a gradient is asked for. "bfloat16" is several times faster on a device
+        with units for it (:func:`src.precision.native_bfloat16`) and slower on others. Whether an image fools the model
+        is always judged in float32, so an attack that lost by it shows.
 
 Shared errors: ``ValueError`` for arguments outside these ranges, and for a model whose output is not (N, K).
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +28,17 @@ from src.attacks.budget import check_adversarial, check_budget, check_labels, pr
 from src.attacks.margin import Best, logits_of, margin
 from src.attacks.verdict import fooled, wrong
 from src.log_odds import log_odds_gradient
+from src.precision import PRECISIONS, Precision, computing_in
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: Precision = "float32") -> Tensor:
     """The gradient that attacks follow, one an image; same shape as ``x``.
 
     It is that of the log-odds of an error (:func:`src.log_odds.log_odds_gradient`), and points where the gradient of
     the cross-entropy does. It is not finite where the model's own derivative is not: see :func:`usable`.
     Works under ``torch.no_grad()`` too (Lightning's test loop), but not under ``torch.inference_mode()``.
     """
-    return _gradient_and_logits(model, x, y)[0]
+    return _gradient_and_logits(model, x, y, precision)[0]
 
 
 def usable(gradient: Tensor) -> Tensor:
@@ -48,11 +55,14 @@ def usable(gradient: Tensor) -> Tensor:
     return torch.where(gradient.isinf(), gradient.sign() * largest, finite)
 
 
-def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
     """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {' or '.join(PRECISIONS)}; got {precision}")
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        logits = logits_of(model, x)
+        with computing_in(precision, x.device):
+            logits = logits_of(model, x)
         check_labels(y, logits.shape[1])
         if not logits.requires_grad:
             raise ValueError("the model passes no gradient to its input: is there a no_grad() or a detach() in it?")
@@ -60,7 +70,15 @@ def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor
     return gradient, logits.detach()
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, gradient: Tensor | None = None) -> Tensor:
+def fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    gradient: Tensor | None = None,
+    precision: Precision = "float32",
+) -> Tensor:
     """Fast gradient sign method: x + eps · sign(∇ₓ L). Goodfellow et al., arXiv:1412.6572, section 4.
 
     Args:
@@ -69,7 +87,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, gradient: Tensor
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
     """
-    return ifgsm(model, x, y, eps=eps, steps=1, gradient=gradient)
+    return ifgsm(model, x, y, eps=eps, steps=1, gradient=gradient, precision=precision)
 
 
 def ifgsm(
@@ -82,6 +100,7 @@ def ifgsm(
     rel_step: float | None = None,
     refresh_gradient: bool = True,
     gradient: Tensor | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Iterative FGSM (the basic iterative method). Kurakin et al., arXiv:1607.02533, section 2.2.
 
@@ -95,7 +114,8 @@ def ifgsm(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
     """
-    return _ascend(model, x, y, x, eps, steps, rel_step, refresh_gradient=refresh_gradient, gradient=gradient)
+    follow = partial(input_gradient, model, y=y, precision=precision)
+    return _ascend(follow, x, y, x, eps, steps, rel_step, refresh_gradient=refresh_gradient, gradient=gradient)
 
 
 def mifgsm(
@@ -109,6 +129,7 @@ def mifgsm(
     decay: float = 1.0,
     refresh_gradient: bool = True,
     gradient: Tensor | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Momentum iterative FGSM. Dong et al., arXiv:1710.06081, algorithm 1.
 
@@ -123,8 +144,9 @@ def mifgsm(
     """
     if not decay >= 0:
         raise ValueError(f"decay must be at least 0; got {decay}")
+    follow = partial(input_gradient, model, y=y, precision=precision)
     return _ascend(
-        model, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient, gradient=gradient
+        follow, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient, gradient=gradient
     )
 
 
@@ -140,6 +162,7 @@ def pgd(
     restarts: int = 1,
     early_stop: bool = False,
     generator: torch.Generator | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Projected gradient descent in the L∞ ball. Madry et al., arXiv:1706.06083, section 2.1.
 
@@ -165,17 +188,19 @@ def pgd(
     rel_step = 2.5 / steps if rel_step is None else rel_step
     if not rel_step > 0:
         raise ValueError(f"rel_step must be positive; got {rel_step}")
+    follow = partial(input_gradient, model, y=y, precision=precision)
+    climb = partial(_ascend_until_fooled, model, eps=eps, steps=steps, rel_step=rel_step, precision=precision)
     best: Tensor | None = None
     for _ in range(restarts):
         start = _random_start(x, eps, generator) if random_start else x
         if not early_stop:
-            found = _ascend(model, x, y, start, eps, steps, rel_step)
+            found = _ascend(follow, x, y, start, eps, steps, rel_step)
             best = found if best is None else _harder(model, y, best, found)
         elif best is None:
-            best = _ascend_until_fooled(model, x, y, start, eps, steps, rel_step)
+            best = climb(x, y, start)
         else:
             left = ~fooled(model, best, y)
-            best[left] = _ascend_until_fooled(model, x[left], y[left], start[left], eps, steps, rel_step)
+            best[left] = climb(x[left], y[left], start[left])
     assert best is not None
     return check_adversarial(best, x, eps)
 
@@ -196,22 +221,33 @@ def _harder(model: nn.Module, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ascend_until_fooled(
-    model: nn.Module, x: Tensor, y: Tensor, start: Tensor, eps: float, steps: int, rel_step: float
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    *,
+    eps: float,
+    steps: int,
+    rel_step: float,
+    precision: Precision,
 ) -> Tensor:
     """Sign steps of rel_step · eps from ``start``; an image that fools the model takes no more."""
     x_adv, left = start.clone(), torch.arange(len(x), device=x.device)
     for _ in range(steps):
         if not len(left):
             break
-        gradient, logits = _gradient_and_logits(model, x_adv[left], y[left])
+        gradient, logits = _gradient_and_logits(model, x_adv[left], y[left], precision)
         standing = ~wrong(logits, y[left])
+        if precision != "float32" and not standing.all():  # what is right in float32 goes on
+            doubtful = left[~standing]
+            standing[~standing] = ~fooled(model, x_adv[doubtful], y[doubtful])
         left, gradient = left[standing], usable(gradient[standing])
         x_adv[left] = project(x_adv[left] + rel_step * eps * gradient.sign(), x[left], eps)
     return x_adv
 
 
 def _ascend(
-    model: nn.Module,
+    follow: Callable[[Tensor], Tensor],
     x: Tensor,
     y: Tensor,
     start: Tensor,
@@ -222,10 +258,12 @@ def _ascend(
     decay: float | None = None,
     refresh_gradient: bool = True,
     gradient: Tensor | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """The loop all of them share: ``steps`` sign steps from ``start``, projected back after each.
 
     Args:
+        follow: images (N, C, H, W) → the gradient at them.
         gradient: of the loss at ``start``, if it is known.
     """
     check_budget(x, y, eps, steps)
@@ -239,7 +277,7 @@ def _ascend(
     x_adv, momentum = start.detach(), torch.zeros_like(x)
     for number in range(steps):
         if gradient is None or (refresh_gradient and number):
-            gradient = input_gradient(model, x_adv, y)
+            gradient = follow(x_adv)
         gradient = usable(gradient)
         if decay is None:
             direction = gradient

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from src.attacks.budget import check_adversarial, check_budget, check_labels
 from src.attacks.margin import Best, logits_of, margin, margin_of
+from src.precision import Precision, computing_in
 
 #: Images in one forward pass of the tries: bounds memory, and on a CPU keeps activations in the cache.
 CHUNK = {"cpu": 128, "cuda": 4096}
@@ -31,6 +32,7 @@ def threshold_crossing(
     candidates: int = 16,
     targets: int = 3,
     early_stop: bool = False,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Greedy search over the pixels that ``eps`` can carry across a threshold: ranked by gradient, verified by value.
 
@@ -58,6 +60,7 @@ def threshold_crossing(
         candidates: moves tried in a step, ≥ 1; each costs a forward pass of the image.
         targets: searches, ≥ 1; no more are made than there are other classes.
         early_stop: leave images as they are once they fool ``model``; as for :func:`src.attacks.pgd`.
+        precision: of the gradient that ranks the moves, as for the other attacks; they are tried in float32.
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. Every pixel is x, or x ± eps clipped.
@@ -72,7 +75,7 @@ def threshold_crossing(
         raise ValueError(f"thresholds must be in (0, 1), in pixel units; got {list(thresholds)}")
     if eps == 0 or len(x) == 0:
         return x
-    search = _Search(model, x, y, eps, thresholds, candidates)
+    search = _Search(model, x, y, eps, thresholds, candidates, precision)
     best = Best(x)
     for rivals in _rivals(model, x, y, targets):
         standing = (best.margins <= 0).nonzero().flatten() if early_stop else torch.arange(len(x), device=x.device)
@@ -100,9 +103,16 @@ class _Search:
     """
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, eps: float, thresholds: Sequence[float], candidates: int
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        eps: float,
+        thresholds: Sequence[float],
+        candidates: int,
+        precision: Precision,
     ) -> None:
-        self.model, self.x, self.y = model, x, y
+        self.model, self.x, self.y, self.precision = model, x, y, precision
         self.values = torch.stack([(x - eps).clamp(min=0), x, (x + eps).clamp(max=1)], 1).flatten(2)  # (N, 3, P)
         #: What the defense makes of the values, up to scale
         self.levels = self.values
@@ -150,9 +160,14 @@ class _Search:
         it (n, 3, P): gradient times change of level, −inf where there is no such move."""
         with torch.enable_grad():
             images = self._images(active, settings).requires_grad_(True)
-            logits = logits_of(self.model, images)
+            with computing_in(self.precision, images.device):
+                logits = logits_of(self.model, images)
             reached = margin_of(logits, self.y[active], rivals[active])
             gradient = _gradient(reached, images)
+        if self.precision != "float32":  # what is reached is compared with tries in float32
+            with torch.no_grad():
+                logits = logits_of(self.model, images)
+            reached = margin_of(logits, self.y[active], rivals[active])
         now = settings[active].unsqueeze(1)
         levels = self.levels[active]
         gains = gradient.flatten(1).unsqueeze(1) * (levels - levels.gather(1, now))

@@ -17,6 +17,7 @@ from src.evaluation.components import Components
 from src.evaluation.propagations import Propagations, counted
 from src.evaluation.spec import CellSpec
 from src.evaluation.tensors import Tensors, TensorStore
+from src.precision import Precision
 from src.randomness import random_streams_kept, seeded
 
 #: Names of the tensors in the stored files.
@@ -141,11 +142,13 @@ def attack_images(
     return AttackedSet(torch.cat(attacked), cost, time.perf_counter() - begin)
 
 
-def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int, precision: Precision) -> Tensor:
     """:func:`src.attacks.input_gradient` at all of ``x``, in batches of the size that attacks see, so that sharing it
     does not change a bit of the outcome. That of a random model does not depend on who asks first."""
     with seeded(0):
-        parts = [input_gradient(model, x[batch].clone(), y[batch]) for batch in batches_of(len(x), batch_size)]
+        parts = [
+            input_gradient(model, x[batch].clone(), y[batch], precision) for batch in batches_of(len(x), batch_size)
+        ]
     return torch.cat(parts)
 
 
@@ -217,7 +220,7 @@ class AttackedSets:
             return None
 
         def make() -> Tensors:
-            return {GRADIENT: gradient_at(model.view, x, y, batch_size)}
+            return {GRADIENT: gradient_at(model.view, x, y, batch_size, spec.attack.precision)}
 
         def verify(stored: Tensors) -> Tensors:
             gradient = stored[GRADIENT]
@@ -225,4 +228,4 @@ class AttackedSets:
                 raise ValueError(f"its shape is {tuple(gradient.shape)}")
             return {GRADIENT: gradient.to(x.device)}
 
-        return self._gradients.get_or_make(spec.view_key, verify, make)[GRADIENT]
+        return self._gradients.get_or_make(spec.gradient_key, verify, make)[GRADIENT]

@@ -10,9 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
+
+if TYPE_CHECKING:  # it imports torch, and reports do without
+    from src.precision import Precision
 
 #: Part of every key. Raise it when a change of code changes what a stored number means.
 SCHEMA = 3
@@ -91,6 +94,11 @@ class AttackSpec:
     def is_certificate(self) -> bool:
         """Whether this is not an attack but a proof that holds for every attack."""
         return self.family == CERTIFICATE
+
+    @property
+    def precision(self) -> "Precision":
+        """What its gradients are computed in."""
+        return (self.component or {}).get("precision", "float32")
 
     @property
     def identity(self) -> Any:
@@ -246,9 +254,15 @@ class CellSpec:
 
     @property
     def view_key(self) -> str:
-        """Content hash of :attr:`view` and the images: all attacks and budgets share what is found out about it, and
-        the gradient at the clean images if the attacker knows no defense."""
+        """Content hash of :attr:`view` and the images: all attacks and budgets share what is found out about it."""
         return content_key(numbers_as_floats(self._viewed))
+
+    @property
+    def gradient_key(self) -> str:
+        """Content hash of what the gradient at the clean images depends on: all attacks and budgets share it if the
+        attacker knows no defense."""
+        computed = {} if self.attack.precision == "float32" else {"precision": self.attack.precision}
+        return content_key(numbers_as_floats(self._viewed | computed))
 
     @property
     def attacked_key(self) -> str:

@@ -16,6 +16,7 @@ from src.evaluation import AttackSpec, CellSpec, CellStore, DefenseSpec, Protoco
 from src.evaluation.attacking import AttackedSets, accepts, untracked
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.spec import Component, Verdict
+from src.precision import Precision, chosen
 from src.workflows.building import plain
 from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.schema import SweepSettings
@@ -39,7 +40,7 @@ def cell_spec(config: DictConfig, components: ComponentCache) -> CellSpec:
     spec = CellSpec(
         data=components.data_spec(data, split, config.limit),
         classifier=components.classifier_identity(plain(config.classifier), data, split),
-        attack=_attack_spec(plain(config.attack), data, split, components),
+        attack=attack_spec(config, data, components),
         eps=float(config.eps),
         threat=_threat_spec(plain(config.threat), components),
         defense=_defense_spec(config, data, components),
@@ -60,15 +61,28 @@ def _under_verdict(spec: CellSpec, config: DictConfig, components: ComponentCach
     return replace(spec, defense=replace(spec.defense, name=f"{spec.defense.name} ({FROZEN})", component=component))
 
 
-def _attack_spec(attack: dict[str, Any], data: ImageDataModule, split: str, components: ComponentCache) -> AttackSpec:
-    """The attack of a ``conf/attack`` file, or several, of which the worst case is to be taken."""
+def attack_spec(config: DictConfig, data: ImageDataModule, components: ComponentCache) -> AttackSpec:
+    """The attack of a job of ``conf/sweep.yaml``."""
+    precision = chosen(config.attack_precision, config.trainer.accelerator)
+    return _attack_spec(plain(config.attack), data, config.split, components, precision)
+
+
+def _attack_spec(
+    attack: dict[str, Any], data: ImageDataModule, split: str, components: ComponentCache, precision: Precision
+) -> AttackSpec:
+    """The attack of a ``conf/attack`` file, or several, of which the worst case is to be taken. One whose gradients can
+    be computed in another ``precision`` than float32 is told so."""
     if "members" in attack:
         members = {
-            name: _attack_spec(member, data, split, components) for name, member in attack["members"].items() if member
+            name: _attack_spec(member, data, split, components, precision)
+            for name, member in attack["members"].items()
+            if member
         }
         return AttackSpec(attack["name"], members=members)
     called = {name: value for name, value in attack.items() if name not in DESCRIPTION}
     component = components.identified(called, data, split)
+    if precision != "float32" and accepts(components.build(component), "precision"):
+        component = {"precision": precision} | component
     return AttackSpec(
         name=attack["name"],
         component=component,

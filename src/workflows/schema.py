@@ -198,6 +198,8 @@ class SweepSettings(Purification):
     """of a random defense: one answer, the worst or the majority of several, or the same random numbers each time"""
     verdict_samples: Count
     """answers to each image under verdict=worst_of_n and majority"""
+    attack_precision: Literal["auto", "float32", "bfloat16"]
+    """of an attack's gradients; bfloat16: faster with AMX, AVX512-BF16 or a GPU; auto = there. Judged in float32"""
     surrogate: Any
     """threat=adaptive: gradient of what has none; smooth = a smooth stand-in where there is one"""
     compare_published: bool

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.workflows.building import build, check_arguments, plain
+from src.workflows.cells import attack_spec
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.schema import SCHEMAS, pixel_units
 from src.workflows.settings import checked
@@ -214,3 +215,25 @@ def test_an_apple_gpu_that_is_not_there_ends_a_command_at_once(run_command, tmp_
         done.stderr.strip()
         == "error: trainer=mps: PyTorch finds no Apple GPU on this machine; trainer=cpu does without"
     )
+
+
+def test_an_attack_is_told_the_precision_of_its_gradients(settings, monkeypatch):
+    """Those of float32 are not told of it, so that their cells keep their keys. Square has no gradient."""
+
+    class Built:
+        identified = staticmethod(lambda component, data, split: component)
+        build = staticmethod(build)
+
+    def precisions(line: str, native: bool = False) -> dict[str, str | None]:
+        monkeypatch.setattr("src.precision.native_bfloat16", lambda accelerator: native)
+        suite = attack_spec(settings(line), None, Built())  # type: ignore[arg-type]
+        return {name: (member.component or {}).get("precision") for name, member in suite.members.items()}
+
+    suite = "sweep attack=worst ~attack.members.transfer attack_precision="
+    of_ours = dict.fromkeys(("fgsm", "ifgsm", "mifgsm", "pgd", "threshold"), "bfloat16")
+    of_others = dict.fromkeys(("apgd_ce", "apgd_dlr", "square", "uniform"))
+    assert precisions(f"{suite}bfloat16") == precisions(f"{suite}auto", native=True) == of_ours | of_others
+    for line in (f"{suite}float32", f"{suite}auto", suite.split(" attack_precision")[0]):
+        assert set(precisions(line).values()) == {None}
+    with pytest.raises(UserError, match="attack_precision=float16"):
+        settings("sweep attack_precision=float16")
