@@ -6,6 +6,7 @@ They know nothing of defenses: attacking a defended classifier is handing one in
 from src.attacks.budget import check_adversarial, within_budget
 from src.attacks.gradient import fgsm, ifgsm, input_gradient, mifgsm, pgd
 from src.attacks.noise import uniform
+from src.attacks.suite import survivors
 from src.attacks.threshold import threshold_crossing
 from src.attacks.torchattacks_adapter import from_torchattacks
 
@@ -17,6 +18,7 @@ __all__ = [
     "input_gradient",
     "mifgsm",
     "pgd",
+    "survivors",
     "threshold_crossing",
     "uniform",
     "within_budget",

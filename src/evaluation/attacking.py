@@ -1,12 +1,10 @@
 """Attacked sets: made whole before anything is evaluated, or found where they were stored."""
 
-import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from src.evaluation.spec import CellSpec
 from src.evaluation.tensors import Tensors, TensorStore
 from src.precision import Precision
 from src.randomness import random_streams_kept, seeded
+from src.signatures import accepts
 
 #: Names of the tensors in the stored files.
 IMAGES, PROPAGATIONS, GRADIENT = "x_adv", "propagations", "gradient"
@@ -69,14 +68,6 @@ class AttackedModel:
             return self
         steady = not (is_random(self.view, x) or is_random(self.known_defense, x))
         return replace(self, attack=partial(self.attack, early_stop=steady))
-
-
-def accepts(attack: Any, argument: str) -> bool:
-    """Whether ``attack`` has an argument of this name."""
-    try:
-        return argument in inspect.signature(attack).parameters
-    except (TypeError, ValueError):  # something without a signature
-        return False
 
 
 @dataclass(frozen=True)

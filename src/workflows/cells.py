@@ -13,10 +13,11 @@ from rich.progress import track
 from src.data import ImageDataModule
 from src.errors import UserError
 from src.evaluation import AttackSpec, CellSpec, CellStore, DefenseSpec, Protocol, ThreatSpec
-from src.evaluation.attacking import AttackedSets, accepts, untracked
+from src.evaluation.attacking import AttackedSets, untracked
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.spec import Component, Verdict
 from src.precision import Precision, chosen
+from src.signatures import accepts
 from src.workflows.building import plain
 from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.schema import SweepSettings
@@ -26,7 +27,10 @@ from src.workflows.settings import checked
 FROZEN = "frozen"
 
 #: Keys of an attack's YAML that describe it; the others are what it is called with.
-DESCRIPTION = {"name", "family", "stronger", "members"}
+DESCRIPTION = {"name", "family", "stronger", "members", "survivors"}
+
+#: Families of attacks by what one of them usually costs.
+CHEAP_FIRST = ("one-step", "noise", "transfer", "iterative", "gradient-free")
 
 
 def cell_spec(config: DictConfig, components: ComponentCache) -> CellSpec:
@@ -62,7 +66,15 @@ def _under_verdict(spec: CellSpec, config: DictConfig, components: ComponentCach
 
 
 def attack_spec(config: DictConfig, data: ImageDataModule, components: ComponentCache) -> AttackSpec:
-    """The attack of a job of ``conf/sweep.yaml``."""
+    """The attack of a job of ``conf/sweep.yaml``.
+
+    Raises:
+        UserError: an argument that it does not have, or it cannot be used under this threat.
+    """
+    if config.attack.get("survivors") and not config.threat.knows_defense:
+        raise UserError(
+            "attack.survivors=true needs threat=adaptive: who does not know the defense cannot ask it what still stands"
+        )
     precision = chosen(config.attack_precision, config.trainer.accelerator)
     return _attack_spec(plain(config.attack), data, config.split, components, precision)
 
@@ -78,7 +90,8 @@ def _attack_spec(
             for name, member in attack["members"].items()
             if member
         }
-        return AttackSpec(attack["name"], members=members)
+        suite = AttackSpec(attack["name"], members=members)
+        return _on_survivors(suite) if attack.get("survivors") else suite
     called = {name: value for name, value in attack.items() if name not in DESCRIPTION}
     component = components.identified(called, data, split)
     if precision != "float32" and accepts(components.build(component), "precision"):
@@ -90,6 +103,14 @@ def _attack_spec(
         stronger=_stronger(attack, component),
         early_stop=accepts(components.build(component), "early_stop"),
     )
+
+
+def _on_survivors(suite: AttackSpec) -> AttackSpec:
+    """The attacks of ``suite`` as one, each on what those before it left; the cheap ones first."""
+    cheap_first = sorted(suite.members.items(), key=lambda item: CHEAP_FIRST.index(item[1].family))
+    attacks = {name: member.component for name, member in cheap_first}
+    component = {"_target_": "src.attacks.survivors", "_partial_": True, "attacks": attacks}
+    return AttackSpec(suite.name, component, family="iterative", early_stop=True)
 
 
 def _threat_spec(threat: dict[str, Any], components: ComponentCache) -> ThreatSpec:

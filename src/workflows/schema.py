@@ -75,6 +75,7 @@ class Attack(Section):
 
     name: str
     members: dict[str, Any] = {}
+    survivors: bool = False
 
 
 class Threat(Section):

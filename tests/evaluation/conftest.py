@@ -24,10 +24,11 @@ from src.evaluation import (
     Protocol,
     ThreatSpec,
 )
-from src.evaluation.attacking import AttackedSets, accepts
+from src.evaluation.attacking import AttackedSets
 from src.evaluation.components import TestSet
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.spec import Component
+from src.signatures import accepts
 
 Specify = Callable[..., CellSpec]
 

@@ -237,3 +237,18 @@ def test_an_attack_is_told_the_precision_of_its_gradients(settings, monkeypatch)
         assert set(precisions(line).values()) == {None}
     with pytest.raises(UserError, match="attack_precision=float16"):
         settings("sweep attack_precision=float16")
+
+
+def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(settings):
+    class Built:
+        identified = staticmethod(lambda component, data, split: component)
+        build = staticmethod(build)
+
+    asked = settings("sweep threat=adaptive attack=worst ~attack.members.transfer attack.survivors=true")
+    suite = attack_spec(asked, None, Built())  # type: ignore[arg-type]
+    assert suite.component is not None and suite.name == "worst" and suite.early_stop and not suite.members
+    order = list(suite.component["attacks"])
+    assert order == ["fgsm", "uniform", "ifgsm", "mifgsm", "pgd", "apgd_ce", "apgd_dlr", "threshold", "square"]
+    assert list(build(suite.component).keywords["attacks"]) == order
+    with pytest.raises(UserError, match=r"attack\.survivors=true needs threat=adaptive"):
+        attack_spec(settings("sweep attack=worst attack.survivors=true"), None, Built())  # type: ignore[arg-type]

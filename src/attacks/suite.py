@@ -1,0 +1,57 @@
+"""Several attacks, one after the other, on what still stands: robust accuracy for the least work."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import Tensor, nn
+
+from src.attacks.budget import check_budget, within_budget
+from src.attacks.verdict import fooled
+from src.signatures import accepts
+
+
+def survivors(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    attacks: Mapping[str, Callable[..., Tensor]],
+    early_stop: bool = False,
+) -> Tensor:
+    """Attack with each of ``attacks``, in their order, the images that those before it left.
+
+    An image that fools ``model`` is done, as in AutoAttack (Croce & Hein, arXiv:2003.01690, section 5). So the cheap
+    attacks should come first. What is left is what the worst case of the single attacks leaves, up to the random
+    numbers that some of them draw. What each of them would leave alone is not known.
+
+    Args:
+        model, x, y, eps: as in :mod:`src.attacks.gradient`.
+        attacks: (model, x, y, *, eps) → x_adv, by name. One that takes ``early_stop`` is told to.
+        early_stop: that an image that fools ``model`` may be left alone: ``model`` itself is judged, and gives the same
+            answer each time.
+
+    Returns:
+        Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. An image that no attack changes the class of
+        is as the last one left it.
+
+    Raises:
+        ValueError: ``early_stop`` is false, arguments out of range, or an attack spent more than ``eps``.
+    """
+    check_budget(x, y, eps)
+    if eps == 0 or not len(x):
+        return x
+    if not early_stop:
+        raise ValueError(
+            "which images still stand is not known: the attacked model is not the one that is judged, or it answers at "
+            "random; attack.survivors=false"
+        )
+    x_adv, left = x.clone(), (~fooled(model, x, y)).nonzero().flatten()
+    for attack in attacks.values():
+        if not len(left):
+            break
+        bound = partial(attack, eps=eps, **({"early_stop": True} if accepts(attack, "early_stop") else {}))
+        found = within_budget(bound, model, x[left], y[left], eps)
+        x_adv[left] = found
+        left = left[~fooled(model, found, y[left])]
+    return x_adv
