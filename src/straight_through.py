@@ -13,6 +13,13 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     (Athalye et al., arXiv:1802.00420) when ``carrier`` is the input of a step function and ``value`` its output.
     Written as value + (carrier − carrier), which is exact; the usual carrier + (value − carrier) is off by
     a rounding error. Both tensors must be finite and of one shape.
+
+    Example:
+        >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
+        >>> rounded = straight_through(x.round(), x)
+        >>> rounded.sum().backward()
+        >>> rounded.detach(), x.grad
+        (tensor([0., 1.]), tensor([1., 1.]))
     """
     return value.detach() + (carrier - carrier.detach())
 

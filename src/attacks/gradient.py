@@ -86,6 +86,15 @@ def fgsm(
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+
+    Example:
+        A classifier of two pixels that answers which is the brighter one.
+
+        >>> import torch
+        >>> brighter = torch.nn.Flatten()
+        >>> x, y = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0])
+        >>> fgsm(brighter, x, y, eps=0.125)
+        tensor([[[[0.4750, 0.5250]]]])
     """
     return ifgsm(model, x, y, eps=eps, steps=1, gradient=gradient, precision=precision)
 
@@ -113,6 +122,15 @@ def ifgsm(
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+
+    Example:
+        The classifier is that of :func:`fgsm`.
+
+        >>> import torch
+        >>> brighter = torch.nn.Flatten()
+        >>> x, y = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0])
+        >>> ifgsm(brighter, x, y, eps=0.125, steps=5)
+        tensor([[[[0.4750, 0.5250]]]])
     """
     follow = partial(input_gradient, model, y=y, precision=precision)
     return _ascend(follow, x, y, x, eps, steps, rel_step, refresh_gradient=refresh_gradient, gradient=gradient)
@@ -141,6 +159,15 @@ def mifgsm(
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+
+    Example:
+        The classifier is that of :func:`fgsm`.
+
+        >>> import torch
+        >>> brighter = torch.nn.Flatten()
+        >>> x, y = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0])
+        >>> mifgsm(brighter, x, y, eps=0.125, steps=5)
+        tensor([[[[0.4750, 0.5250]]]])
     """
     if not decay >= 0:
         raise ValueError(f"decay must be at least 0; got {decay}")
@@ -179,6 +206,15 @@ def pgd(
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
+
+    Example:
+        The classifier is that of :func:`fgsm`. An image is left alone once it fools the classifier.
+
+        >>> import torch
+        >>> brighter = torch.nn.Flatten()
+        >>> x, y = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0])
+        >>> pgd(brighter, x, y, eps=0.25, steps=10, random_start=False, early_stop=True)
+        tensor([[[[0.4750, 0.5250]]]])
     """
     check_budget(x, y, eps, steps)
     if restarts < 1 or (restarts > 1 and not random_start):

@@ -35,6 +35,17 @@ def survivors(
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. An image that no attack changes the class of
         is as the last one left it.
 
+    Example:
+        FGSM fools the classifier with the first image; PGD is tried on the second alone.
+
+        >>> import torch
+        >>> from src.attacks import fgsm, pgd
+        >>> brighter = torch.nn.Flatten()
+        >>> x, y = torch.tensor([[[[0.6, 0.4]]], [[[0.9, 0.1]]]]), torch.tensor([0, 0])
+        >>> attacks = {"fgsm": fgsm, "pgd": pgd}
+        >>> brighter(survivors(brighter, x, y, eps=0.125, attacks=attacks, early_stop=True)).argmax(1)
+        tensor([1, 0])
+
     Raises:
         ValueError: ``early_stop`` is false, arguments out of range, or an attack spent more than ``eps``.
     """

@@ -65,6 +65,17 @@ def threshold_crossing(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. Every pixel is x, or x ± eps clipped.
 
+    Example:
+        Behind a threshold of 0.5 the two pixels 0.6 and 0.1 are 1 and 0. Only the first can be carried across.
+
+        >>> import torch
+        >>> from src.straight_through import straight_through
+        >>> def binarized(x):
+        ...     return straight_through((x > 0.5).float(), x).flatten(1)
+        >>> x, y = torch.tensor([[[[0.6, 0.1]]]]), torch.tensor([0])
+        >>> threshold_crossing(binarized, x, y, eps=0.25)
+        tensor([[[[0.3500, 0.1000]]]])
+
     Raises:
         ValueError: arguments out of range, or a model whose output is not (N, K).
     """

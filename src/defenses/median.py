@@ -14,6 +14,11 @@ class MedianFilter(nn.Module):
 
     Args:
         size: side of the window in pixels, ≥ 1; 1 changes nothing.
+
+    Example:
+        >>> import torch
+        >>> MedianFilter(size=3)(torch.tensor([[[[0.0, 1.0, 0.0, 0.0]]]]))
+        tensor([[[[0., 0., 0., 0.]]]])
     """
 
     def __init__(self, size: int = 3) -> None:

@@ -17,6 +17,11 @@ class Binarize(nn.Module):
 
     Args:
         threshold: in pixel units, in (0, 1).
+
+    Example:
+        >>> import torch
+        >>> Binarize(0.5)(torch.tensor([[[[0.2, 0.5, 0.7]]]]))
+        tensor([[[[0., 0., 1.]]]])
     """
 
     def __init__(self, threshold: float = 0.5) -> None:

@@ -118,6 +118,18 @@ def certify(
 
     Raises:
         ValueError: an argument out of its range, or ``classify`` does not return logits.
+
+    Example:
+        Two classes, told apart by the mean of four pixels: above or below 1/2. Its noise has a standard deviation of
+        ``sigma`` / 2, so that an image of ones is 4 of them away from the other class.
+
+        >>> def bright(x):
+        ...     mean = x.flatten(1).mean(1)
+        ...     return torch.stack([0.5 - mean, mean - 0.5], 1)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> found = certify(bright, torch.ones(1, 2, 2), sigma=0.25, n=1000, generator=generator)
+        >>> found.predicted, round(found.radius, 3)  # the distance is 1
+        (1, 0.616)
     """
     if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma must be finite and above 0; got {sigma}")

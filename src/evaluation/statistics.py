@@ -14,6 +14,10 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
         correct: successes, 0 ≤ correct ≤ n.
         n: trials, ≥ 1.
         confidence: in (0, 1).
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(95, 100)]
+        [0.8882, 0.9785]
     """
     z, p = float(ndtri(0.5 + 0.5 * confidence)), correct / n
     scale = 2 * (n + z**2)
@@ -26,6 +30,10 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
 
     Args:
         values: one or more; a single one has no deviation, which is None then.
+
+    Example:
+        >>> mean_and_deviation([0.5, 0.75])
+        (0.625, 0.1767766952966369)
     """
     return fmean(values), stdev(values) if len(values) > 1 else None
 
@@ -39,6 +47,12 @@ def certified_radius(count: int, n: int, sigma: float, alpha: float) -> float:
         n: votes, ≥ 1.
         sigma: σ of the noise in pixel units; the radius has its unit.
         alpha: probability that the bound is wrong, in (0, 1).
+
+    Example:
+        >>> round(certified_radius(count=990, n=1000, sigma=0.5, alpha=0.001), 3)
+        0.989
+        >>> certified_radius(count=510, n=1000, sigma=0.5, alpha=0.001)
+        0.0
     """
     p = lower_bound(count, n, alpha)
     return sigma * float(ndtri(p)) if p > 0.5 else 0.0
@@ -56,5 +70,9 @@ def sign_test(count: int, n: int) -> float:
     Args:
         count: 0 ≤ count ≤ n.
         n: ≥ 0; without a toss the p-value is 1.
+
+    Example:
+        >>> sign_test(4, 4)
+        0.0625
     """
     return float(bdtrc(count - 1, n, 0.5)) if count else 1.0

@@ -39,6 +39,15 @@ class EMAQuantizer(nn.Module):
         decay: γ, in [0, 1).
         epsilon: Laplace smoothing of n_k, > 0.
         revive_below: expected number of vectors a batch under which a code counts as dead; 0 never revives.
+
+    Example:
+        >>> quantizer = EMAQuantizer(codes=2, dimension=1).eval()
+        >>> quantizer.codebook.copy_(torch.tensor([[0.0], [1.0]]))
+        tensor([[0.],
+                [1.]])
+        >>> quantized = quantizer(torch.tensor([[[[0.2, 0.9]]]]))
+        >>> quantized.values, quantized.indices
+        (tensor([[[[0., 1.]]]]), tensor([[[0, 1]]]))
     """
 
     codebook: Tensor
@@ -150,6 +159,10 @@ def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         perplexity exp(−Σ p log p) of their frequencies, in [1, K], and the number of codes used at all; scalars.
+
+    Example:
+        >>> code_usage(torch.tensor([0, 1, 0, 1]), codes=8)
+        (tensor(2.), tensor(2))
     """
     frequency = _count(indices.flatten(), codes) / indices.numel()
     perplexity = torch.special.entr(frequency).sum().exp()
