@@ -14,7 +14,7 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     Written as value + (carrier − carrier), which is exact; the usual carrier + (value − carrier) is off by
     a rounding error. Both tensors must be finite and of one shape.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
         >>> rounded = straight_through(x.round(), x)
         >>> rounded.sum().backward()

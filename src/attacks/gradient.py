@@ -87,7 +87,7 @@ def fgsm(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
-    Example:
+    Examples:
         A classifier of two pixels that answers which is the brighter one.
 
         >>> import torch
@@ -123,7 +123,7 @@ def ifgsm(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
-    Example:
+    Examples:
         The classifier is that of :func:`fgsm`.
 
         >>> import torch
@@ -160,7 +160,7 @@ def mifgsm(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
-    Example:
+    Examples:
         The classifier is that of :func:`fgsm`.
 
         >>> import torch
@@ -207,7 +207,7 @@ def pgd(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
-    Example:
+    Examples:
         The classifier is that of :func:`fgsm`. An image is left alone once it fools the classifier.
 
         >>> import torch

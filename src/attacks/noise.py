@@ -23,7 +23,7 @@ def uniform(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, samples: int 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
         >>> noisy = uniform(torch.nn.Flatten(), x, y, eps=0.1)

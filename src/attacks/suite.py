@@ -35,7 +35,7 @@ def survivors(
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. An image that no attack changes the class of
         is as the last one left it.
 
-    Example:
+    Examples:
         FGSM fools the classifier with the first image; PGD is tried on the second alone.
 
         >>> import torch

@@ -65,7 +65,7 @@ def threshold_crossing(
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. Every pixel is x, or x ± eps clipped.
 
-    Example:
+    Examples:
         Behind a threshold of 0.5 the two pixels 0.6 and 0.1 are 1 and 0. Only the first can be carried across.
 
         >>> import torch

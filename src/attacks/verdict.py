@@ -1,6 +1,8 @@
 """What a model's answers say: whether an image fools it, and whether the next answer may be another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,25 @@ from src.randomness import random_streams_kept
 PROBED, PROBES = 8, 4
 
 
+#: Whether :func:`is_random` is asking: what it asks is no part of an attack's cost.
+probing: ContextVar[bool] = ContextVar("probing", default=False)
+
+
+@contextmanager
+def _probing() -> Iterator[None]:
+    before = probing.set(True)
+    try:
+        yield
+    finally:
+        probing.reset(before)
+
+
 @torch.no_grad()
 def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether ``module`` answers the same images differently when it is asked again; found out on the first few of
     ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
     probed = x[:PROBED]
-    with random_streams_kept():
+    with random_streams_kept(), _probing():
         first, *others = (module(probed.clone()) for _ in range(PROBES))
         return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
 

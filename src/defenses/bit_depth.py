@@ -14,7 +14,7 @@ class BitDepth(nn.Module):
     Args:
         bits: b, a whole number from 1 to 8.
 
-    Example:
+    Examples:
         >>> import torch
         >>> BitDepth(bits=2)(torch.tensor([[[[0.1, 0.3, 0.6, 0.95]]]]))
         tensor([[[[0.0000, 0.3333, 0.6667, 1.0000]]]])

@@ -29,7 +29,7 @@ class KMeansCompression(nn.Module):
         backend: "torch" clusters many images at once; "sklearn" runs :class:`sklearn.cluster.KMeans` on one after
             the other, as a slow reference.
 
-    Example:
+    Examples:
         >>> import torch
         >>> KMeansCompression(k=2)(torch.tensor([[[[0.0, 0.2, 0.8, 1.0]]]]))
         tensor([[[[0.1000, 0.1000, 0.9000, 0.9000]]]])

@@ -15,7 +15,7 @@ class MedianFilter(nn.Module):
     Args:
         size: side of the window in pixels, ≥ 1; 1 changes nothing.
 
-    Example:
+    Examples:
         >>> import torch
         >>> MedianFilter(size=3)(torch.tensor([[[[0.0, 1.0, 0.0, 0.0]]]]))
         tensor([[[[0., 0., 0., 0.]]]])

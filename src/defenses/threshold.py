@@ -18,7 +18,7 @@ class Binarize(nn.Module):
     Args:
         threshold: in pixel units, in (0, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> Binarize(0.5)(torch.tensor([[[[0.2, 0.5, 0.7]]]]))
         tensor([[[[0., 0., 1.]]]])

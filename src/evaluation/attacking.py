@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import check_adversarial, input_gradient, within_budget
-from src.attacks.verdict import PROBED, is_random
+from src.attacks.verdict import is_random
 from src.evaluation.components import Components
 from src.evaluation.propagations import Propagations, counted
 from src.evaluation.spec import CellSpec
 from src.evaluation.tensors import Tensors, TensorStore
 from src.precision import Precision
-from src.randomness import random_streams_kept, seeded
+from src.randomness import seeded
 from src.signatures import accepts
 
 #: Names of the tensors in the stored files.
@@ -119,8 +119,6 @@ def attack_images(
     attack = model.stopping_early(early_stop, x[:batch_size]).attack
     assert attack is not None, "a worst case is taken from its members"
     attacked = []
-    with random_streams_kept(), torch.no_grad():
-        model.view(x[: min(batch_size, PROBED)].clone())  # finds out whether it is random, which is not to be counted
     with seeded(seed), torch.no_grad(), counted(model.classifier) as cost:
         for batch in track(batches_of(len(x), batch_size), description):
             known = {} if gradient is None else {"gradient": gradient[batch].clone()}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.attacks.verdict import probing
+
 
 @dataclass
 class Propagations:
@@ -39,14 +41,15 @@ class Propagations:
 
 @contextmanager
 def counted(network: nn.Module) -> Iterator[Propagations]:
-    """Counts the images that go through ``network``, whoever calls it, while inside."""
+    """Counts the images that go through ``network``, whoever calls it, while inside. Those that only show whether a
+    model is random (:func:`src.attacks.verdict.is_random`) do not count: whoever comes first asks them, and once."""
     count = Propagations()
 
     def backward(gradient: Tensor) -> None:
         count.backward += len(gradient)
 
     def forward(_: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim:
+        if isinstance(output, Tensor) and output.ndim and not probing.get():
             count.forward += len(output)
             if output.requires_grad:
                 output.register_hook(backward)

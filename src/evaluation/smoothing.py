@@ -119,7 +119,7 @@ def certify(
     Raises:
         ValueError: an argument out of its range, or ``classify`` does not return logits.
 
-    Example:
+    Examples:
         Two classes, told apart by the mean of four pixels: above or below 1/2. Its noise has a standard deviation of
         ``sigma`` / 2, so that an image of ones is 4 of them away from the other class.
 

@@ -15,9 +15,10 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
         n: trials, ≥ 1.
         confidence: in (0, 1).
 
-    Example:
-        >>> [round(bound, 4) for bound in wilson_interval(95, 100)]
-        [0.8882, 0.9785]
+    Examples:
+        >>> low, high = wilson_interval(95, 100)
+        >>> round(low, 4), round(high, 4)
+        (0.8882, 0.9785)
     """
     z, p = float(ndtri(0.5 + 0.5 * confidence)), correct / n
     scale = 2 * (n + z**2)
@@ -31,7 +32,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     Args:
         values: one or more; a single one has no deviation, which is None then.
 
-    Example:
+    Examples:
         >>> mean_and_deviation([0.5, 0.75])
         (0.625, 0.1767766952966369)
     """
@@ -48,7 +49,7 @@ def certified_radius(count: int, n: int, sigma: float, alpha: float) -> float:
         sigma: σ of the noise in pixel units; the radius has its unit.
         alpha: probability that the bound is wrong, in (0, 1).
 
-    Example:
+    Examples:
         >>> round(certified_radius(count=990, n=1000, sigma=0.5, alpha=0.001), 3)
         0.989
         >>> certified_radius(count=510, n=1000, sigma=0.5, alpha=0.001)
@@ -71,7 +72,7 @@ def sign_test(count: int, n: int) -> float:
         count: 0 ≤ count ≤ n.
         n: ≥ 0; without a toss the p-value is 1.
 
-    Example:
+    Examples:
         >>> sign_test(4, 4)
         0.0625
     """

@@ -40,7 +40,7 @@ class EMAQuantizer(nn.Module):
         epsilon: Laplace smoothing of n_k, > 0.
         revive_below: expected number of vectors a batch under which a code counts as dead; 0 never revives.
 
-    Example:
+    Examples:
         >>> quantizer = EMAQuantizer(codes=2, dimension=1).eval()
         >>> quantizer.codebook.copy_(torch.tensor([[0.0], [1.0]]))
         tensor([[0.],
@@ -160,7 +160,7 @@ def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     Returns:
         perplexity exp(−Σ p log p) of their frequencies, in [1, K], and the number of codes used at all; scalars.
 
-    Example:
+    Examples:
         >>> code_usage(torch.tensor([0, 1, 0, 1]), codes=8)
         (tensor(2.), tensor(2))
     """

@@ -200,9 +200,9 @@ class SweepSettings(Purification):
     verdict_samples: Count
     """answers to each image under verdict=worst_of_n and majority"""
     attack_precision: Literal["auto", "float32", "bfloat16"]
-    """of an attack's gradients; bfloat16: faster with AMX, AVX512-BF16 or a GPU; auto = there. Judged in float32"""
+    """of an attack's gradients; auto = bfloat16 where it is faster"""
     surrogate: Any
-    """threat=adaptive: gradient of what has none; smooth = a smooth stand-in where there is one"""
+    """threat=adaptive: smooth = a stand-in for what has no gradient"""
     compare_published: bool
     """show the report's numbers beside ours"""
     iterative: Iterative

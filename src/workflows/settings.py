@@ -5,7 +5,7 @@ Hydra composes a configuration; :func:`checked` holds it against the schema of i
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -30,7 +30,8 @@ OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "famil
 
 
 def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
-    """A copy of a command's configuration whose plain values fit their schema, with fractions as numbers.
+    """A command's configuration whose plain values fit their schema, with fractions as numbers: itself if it has none
+    of them, else a copy.
 
     Args:
         config: as Hydra composed it, interpolations and all.
@@ -39,21 +40,19 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
     Raises:
         UserError: a value does not fit, or an override would have no effect.
     """
-    config = copy.deepcopy(config)
     trains = schema is TrainSettings
     overrides = _overrides(config)
     _refuse_several(overrides, config)
     _refuse_without_effect(overrides, config, schema)
-    _fractions_as_numbers(config)
+    config = _with_fractions_as_numbers(config)
     fields = {name: field.annotation for name, field in schema.model_fields.items() if name in config}
     values = {name: _value(config, name, annotation) for name, annotation in fields.items()}
     try:
         settings = schema.model_validate(values)
     except ValidationError as error:
         raise UserError(in_one_line(error, schema)) from None
-    for name, value in settings:
-        if isinstance(value, int | float) and value != config[name]:
-            config[name] = value
+    changed = {name: value for name, value in settings if isinstance(value, int | float) and value != config[name]}
+    config = _updated(config, changed)
     if "trainer" in config:
         from src.precision import check_device  # here, because PyTorch is slow to import
 
@@ -70,12 +69,23 @@ def _value(config: DictConfig, name: str, annotation: Any) -> Any:
     return OmegaConf.to_container(value, resolve=annotation is not Any) if OmegaConf.is_config(value) else value
 
 
-def _fractions_as_numbers(config: DictConfig) -> None:
-    """Write the fractions among the values in pixel units as numbers, and round the numbers, wherever they stand."""
-    for path, value in list(leaves(OmegaConf.to_container(config, resolve=False), separator=".")):
+def _with_fractions_as_numbers(config: DictConfig) -> DictConfig:
+    """The fractions among the values in pixel units as numbers, and the numbers rounded, wherever they stand."""
+    changed = {}
+    for path, value in leaves(OmegaConf.to_container(config, resolve=False), separator="."):
         names = [name for name in path.split(".") if not name.isdecimal()]
         if names and names[-1] in IN_PIXEL_UNITS and pixel_units(value) != value:
-            OmegaConf.update(config, path, pixel_units(value))
+            changed[path] = pixel_units(value)
+    return _updated(config, changed)
+
+
+def _updated(config: DictConfig, changed: Mapping[str, Any]) -> DictConfig:
+    """A copy with other values, by path; ``config`` itself if there are none. A copy costs as much as all checks."""
+    if changed:
+        config = copy.deepcopy(config)
+        for path, value in changed.items():
+            OmegaConf.update(config, path, value)
+    return config
 
 
 def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
