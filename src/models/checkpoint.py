@@ -79,13 +79,31 @@ def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance
     """
     if not path.is_file():
         raise UserError(f"no checkpoint {path}; train it with: {remedy}")
+    return _verified(path, path, remedy)
+
+
+def parse_checkpoint(content: bytes, name: str, remedy: str) -> tuple[dict[str, Any], Provenance]:
+    """The same for the content of a file that is not stored, or not yet.
+
+    Args:
+        content: of the whole file.
+        name: what error messages call it.
+        remedy: as for :func:`read_checkpoint`.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`.
+    """
+    return _verified(io.BytesIO(content), name, remedy)
+
+
+def _verified(source: Path | io.BytesIO, name: object, remedy: str) -> tuple[dict[str, Any], Provenance]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(source, map_location="cpu", weights_only=True)
         stored = checkpoint[PROVENANCE]
         schema = int(stored.get("schema", 1))
         if schema != SCHEMA:
             age = "an older" if schema < SCHEMA else "a newer"
-            raise OutdatedError(f"{path} is of {age} version (schema {schema}, not {SCHEMA}); train again: {remedy}")
+            raise OutdatedError(f"{name} is of {age} version (schema {schema}, not {SCHEMA}); train again: {remedy}")
         provenance = Provenance(**{f.name: stored[f.name] for f in fields(Provenance)})
         intact = weights_fingerprint(checkpoint["state_dict"]) == provenance.weights
     except (
@@ -99,9 +117,9 @@ def read_checkpoint(path: Path, remedy: str) -> tuple[dict[str, Any], Provenance
         ValueError,
     ) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise UserError(f"{path} is truncated or no checkpoint of ours ({reason}); train again: {remedy}") from error
+        raise UserError(f"{name} is truncated or no checkpoint of ours ({reason}); train again: {remedy}") from error
     if not intact:
-        raise UserError(f"the weights in {path} are not those that were saved; train it again with: {remedy}")
+        raise UserError(f"the weights in {name} are not those that were saved; train it again with: {remedy}")
     return checkpoint, provenance
 
 

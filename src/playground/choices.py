@@ -31,6 +31,7 @@ from src.workflows.component_cache import ComponentCache
 from src.workflows.error_messages import one_line
 from src.workflows.schema import PlaySettings
 from src.workflows.settings import checked
+from src.workflows.weights import shared_noises
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +160,11 @@ def with_parts(config: DictConfig, parts: Mapping[str, DictConfig], *, eps: floa
 
 
 def _noises(config: DictConfig) -> list[float]:
-    """The noises to offer: those asked for, or those of the trained networks; and that of the chosen defense."""
+    """The noises to offer: those asked for, or those of the networks that are trained or in ``paths.weights``; and that
+    of the chosen defense."""
     asked = plain(config.noises)
-    found = asked or sorted(_trained_noises(Path(config.paths.checkpoints) / config.data.name, config.seed))
+    trained = _trained_noises(Path(config.paths.checkpoints) / config.data.name, config.seed)
+    found = asked or sorted(trained | shared_noises(config))
     if config.defense.uses_noise or not found:
         found = sorted({*found, config.noise})
     return found

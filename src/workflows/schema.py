@@ -48,6 +48,8 @@ class Paths(Section):
     """everything that is written lies below it"""
     data: str
     checkpoints: str
+    weights: str | None = None
+    """folder or http(s) address of networks that src.pack packed; what checkpoints lacks is taken from it"""
 
 
 class Settings(Section):
@@ -222,7 +224,7 @@ class PlaySettings(SweepSettings):
     port: Any
     """0 = any that is free"""
     noises: list[Noise] | None
-    """which VQ-VAEs to offer, such as [0,0.5]; null = all that are trained"""
+    """which VQ-VAEs to offer, such as [0,0.5]; null = all that there are"""
     patience: Annotated[float, Field(gt=0, json_schema_extra=_in("seconds"))]
     """seconds after which an attack is given up"""
     thumbnails: Count
@@ -306,6 +308,15 @@ class PurifySettings(Purification):
     """true: purified images of the same names are replaced"""
 
 
+class PackSettings(Settings):
+    """Values of ``src.pack``."""
+
+    networks: list[str] | None
+    """which, such as [mnist/classifier]; null = all in paths.checkpoints"""
+    output: str | None
+    """the folder; null = outputs/weights"""
+
+
 class ReportSettings(Settings):
     """Values of ``src.report``."""
 
@@ -327,6 +338,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "play": PlaySettings,
     "export": ExportSettings,
     "purify": PurifySettings,
+    "pack": PackSettings,
 }
 
 

@@ -31,14 +31,15 @@ OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "famil
 
 def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
     """A command's configuration whose plain values fit their schema, with fractions as numbers: itself if it has none
-    of them, else a copy.
+    of them, else a copy. Checkpoints that its components need and that are missing are taken from ``paths.weights``, if
+    that is set.
 
     Args:
         config: as Hydra composed it, interpolations and all.
         schema: that of the command.
 
     Raises:
-        UserError: a value does not fit, or an override would have no effect.
+        UserError: a value does not fit, an override would have no effect, or ``paths.weights`` is no good.
     """
     trains = schema is TrainSettings
     overrides = _overrides(config)
@@ -60,6 +61,10 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
         check_device(str(config.trainer.get("accelerator")), str(next(filter(None, precisions), "float32")))
     if not trains and "logger" in config and config.logger.get("training") and not config.logger.get("cells"):
         raise UserError("this logger is for trainings; cells and certificates go to logger=wandb or logger=none")
+    if config.paths.get("weights"):
+        from src.workflows.weights import supply  # here, because PyTorch is slow to import
+
+        supply(config)
     return config
 
 
