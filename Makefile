@@ -13,7 +13,7 @@ OVERWRITE := false
 ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 
-.PHONY: help setup demo reproduce robust certified board ablations test test-slow bench bench-gpu docs lint format clean
+.PHONY: help setup demo reproduce robust certified board ablations weights test test-slow bench bench-gpu docs lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ ablations: setup ## Train that purifier without each of its ingredients, an epoc
 	@$(ABLATE)=without_threshold model.module.threshold=null
 	@$(JUDGE) defense.name=whole,without_attack,without_guidance,without_bottleneck,without_quantizer,without_stem,without_shift
 	@$(JUDGE) defense.name=without_threshold defense.first._target_=torch.nn.Identity ~defense.first.threshold
+
+weights: setup ## Pack the trained networks for others, who need not train then -> outputs/weights
+	@$(RUN) src.pack
 
 test: setup ## Run the tests, on up to four cores
 	@OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -49,7 +49,7 @@ class Paths(Section):
     data: str
     checkpoints: str
     weights: str | None = None
-    """folder or http(s) address of networks that src.pack packed; what checkpoints lacks is taken from it"""
+    """folder or http(s) address to take missing checkpoints from"""
 
 
 class Settings(Section):
@@ -59,7 +59,7 @@ class Settings(Section):
 
     paths: Paths
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    """0 is the reference run; other seeds train and evaluate replicates beside it"""
+    """0 is the reference run; other seeds make replicates beside it"""
 
 
 class Logger(Section):

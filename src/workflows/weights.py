@@ -36,7 +36,8 @@ def supply(config: DictConfig) -> None:
             continue
         network = _named(path, source)
         if network is None:
-            part.remedy = f"{part.remedy} (paths.weights={source} has no {path.parent.name}/{path.stem})"
+            said = f" (paths.weights={source} has no {path.parent.name}/{path.stem})"
+            part.remedy = part.remedy.removesuffix(said) + said  # once, however often a configuration is checked
         else:
             _refuse_other_noise(network, part, source)
             _bring(network, source, path, part.remedy)

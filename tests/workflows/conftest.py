@@ -46,7 +46,9 @@ def command_server() -> Iterator[CommandServer]:
 
 def _small(module: str, root: Path, outputs: Path) -> list[str]:
     """Overrides that put a command on the slice of MNIST in ``root``."""
-    data = [] if module == "src.report" else [f"data.root={root}", "data.source=null", "data.val_size=100"]
+    data = (
+        [] if module in ("src.report", "src.pack") else [f"data.root={root}", "data.source=null", "data.val_size=100"]
+    )
     return [*data, f"paths.outputs={outputs}"]
 
 

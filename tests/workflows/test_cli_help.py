@@ -25,7 +25,7 @@ from tests.conftest import REPO
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
 
 CONF = Path(CONFIG_PATH)
-COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play", "export", "purify")
+COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play", "export", "purify", "pack")
 COMMAND = re.compile(r"\.?\s*python -m src\.(\w+)(.*?)(?: {2,}.*| # .*|`.*)?$", re.MULTILINE)
 
 
@@ -105,7 +105,7 @@ def test_every_value_of_the_yaml_has_a_sentence_of_the_schema(show, command):
     shown = " ".join(show(command).split())
     schema, written = SCHEMAS[command], OmegaConf.load(CONF / f"{command}.yaml")
     names = [name for name in written if name not in ("defaults", "hydra", "trainer")]
-    assert len(names) >= {"prepare": 0, "report": 2, "dashboard": 2}.get(command, 4)
+    assert len(names) >= {"prepare": 0, "pack": 2, "report": 2, "dashboard": 2}.get(command, 4)
     for name in names:
         field = schema.model_fields[name]
         section = section_of(field.annotation)
@@ -165,9 +165,9 @@ def test_so_can_those_of_readme_and_docs(compose):
 
 
 def test_so_can_the_makefiles(compose):
-    targets = ["demo", "reproduce", "robust", "certified", "board", "ablations"]
+    targets = ["demo", "reproduce", "robust", "certified", "board", "ablations", "weights"]
     said = subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"-m src\.(\w+) (.*?)(?: \|\| exit; done)?$", said.replace("\\\n", ""), re.MULTILINE)
+    found = re.findall(r"-m src\.(\w+) ?(.*?)(?: \|\| exit; done)?$", said.replace("\\\n", ""), re.MULTILINE)
     assert len(found) > 30
     for name, arguments in found:
         assert compose(name, arguments.replace("$noise", "0.25"), jobs=1), (name, arguments)
