@@ -15,11 +15,32 @@ PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The page, with links that lead out of the site as code. The page of the changelog is the file at the top."""
+    """The page, with links that lead out of the site as code. The page of the changelog is the file at the top, and a
+    tutorial's is its script."""
     if page.file.src_uri == "changelog.md":
         return linked_within((REPO / "CHANGELOG.md").read_text(encoding="utf-8"), REPO, DOCS)
-    place = (DOCS / page.file.src_uri).parent
-    return linked_within(markdown, place, place)
+    source = DOCS / page.file.src_uri
+    if source.parent.name == "tutorials":
+        markdown = as_page(source.with_suffix(".py").read_text(encoding="utf-8"))
+    return linked_within(markdown, source.parent, source.parent)
+
+
+def as_page(script: str) -> str:
+    """A script in percent cells as Markdown: cells of text as text, cells of code as code. What stands before the first
+    cell is left out.
+
+    Args:
+        script: its text; a cell begins with the line ``# %% [markdown]`` or ``# %%``.
+    """
+    _, *parts = re.split(r"^# %%(.*)\n", script, flags=re.MULTILINE)
+    cells = zip(parts[::2], parts[1::2], strict=True)
+    return "\n\n".join(_cell(kind.strip(), text.strip("\n")) for kind, text in cells) + "\n"
+
+
+def _cell(kind: str, text: str) -> str:
+    if kind == "[markdown]":
+        return "\n".join(line.removeprefix("#").removeprefix(" ") for line in text.splitlines())
+    return f"```python\n{text}\n```"
 
 
 def linked_within(markdown: str, place: Path, page_place: Path) -> str:

@@ -154,6 +154,7 @@ def test_so_can_every_experiment(compose, experiment):
 PAGES = [
     REPO / "README.md",
     *(REPO / "docs" / f"{name}.md" for name in ("index", "start", "results", "use", "machines", "extend", "verdicts")),
+    REPO / "docs" / "tutorials" / "honest_number.py",
 ]
 
 
