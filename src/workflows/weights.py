@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def supply(config: DictConfig) -> None:
         UserError: ``paths.weights`` cannot be read, or what it has is damaged or another network.
     """
     source, folder = config.paths.weights, Path(config.paths.checkpoints)
-    for part in _with_checkpoint(config):
+    for part in _with_checkpoint(config, _unused(config)):
         path = Path(str(part.checkpoint))
         if path.parent.parent != folder or os.path.lexists(path):
             continue
@@ -57,16 +57,24 @@ def shared_noises(config: DictConfig) -> set[float]:
     return {each.noise for each in mine if each.noise is not None}
 
 
-def _with_checkpoint(node: DictConfig | ListConfig) -> Iterator[DictConfig]:
-    """The components within ``node`` that are made of a checkpoint. Interpolations are passed over: what they stand for
-    has a place of its own."""
+def _unused(config: DictConfig) -> set[str]:
+    """What stands in a command's configuration and is not built by it."""
+    unused = {"hydra"}
+    if "denoiser" in config:  # certify: the model is there to name the denoiser
+        unused |= {"model"} if config.denoise else {"model", "denoiser"}
+    if "part" in config:  # export
+        unused |= {"purifier": {"classifier"}, "classifier": {"defense"}}.get(config.part, set())
+    return unused
+
+
+def _with_checkpoint(node: DictConfig | ListConfig, unused: Collection[str] = ()) -> Iterator[DictConfig]:
+    """The components within ``node`` that are made of a checkpoint, but for those under the names ``unused``.
+    Interpolations are passed over: what they stand for has a place of its own."""
     if isinstance(node, DictConfig) and "checkpoint" in node and "remedy" in node:
         yield node
-    names: list[Any] = (
-        [*range(len(node))] if isinstance(node, ListConfig) else [name for name in node if name != "hydra"]
-    )
+    names: list[Any] = [*range(len(node))] if isinstance(node, ListConfig) else [*node.keys()]
     for name in names:
-        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+        if name in unused or OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
             continue
         if OmegaConf.is_config(node[name]):
             yield from _with_checkpoint(node[name])

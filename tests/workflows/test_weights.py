@@ -192,7 +192,10 @@ def _swept(outputs: Path, run_command: Command, *more: str) -> tuple[str, str]:
         ("play", ["defense=vqvae", "noise=0"], ["classifier.ckpt", "vqvae-noise0.ckpt"]),
         ("purify", ["defense=vqvae", "noise=0.5", "input=a", "output=b"], ["vqvae-noise0.5.ckpt"]),
         ("certify", ["noise=0.5"], ["classifier.ckpt", "vqvae-noise0.5.ckpt"]),
+        ("certify", ["noise=0.5", "denoise=false"], ["classifier.ckpt"]),
         ("export", ["noise=0"], ["classifier.ckpt", "vqvae-noise0.ckpt"]),
+        ("export", ["noise=0", "part=purifier"], ["vqvae-noise0.ckpt"]),
+        ("export", ["noise=0", "part=classifier"], ["classifier.ckpt"]),
         ("train", ["model=vqvae", "noise=0.5"], []),  # what is to be trained is not what others have trained
         ("train", ["model=vqvae_smooth", "noise=0.5"], ["classifier.ckpt"]),  # which guides it
         ("prepare", [], []),
