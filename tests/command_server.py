@@ -18,7 +18,10 @@ from multiprocessing import util as multiprocessing_util
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: What a command imports sooner or later. W&B is not among them: it prepares a service when it is imported.
+from src.reporting.page import page
+from tests.shared_work import share_the_charts_library
+
+#: What a command imports sooner or later.
 IMPORTED = (
     "torch",
     "torchmetrics.classification",
@@ -28,6 +31,8 @@ IMPORTED = (
     "src.workflows.configured",
     "src.workflows.sweeping",
     "src.workflows.training",
+    "vl_convert",
+    "wandb",
 )
 
 
@@ -36,11 +41,12 @@ class CommandServer:
 
     Args:
         folder: the working folder of the commands.
+        shared: where what all processes share lies.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.command_server import serve; serve()"],
+            [sys.executable, "-c", "from tests.command_server import serve; serve()", shared],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -73,6 +79,8 @@ def serve() -> None:
     """Fork for every line of standard input and answer with the exit status."""
     for module in IMPORTED:
         importlib.import_module(module)
+    share_the_charts_library(Path(sys.argv[1]))
+    page._charts_library()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

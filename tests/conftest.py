@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from src.data import ImageDataModule
 from src.data.idx import write_idx
 from src.workflows.command import PLUGINS
+from tests.shared_work import share_the_charts_library, shared_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -34,6 +35,11 @@ def _fixed_seed() -> None:
 def _plugins() -> None:
     """Hydra looks for plugins once in the life of a process, in whichever test comes first."""
     sys.path.append(PLUGINS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_charts_library(tmp_path_factory: pytest.TempPathFactory) -> None:
+    share_the_charts_library(shared_folder(tmp_path_factory))
 
 
 @pytest.fixture

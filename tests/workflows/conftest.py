@@ -1,7 +1,6 @@
 """A small world on disk: a slice of real MNIST, and the real commands run on it."""
 
 import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -9,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.command_server import CommandServer
 from tests.conftest import REPO
+from tests.shared_work import made_once, shared_folder
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,9 +36,9 @@ def copy_of(trained: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command_server() -> Iterator[CommandServer]:
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
     """One for each test process, started when the first test asks for it."""
-    server = CommandServer(REPO)
+    server = CommandServer(REPO, shared_folder(tmp_path_factory))
     yield server
     server.close()
 
@@ -78,22 +77,19 @@ def run_process(slice_root: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def trained(run_process: Command, run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An outputs folder with a classifier and two VQ-VAEs, all badly trained and quickly. The networks are trained once
     for all test processes; each has a copy."""
-    own, shared = tmp_path_factory.mktemp("outputs"), tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    with FileLock(shared / "trained.lock"):
-        if not (shared / "trained").exists():
-            making = shared / "training"
-            quick = ("model.epochs=1", "logger=none", "+experiment=demo")
-            narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
-            run_process("src.train", "model=classifier", *quick, outputs=making)
-            for noise in ("0", "0.5"):
-                run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=making)
-            making.rename(shared / "trained")
-    return copy_of(shared / "trained", own)
+
+    def train(outputs: Path) -> None:
+        quick = ("model.epochs=1", "logger=none", "+experiment=demo")
+        narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+        run_command("src.train", "model=classifier", *quick, outputs=outputs)
+        for noise in ("0", "0.5"):
+            run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=outputs)
+
+    trained = made_once(shared_folder(tmp_path_factory) / "trained", train)
+    return copy_of(trained, tmp_path_factory.mktemp("outputs"))
 
 
 @pytest.fixture(scope="session")
