@@ -114,7 +114,9 @@ def test_wandb_has_a_run_a_certification(certified):
     assert used == {"none": {"mnist-classifier"}, "vqvae": {"mnist-classifier", "mnist-vqvae-noise0.5"}}
 
 
-def test_killed_and_started_again_the_file_is_that_of_an_uninterrupted_run(certified, start, tmp_path):
+def test_killed_and_started_again_the_file_is_that_of_an_uninterrupted_run(
+    certified, trained, start, run_command, tmp_path
+):
     process = start(outputs=tmp_path)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("certified/*.csv")) or len(read(tmp_path, "mnist")) < 3:
@@ -127,7 +129,8 @@ def test_killed_and_started_again_the_file_is_that_of_an_uninterrupted_run(certi
     assert 3 <= len(survived) < 12
     expected = read(certified[0], "mnist-vqvae")
     assert survived == expected[: len(survived)]
-    said, _ = start(outputs=tmp_path).communicate()
+    again = ("noise=0.5", *SMALL, "logger=none", f"paths.checkpoints={trained / 'checkpoints'}")
+    said = run_command("src.certify", *again, outputs=tmp_path).stdout
     assert read(tmp_path, "mnist") == expected
     assert f"{len(survived)} of them stored" in said
     assert not list(tmp_path.glob("certified/.*.claim")) + list(tmp_path.glob("certified/.*.tmp"))

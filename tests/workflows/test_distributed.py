@@ -45,10 +45,10 @@ def test_two_processes_are_one_training(trained, run_process, tmp_path):
     assert {path.name for path in run.iterdir()} == {".hydra", "train.log"}
 
 
-def test_a_multirun_of_them_is_refused(run_process, tmp_path):
+def test_a_multirun_of_them_is_refused(run_command, tmp_path):
     """Lightning would run the whole command again for the second device."""
     arguments = ("-m", "model=vqvae", "noise=0,0.5", *TWO, "logger=none")
-    done = run_process("src.train", *arguments, outputs=tmp_path, check=False)
+    done = run_command("src.train", *arguments, outputs=tmp_path, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: 2 devices and -m do not go together: train one model a command"
     assert not list(tmp_path.rglob("*.ckpt"))

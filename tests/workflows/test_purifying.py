@@ -101,14 +101,13 @@ def test_nor_over_anything_else_unless_asked(purify, folder, tmp_path):
     assert both.returncode == 1 and "would both become" in both.stderr
 
 
-def test_folders_without_a_name_are_input_and_output(folder, tmp_path):
+def test_folders_without_a_name_are_input_and_output(command_server, folder, tmp_path):
     odd = tmp_path / "it's, {odd}=1"
     folder.rename(odd)
     arguments = [str(odd), str(tmp_path / "out"), "defense=binarize", f"paths.outputs={tmp_path}/outputs"]
-    command = [sys.executable, "-m", "src.purify"]
-    subprocess.run([*command, *arguments], cwd=REPO, check=True)
+    subprocess.run([sys.executable, "-m", "src.purify", *arguments], cwd=REPO, check=True)
     assert len(files(tmp_path / "out")) == 3
-    done = subprocess.run([*command, str(odd)], cwd=REPO, capture_output=True, text=True, check=False)
+    done = command_server.run("src.purify", str(odd))
     assert done.returncode == 1 and "say which folder is the output" in done.stderr
 
 

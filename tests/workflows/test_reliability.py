@@ -15,6 +15,7 @@ import pytest
 
 from src.evaluation import Cell
 from tests.conftest import REPO
+from tests.workflows.conftest import Command
 
 GRID = (
     *("-m", "attack=fgsm,ifgsm,mifgsm", "eps=0,0.1,0.2,0.3", "defense=none,kmeans,binarize,vqvae", "noise=0,0.5"),
@@ -39,6 +40,20 @@ def start(trained: Path, slice_root: Path) -> Start:
         return subprocess.Popen(command, cwd=REPO, env=os.environ | environment, **pipes)
 
     return popen
+
+
+@pytest.fixture
+def sweep(trained: Path, run_command: Command) -> Callable[..., str]:
+    """``sweep(*overrides, outputs=…)``: what a sweep with the trained networks said, when it ended with ``status``."""
+
+    def call(*overrides: str, outputs: Path, status: int = 0) -> str:
+        checkpoints = f"paths.checkpoints={trained / 'checkpoints'}"
+        done = run_command("src.sweep", *overrides, "logger=none", checkpoints, outputs=outputs, check=False)
+        said = done.stdout + done.stderr
+        assert done.returncode == status, said
+        return said
+
+    return call
 
 
 def finished(process: subprocess.Popen[str]) -> str:
@@ -101,9 +116,9 @@ def test_two_identical_sweeps_at_once_share_the_work(start, tmp_path):
     assert all(accuracies(outputs))
 
 
-def test_damaged_files_are_named_and_made_again(start, tmp_path):
+def test_damaged_files_are_named_and_made_again(sweep, tmp_path):
     grid = ("-m", "attack=fgsm", "eps=0,0.2", "defense=none,binarize")
-    finished(start(*grid, outputs=tmp_path))
+    sweep(*grid, outputs=tmp_path)
     expected = predictions(tmp_path)
     (attacked,) = (
         path
@@ -114,13 +129,13 @@ def test_damaged_files_are_named_and_made_again(start, tmp_path):
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
     assert len(damaged) == 3
-    said = finished(start(*grid, outputs=tmp_path))
+    said = sweep(*grid, outputs=tmp_path)
     assert all(f"{path.name} is damaged" in said for path in damaged)
     assert "1 cells to compute" in said
     assert predictions(tmp_path) == expected
     for path in damaged:
         assert len(path.read_bytes()) > 100
-    assert "is damaged" not in finished(start(*grid, outputs=tmp_path))
+    assert "is damaged" not in sweep(*grid, outputs=tmp_path)
 
 
 def _cells(outputs: Path) -> list[tuple[Path, Cell]]:
@@ -138,17 +153,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_loses_nothing(start, tmp_path, small_disk):
+def test_a_full_disk_loses_nothing(sweep, tmp_path, small_disk):
     grid = ("-m", "attack=fgsm", "eps=0.1,0.2,0.3", "defense=none,binarize")
-    finished(start(*grid, outputs=tmp_path / "roomy"))
-    process = start(*grid, outputs=small_disk / "outputs")
-    said, _ = process.communicate()
-    assert process.returncode == 1
+    sweep(*grid, outputs=tmp_path / "roomy")
+    said = sweep(*grid, outputs=small_disk / "outputs", status=1)
     assert "cannot write" in said and "No space left" in said
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: ")
     kept = stored(small_disk / "outputs")  # all of them whole
     subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
-    finished(start(*grid, outputs=small_disk / "outputs"))
+    sweep(*grid, outputs=small_disk / "outputs")
     assert predictions(small_disk / "outputs") == predictions(tmp_path / "roomy")
     assert kept.items() <= stored(small_disk / "outputs").items()

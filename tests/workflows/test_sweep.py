@@ -96,7 +96,7 @@ def test_a_single_cell_says_its_number_and_leaves_the_report_alone(swept, run_co
     assert (read_grid(outputs), cells(outputs)) == before
 
 
-def test_the_report_is_made_again_from_stored_cells_alone(swept, run_process, tmp_path):
+def test_the_report_is_made_again_from_stored_cells_alone(swept, run_command, tmp_path):
     outputs = tmp_path / "moved"
     shutil.copytree(swept[0], outputs)
     for folder in ("report", "adversarial", "wandb"):
@@ -104,7 +104,7 @@ def test_the_report_is_made_again_from_stored_cells_alone(swept, run_process, tm
     lost = read_grid(swept[0])[7]["key"]
     (outputs / "cells" / f"{lost}.json").unlink()
     (outputs / "checkpoints").rename(tmp_path / "elsewhere")
-    run_process("src.report", f"paths.checkpoints={tmp_path / 'elsewhere'}", outputs=outputs)
+    run_command("src.report", f"paths.checkpoints={tmp_path / 'elsewhere'}", outputs=outputs)
     assert (outputs / "report" / "figures" / "training-loss.png").exists()
     rows = read_grid(outputs)
     for row, original in zip(rows, read_grid(swept[0]), strict=True):
