@@ -5,6 +5,7 @@ that has them begins at once, and is as separate from the others: its own memory
 """
 
 import atexit
+import gc
 import importlib
 import json
 import logging
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from multiprocessing import util as multiprocessing_util
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +34,7 @@ IMPORTED = (
     "src.workflows.sweeping",
     "src.workflows.training",
     "vl_convert",
-    "wandb",
+    "tests.reporting.wandb.wandb_writing",
 )
 
 
@@ -52,23 +54,44 @@ class CommandServer:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._process.stdout
+        #: Whether W&B comes with what a command imports.
+        self.imports_wandb: bool = json.loads(self._process.stdout.readline())
 
-    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Do what ``python -m module arguments`` does, with the environment of the caller, and wait for its end."""
+    def run(
+        self, module: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Do what ``python -m module arguments`` does and wait for its end.
+
+        Args:
+            environment: of the command; unless given, that of the caller.
+        """
+        (done,) = self.run_at_once((module, *arguments), environment=environment)
+        return done
+
+    def run_at_once(
+        self, *commands: Sequence[str], environment: dict[str, str] | None = None
+    ) -> list[subprocess.CompletedProcess[str]]:
+        """As :meth:`run`, several commands at the same time, each (module, *arguments)."""
         assert self._process.stdin and self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
-            streams = [Path(folder, name) for name in ("stdout", "stderr")]
-            request = {
-                "module": module,
-                "arguments": arguments,
-                "environment": dict(os.environ),
-                "streams": [str(stream) for stream in streams],
-            }
-            self._process.stdin.write(json.dumps(request) + "\n")
+            requests = [
+                {
+                    "module": module,
+                    "arguments": arguments,
+                    "environment": dict(os.environ) if environment is None else environment,
+                    "streams": [str(Path(folder, f"{name}-{i}")) for name in ("stdout", "stderr")],
+                }
+                for i, (module, *arguments) in enumerate(commands)
+            ]
+            self._process.stdin.write(json.dumps(requests) + "\n")
             self._process.stdin.flush()
-            code = int(self._process.stdout.readline())
-            stdout, stderr = (stream.read_text() for stream in streams)
-        return subprocess.CompletedProcess([module, *arguments], code, stdout, stderr)
+            codes = json.loads(self._process.stdout.readline())
+            said = [[Path(stream).read_text() for stream in request["streams"]] for request in requests]
+        return [
+            subprocess.CompletedProcess(list(command), code, stdout, stderr)
+            for command, code, (stdout, stderr) in zip(commands, codes, said, strict=True)
+        ]
 
     def close(self) -> None:
         """End the process."""
@@ -76,16 +99,23 @@ class CommandServer:
 
 
 def serve() -> None:
-    """Fork for every line of standard input and answer with the exit status."""
+    """Fork for every command of a line of standard input and answer with their exit statuses."""
     for module in IMPORTED:
         importlib.import_module(module)
+    print(json.dumps("wandb" in sys.modules), flush=True)
+    import wandb  # noqa: F401 - once here, not in each fork
+
     share_the_charts_library(Path(sys.argv[1]))
     page._charts_library()
+    gc.freeze()  # so that forks share what is here with this process
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _run(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        children = []
+        for request in json.loads(line):
+            child = os.fork()
+            if child == 0:
+                _run(request)
+            children.append(child)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 
 
 def _run(request: dict[str, Any]) -> NoReturn:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from src.data import ImageDataModule
 from src.data.idx import write_idx
 from src.workflows.command import PLUGINS
+from tests.command_server import CommandServer
 from tests.shared_work import share_the_charts_library, shared_folder
 
 if TYPE_CHECKING:
@@ -23,7 +24,30 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[1]
 
+#: Files that take longest, longest first but for the second: it needs no trained network while the first trains them.
+#: Test processes take files in this order (--no-loadscope-reorder), so that none is left with a long one.
+LONGEST = (
+    *(
+        "test_training",
+        "test_page",
+        "test_sweep",
+        "test_bad_input",
+        "test_reliability",
+        "test_launchers",
+        "test_certify",
+    ),
+    *("test_distributed", "test_documentation", "test_play", "test_wandb_session", "test_loggers", "test_variants"),
+    *("test_other_images", "test_robust", "test_certified_commands", "test_learned_baselines", "test_adaptive"),
+    *("test_playground", "test_settings", "test_cli_help", "test_ecosystem", "test_torchattacks_adapter"),
+    *("test_own_classifier", "test_own_defense", "test_exporting", "test_purifying", "test_verdict_commands"),
+)
+
 os.environ.setdefault("WANDB_MODE", "offline")  # no test may depend on somebody's key
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +64,14 @@ def _plugins() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_charts_library(tmp_path_factory: pytest.TempPathFactory) -> None:
     share_the_charts_library(shared_folder(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
+    """One for each test process, started when the first test asks for it."""
+    server = CommandServer(REPO, shared_folder(tmp_path_factory))
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -6,18 +6,14 @@ itself. Updates of config and summary come with dotted names where values are ne
 only when the process that wrote it has exited.
 """
 
-import importlib
 import json
 import os
 import subprocess
-import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-REPOSITORY = Path(__file__).parent.parent
+from tests.command_server import CommandServer
 
 
 @dataclass(frozen=True)
@@ -94,24 +90,15 @@ class Ended:
 
 
 class Processes:
-    """Runs functions of one module in processes of their own.
+    """Runs functions of one module in processes of their own, which begin as commands do.
 
-    The module's imports take seconds (torch, Lightning), so one process does them and forks for every function.
+    Args:
+        module: its name.
+        server: forks the processes.
     """
 
-    def __init__(self, module: str) -> None:
-        program = f"from tests.wandb_reading import serve; serve({module!r})"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "NETRC"))}
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._server.stdout
-        self.module_imports_wandb: bool = json.loads(self._server.stdout.readline())
+    def __init__(self, module: str, server: CommandServer) -> None:
+        self._module, self._server = module, server
 
     def run(self, function: str, *arguments: Any, home: Path, **environment: str) -> Ended:
         """Call a function with arguments as plain as JSON and wait for the end of its process.
@@ -119,56 +106,10 @@ class Processes:
         It sees no W&B variables but those given, and ``home`` for a home, where no key lies.
         """
         home.mkdir(parents=True, exist_ok=True)
-        request = {"function": function, "arguments": arguments, "environment": environment, "home": home}
-        assert self._server.stdin
-        assert self._server.stdout
-        self._server.stdin.write(json.dumps(request, default=str) + "\n")
-        self._server.stdin.flush()
-        code = int(self._server.stdout.readline())
         result = home / "result.json"
+        result.unlink(missing_ok=True)
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "NETRC"))}
+        asked = json.dumps([self._module, function, arguments, result], default=str)
+        done = self._server.run("tests.called", asked, environment=plain | environment | {"HOME": str(home)})
         returned = json.loads(result.read_text()) if result.exists() else None
-        return Ended(returned, (home / "stdout").read_text(), (home / "stderr").read_text(), code)
-
-    def close(self) -> None:
-        """End the process that forks."""
-        self._server.communicate()
-
-
-def serve(module: str) -> None:
-    """Say whether ``module`` imports W&B, then fork for every line of input and answer with the exit status."""
-    loaded = importlib.import_module(module)
-    print(json.dumps("wandb" in sys.modules), flush=True)
-    import wandb  # once here, not in each fork
-
-    for line in sys.stdin:
-        child = os.fork()
-        if child:
-            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-            continue
-        code = 1
-        try:
-            _answer(loaded, json.loads(line))
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            # W&B does this at exit. Taking the whole interpreter down would cost a second, and would delete a
-            # temporary folder of W&B's that all forks share.
-            wandb.teardown()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
-
-def _answer(module: ModuleType, request: dict[str, Any]) -> None:
-    home = Path(request["home"])
-    (home / "result.json").unlink(missing_ok=True)
-    for descriptor, path, flags in (
-        (0, Path(os.devnull), os.O_RDONLY),
-        (1, home / "stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, home / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-    ):
-        os.dup2(os.open(path, flags, 0o644), descriptor)
-    os.environ |= request["environment"] | {"HOME": str(home)}
-    returned = getattr(module, request["function"])(*request["arguments"])
-    (home / "result.json").write_text(json.dumps(returned))
+        return Ended(returned, done.stdout, done.stderr, done.returncode)

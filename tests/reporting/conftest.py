@@ -1,11 +1,10 @@
 """Fixtures of the reporting room; how they are made is in reporting_factories.py."""
 
-from collections.abc import Iterator
-
 import pytest
 import reporting_factories as make
 
 from src.evaluation.grid import Grid
+from tests.command_server import CommandServer
 from tests.reporting.wandb.wandb_writing import Sweep
 from tests.wandb_reading import Processes, read_runs
 
@@ -24,11 +23,9 @@ def pictured() -> Grid:
 
 
 @pytest.fixture(scope="session")
-def processes() -> Iterator[Processes]:
+def processes(command_server: CommandServer) -> Processes:
     """Where the functions of wandb_writing.py run."""
-    started = Processes("tests.reporting.wandb.wandb_writing")
-    yield started
-    started.close()
+    return Processes("tests.reporting.wandb.wandb_writing", command_server)
 
 
 @pytest.fixture(scope="session")

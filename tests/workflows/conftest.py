@@ -4,7 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,28 +35,26 @@ def copy_of(trained: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
-    """One for each test process, started when the first test asks for it."""
-    server = CommandServer(REPO, shared_folder(tmp_path_factory))
-    yield server
-    server.close()
-
-
-def _small(module: str, root: Path, outputs: Path) -> list[str]:
-    """Overrides that put a command on the slice of MNIST in ``root``."""
-    data = (
-        [] if module in ("src.report", "src.pack") else [f"data.root={root}", "data.source=null", "data.val_size=100"]
-    )
-    return [*data, f"paths.outputs={outputs}"]
+Small = Callable[[str, Path], list[str]]
 
 
 @pytest.fixture(scope="session")
-def run_command(slice_root: Path, command_server: CommandServer) -> Command:
+def small(slice_root: Path) -> Small:
+    """``small("src.train", outputs)``: overrides that put a command on the slice of MNIST."""
+
+    def overrides(module: str, outputs: Path) -> list[str]:
+        data = [f"data.root={slice_root}", "data.source=null", "data.val_size=100"]
+        return [*([] if module in ("src.report", "src.pack") else data), f"paths.outputs={outputs}"]
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def run_command(small: Small, command_server: CommandServer) -> Command:
     """``run_command("src.train", "model=classifier", outputs=…)``: a real command, in a fork of the command server."""
 
     def run(module: str, *arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = command_server.run(module, *arguments, *_small(module, slice_root, outputs))
+        done = command_server.run(module, *arguments, *small(module, outputs))
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -64,11 +62,11 @@ def run_command(slice_root: Path, command_server: CommandServer) -> Command:
 
 
 @pytest.fixture(scope="session")
-def run_process(slice_root: Path) -> Command:
+def run_process(small: Small) -> Command:
     """As ``run_command``, in a process that starts from nothing. It takes seconds longer."""
 
     def run(module: str, *arguments: str, outputs: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", module, *arguments, *_small(module, slice_root, outputs)]
+        command = [sys.executable, "-m", module, *arguments, *small(module, outputs)]
         done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done

@@ -17,6 +17,7 @@ from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.certificates import CertificateFile, Certification, CertifiedImage
 from src.reporting.analysis.certified import CertifiedSet
 from src.workflows.dashboard import publish
+from tests.command_server import CommandServer
 from tests.conftest import REPO
 from tests.reporting import reporting_factories as make
 from tests.wandb_reading import LoggedRun, Processes, read_runs
@@ -144,11 +145,10 @@ def dashboard(outputs: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(command_server: CommandServer, tmp_path_factory: pytest.TempPathFactory) -> World:
     outputs = tmp_path_factory.mktemp("dashboard") / "outputs"
-    processes = Processes("tests.workflows.test_dashboard")
+    processes = Processes("tests.workflows.test_dashboard", command_server)
     ended = processes.run("write_runs", outputs, home=outputs.parent / "home")
-    processes.close()
     assert ended.code == 0, ended.stderr
     return World(outputs, read_runs(outputs), dashboard(outputs))
 

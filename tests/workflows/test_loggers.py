@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from src.training_record import TrainingRecord
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import train_from_config
 from src.workflows.loggers import Training, opened, tensorboard_logger
+from tests.command_server import CommandServer
 from tests.wandb_reading import LoggedRun, Processes, read_runs
 
 SMALL = ["model=vqvae", "trainer=cpu", "data.source=null", "data.val_size=100", "model.epochs=2"]
@@ -79,10 +79,8 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes("tests.workflows.test_loggers")
-    yield started
-    started.close()
+def processes(command_server: CommandServer) -> Processes:
+    return Processes("tests.workflows.test_loggers", command_server)
 
 
 @pytest.fixture(scope="module")

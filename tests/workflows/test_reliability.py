@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import signal
 import subprocess
@@ -32,12 +31,12 @@ Start = Callable[..., subprocess.Popen[str]]
 def start(trained: Path, slice_root: Path) -> Start:
     """``start(*overrides, outputs=…)``: a sweep with the trained networks, in a process of its own."""
 
-    def popen(*overrides: str, outputs: Path, **environment: str) -> subprocess.Popen[str]:
+    def popen(*overrides: str, outputs: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "src.sweep", *overrides, "logger=none", f"paths.outputs={outputs}"]
         command += [f"paths.checkpoints={trained / 'checkpoints'}", f"data.root={slice_root}"]
         command += ["data.source=null", "data.val_size=100"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=REPO, env=os.environ | environment, **pipes)
+        return subprocess.Popen(command, cwd=REPO, **pipes)
 
     return popen
 
@@ -102,12 +101,14 @@ def test_killed_twenty_times_at_random_moments(start, tmp_path):
     assert not list(outputs.glob("cells/.*.tmp")) + list(outputs.glob("adversarial/.*.tmp"))
 
 
-def test_two_identical_sweeps_at_once_share_the_work(start, tmp_path):
+def test_two_identical_sweeps_at_once_share_the_work(command_server, small, monkeypatch, trained, tmp_path):
     grid = ("-m", "attack=noted", "eps=0.1,0.2,0.3", "defense=none,noted", USERS_OWN)
     outputs, noted = tmp_path / "outputs", tmp_path / "noted"
-    both = [start(*grid, outputs=outputs, NOTED=str(noted)) for _ in range(2)]
-    for process in both:
-        finished(process)
+    monkeypatch.setenv("NOTED", str(noted))
+    checkpoints = f"paths.checkpoints={trained / 'checkpoints'}"
+    command = ("src.sweep", *grid, "logger=none", checkpoints, *small("src.sweep", outputs))
+    for done in command_server.run_at_once(command, command):
+        assert done.returncode == 0, done.stdout + done.stderr
     assert len(stored(outputs)) == 2 * (3 + 1)
     batches = 2  # 120 images in batches of 100
     assert len((tmp_path / "noted.attacks").read_text().splitlines()) == 3 * batches

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_server import CommandServer
 from tests.reporting.wandb.wandb_writing import CLASSIFIER, Sweep
 from tests.wandb_reading import Processes, read_runs
 
@@ -24,10 +25,10 @@ def test_all_runs_of_a_sweep_are_finished_and_stand_in_one_group(sweep: Sweep) -
     assert {run.exit_code for run in runs} == {0}
 
 
-def test_logging_is_quiet_late_fast_and_leaves_nothing_behind(processes: Processes, sweep: Sweep) -> None:
+def test_logging_is_quiet_late_fast_and_leaves_nothing_behind(command_server: CommandServer, sweep: Sweep) -> None:
     outputs, ended = sweep.outputs, sweep.ended
     assert ended.stdout == ended.stderr == ""
-    assert not processes.module_imports_wandb
+    assert not command_server.imports_wandb
     assert ended.result["run"]
     assert ended.result["environment"]
     assert sorted(ended.result["seconds"][1:17])[8] < 0.25  # 0.03 s on an idle machine
