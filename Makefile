@@ -76,7 +76,7 @@ weights: setup ## Pack the trained networks for others, who need not train then 
 	@$(RUN) src.pack
 
 test: setup ## Run the tests, on up to four cores
-	@OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
