@@ -92,6 +92,14 @@ def trained(run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def swept(trained: Path, run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """An outputs folder after a sweep, and what the sweep said."""
-    outputs = copy_of(trained, tmp_path_factory.mktemp("swept"))
-    return outputs, run_command("src.sweep", *GRID, outputs=outputs).stdout
+    """An outputs folder after a sweep, and what the sweep said. One sweep for all test processes; each has a copy."""
+    shared = shared_folder(tmp_path_factory)
+
+    def sweep(said: Path) -> None:
+        outputs = copy_of(trained, shared / "swept")
+        said.write_text(run_command("src.sweep", *GRID, outputs=outputs).stdout)
+
+    said = made_once(shared / "swept.said", sweep).read_text()
+    outputs = tmp_path_factory.mktemp("swept") / "outputs"
+    shutil.copytree(shared / "swept", outputs, symlinks=True)
+    return outputs, said
