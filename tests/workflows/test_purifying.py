@@ -25,7 +25,8 @@ def folder(real_digits, tmp_path):
 
 
 def pixels(path) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def files(folder) -> dict[str, bytes]:

@@ -50,5 +50,6 @@ def test_a_cell_run_shows_its_examples(sweep: Sweep) -> None:
     from PIL import Image
 
     run = sweep.cells[0]
-    assert Image.open(run.media("examples")).size == (10 * 28, 3 * 28)
+    with Image.open(run.media("examples")) as image:
+        assert image.size == (10 * 28, 3 * 28)
     assert "7→2" in run.summary["examples.caption"]

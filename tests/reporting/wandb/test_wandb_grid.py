@@ -59,7 +59,8 @@ def test_the_grid_run_holds_figures_summary_and_config(sweep: Sweep) -> None:
     from PIL import Image
 
     run = sweep.grid
-    assert Image.open(run.media("figures/fgsm_curves")).size == (40, 30)
+    with Image.open(run.media("figures/fgsm_curves")) as image:
+        assert image.size == (40, 30)
     assert not any("absent" in name for name in run.summary)
     accuracies = {row.coordinates: row.cell.accuracy for row in small_grid() if row.cell}
     assert run.summary["cells"] == 18
