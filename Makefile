@@ -65,7 +65,7 @@ ablations: setup ## Train that purifier without each of its ingredients, an epoc
 	@$(ABLATE)=without_attack model.module.steps=0
 	@$(ABLATE)=without_guidance model.module.guidance=0
 	@$(ABLATE)=without_bottleneck model.module.bottleneck=0
-	@$(ABLATE)=without_quantizer model.module.codes=0
+	@$(ABLATE)=without_quantizer model.module.num_embeddings=0
 	@$(ABLATE)=without_stem model.module.stem=0
 	@$(ABLATE)=without_shift model.module.shift=0
 	@$(ABLATE)=without_threshold model.module.threshold=null

@@ -28,7 +28,7 @@ def vqvae(real_digits: Batch) -> VQVAEPurifier:
     images = real_digits[0]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = VQVAE(hidden=32, residual_hidden=4, residual_blocks=1, codes=64, dimension=8, decay=0.9)
+        network = VQVAE(hidden=32, residual_hidden=4, residual_blocks=1, num_embeddings=64, embedding_dim=8, decay=0.9)
         optimizer = torch.optim.Adam(network.parameters(), 5e-3)
         for batch in images[torch.randint(len(images), (80, 64))]:
             quantized = network.quantize(batch)

@@ -34,7 +34,7 @@ class Codes(nn.Module):
 @pytest.fixture(scope="module")
 def vqvae() -> VQVAE:
     torch.manual_seed(0)
-    network = VQVAE(hidden=16, residual_hidden=4, codes=32, dimension=4)
+    network = VQVAE(hidden=16, residual_hidden=4, num_embeddings=32, embedding_dim=4)
     network.train()(torch.rand(16, 1, 28, 28))
     nn.init.constant_(network.decoder[-1].bias, 0.5)  # else all reconstructions may be clipped to black
     return network.eval().requires_grad_(False)

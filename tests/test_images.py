@@ -11,7 +11,7 @@ from src.straight_through import StraightThrough
 
 
 def vqvae() -> VQVAEPurifier:
-    return VQVAEPurifier(VQVAE(hidden=8, residual_hidden=4, codes=4))
+    return VQVAEPurifier(VQVAE(hidden=8, residual_hidden=4, num_embeddings=4))
 
 
 TAKERS = {

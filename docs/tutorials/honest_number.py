@@ -62,7 +62,7 @@ def trained(module: LightningModule, epochs: int) -> LightningModule:
 
 classifier = trained(Classifier(widths=(8, 16), hidden=64, lr=3e-3), epochs=15)
 purifier = VQVAEPurifier(
-    trained(VQVAE(noise=0.5, hidden=24, residual_hidden=8, codes=64, dimension=16, lr=3e-3), epochs=20)
+    trained(VQVAE(noise=0.5, hidden=24, residual_hidden=8, num_embeddings=64, embedding_dim=16, lr=3e-3), epochs=20)
 )
 defended = DefendedClassifier(classifier, purifier)
 

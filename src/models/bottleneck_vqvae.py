@@ -67,7 +67,7 @@ class BottleneckVQVAE(VQVAE):
             )
         self.head_weight, self.guidance, self.guided = head, guidance, guided
         self.shift, self.warp = shift, warp
-        map_of_codes = (self.dimension, image_size // 4, image_size // 4)
+        map_of_codes = (self.embedding_dim, image_size // 4, image_size // 4)
         numbers = prod(map_of_codes)
         self.summarize = nn.Sequential(nn.Flatten())
         self.spread = nn.Sequential(nn.Unflatten(1, map_of_codes))

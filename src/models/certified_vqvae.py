@@ -52,6 +52,7 @@ class CertifiedVQVAE(LightningModule):
         hidden: channels of style encoder and decoder.
         drawn: images a batch that the drawing is trained on, ≥ 1.
         guidance: weight of the classifier's cross-entropy, ≥ 0.
+        commitment_cost: weight of the commitment term, as in :class:`VQVAE`.
         shift: pixels that a training image is moved by at most.
         lr: of the bounded encoder; falls by half a cosine over the second half of the training.
         drawing_lr: of the rest; falls by half a cosine over the whole.
@@ -76,7 +77,7 @@ class CertifiedVQVAE(LightningModule):
         hidden: int = 32,
         drawn: int = 16,
         guidance: float = 0.2,
-        commitment: float = 0.25,
+        commitment_cost: float = 0.25,
         shift: int = 0,
         lr: float = 2e-3,
         drawing_lr: float = 1e-3,
@@ -102,7 +103,7 @@ class CertifiedVQVAE(LightningModule):
         self.save_hyperparameters()
         self.thresholds = tuple(float(t) for t in thresholds)
         self.eps, self.warmup, self.ramp, self.shift = eps, warmup, ramp, shift
-        self.drawn, self.guidance, self.commitment = drawn, guidance, commitment
+        self.drawn, self.guidance, self.commitment_cost = drawn, guidance, commitment_cost
         self.lr, self.drawing_lr, self.num_classes = lr, drawing_lr, num_classes
         self.styles, self.style_codes = styles, style_codes
         self.encoder = BoundedEncoder(len(self.thresholds), image_size, convolutions, linears)
@@ -226,7 +227,7 @@ class CertifiedVQVAE(LightningModule):
         drawing = self.draw(codes, styles)
         losses = {
             "reconstruction": F.mse_loss(drawing, x),
-            "commitment": self.commitment * quantized.commitment,
+            "commitment": self.commitment_cost * quantized.commitment,
         }
         if self._classifier and self.guidance and self.training:
             anyhow = torch.randint(self.style_codes, (len(x), self.styles), device=x.device)

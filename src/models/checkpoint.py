@@ -25,6 +25,14 @@ PROVENANCE = "defense_vqvae"
 #: beside them: 2 has biases in residual blocks, and the split of the training data.
 SCHEMA = 2
 
+#: Arguments that an earlier version had under another name; "dimension" only beside "codes".
+RENAMED = {
+    "codes": "num_embeddings",
+    "dimension": "embedding_dim",
+    "revive_below": "dead_code_threshold",
+    "commitment": "commitment_cost",
+}
+
 Module = TypeVar("Module", bound=LightningModule)
 
 
@@ -96,6 +104,14 @@ def parse_checkpoint(content: bytes, name: str, remedy: str) -> tuple[dict[str, 
     return _verified(io.BytesIO(content), name, remedy)
 
 
+def _renamed(arguments: Any) -> Any:
+    """A module's arguments, or a mapping that holds some, with those of earlier versions under the names of today."""
+    if not isinstance(arguments, dict):
+        return arguments
+    names = RENAMED if "codes" in arguments else {name: RENAMED[name] for name in RENAMED if name != "dimension"}
+    return {names.get(name, name): _renamed(value) for name, value in arguments.items()}
+
+
 def _verified(source: Path | io.BytesIO, name: object, remedy: str) -> tuple[dict[str, Any], Provenance]:
     try:
         checkpoint = torch.load(source, map_location="cpu", weights_only=True)
@@ -104,7 +120,10 @@ def _verified(source: Path | io.BytesIO, name: object, remedy: str) -> tuple[dic
         if schema != SCHEMA:
             age = "an older" if schema < SCHEMA else "a newer"
             raise OutdatedError(f"{name} is of {age} version (schema {schema}, not {SCHEMA}); train again: {remedy}")
-        provenance = Provenance(**{f.name: stored[f.name] for f in fields(Provenance)})
+        told = {f.name: stored[f.name] for f in fields(Provenance)}
+        provenance = Provenance(**told | {"config": _renamed(told["config"])})
+        if arguments := checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY):
+            checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY] = _renamed(arguments)
         intact = weights_fingerprint(checkpoint["state_dict"]) == provenance.weights
     except (
         RuntimeError,

@@ -25,7 +25,7 @@ class EMAQuantizer(nn.Module):
         n_k ← γ n_k + (1 − γ) Σ 1[z → k],    m_k ← γ m_k + (1 − γ) Σ_{z → k} z,    e_k = m_k / n_k,
 
     with n_k Laplace-smoothed by ``epsilon``. The first training batch initializes all codes with vectors drawn from
-    it. A code whose n_k falls below ``revive_below`` is dead and restarts at a vector of the current batch.
+    it. A code whose n_k falls below ``dead_code_threshold`` is dead and restarts at a vector of the current batch.
 
     In ``eval()`` nothing changes. The gradient passes straight through in both modes, so that an attack that
     differentiates through a trained model is not stopped by the quantizer.
@@ -34,14 +34,14 @@ class EMAQuantizer(nn.Module):
     go on with the sums over the whole, so that their codebooks stay one. New codes come from the first one's part.
 
     Args:
-        codes: number of codes K.
-        dimension: length D of a code.
+        num_embeddings: number of codes K.
+        embedding_dim: length D of a code.
         decay: γ, in [0, 1).
         epsilon: Laplace smoothing of n_k, > 0.
-        revive_below: expected number of vectors a batch under which a code counts as dead; 0 never revives.
+        dead_code_threshold: expected number of vectors a batch under which a code counts as dead; 0 never revives.
 
     Examples:
-        >>> quantizer = EMAQuantizer(codes=2, dimension=1).eval()
+        >>> quantizer = EMAQuantizer(num_embeddings=2, embedding_dim=1).eval()
         >>> quantizer.codebook.copy_(torch.tensor([[0.0], [1.0]]))
         tensor([[0.],
                 [1.]])
@@ -57,16 +57,16 @@ class EMAQuantizer(nn.Module):
 
     def __init__(
         self,
-        codes: int = 512,
-        dimension: int = 64,
+        num_embeddings: int = 512,
+        embedding_dim: int = 64,
         decay: float = 0.99,
         epsilon: float = 1e-5,
-        revive_below: float = 0.05,
+        dead_code_threshold: float = 0.05,
     ) -> None:
         super().__init__()
-        self.decay, self.epsilon, self.revive_below = decay, epsilon, revive_below
-        self.register_buffer("codebook", torch.randn(codes, dimension))
-        self.register_buffer("cluster_size", torch.ones(codes))
+        self.decay, self.epsilon, self.dead_code_threshold = decay, epsilon, dead_code_threshold
+        self.register_buffer("codebook", torch.randn(num_embeddings, embedding_dim))
+        self.register_buffer("cluster_size", torch.ones(num_embeddings))
         self.register_buffer("cluster_sum", self.codebook.clone())
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self._initialized_before = False
@@ -105,8 +105,8 @@ class EMAQuantizer(nn.Module):
     def _update(self, vectors: Tensor, indices: Tensor) -> None:
         """One step of the moving averages, then of the dead codes. The sums are taken over the whole batch, all
         processes' parts of it."""
-        codes = len(self.codebook)
-        counts = _count(indices, codes)
+        num_embeddings = len(self.codebook)
+        counts = _count(indices, num_embeddings)
         sums = torch.zeros_like(self.cluster_sum).index_add_(0, indices, vectors)
         if _is_distributed():
             distributed.all_reduce(counts)
@@ -114,9 +114,9 @@ class EMAQuantizer(nn.Module):
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.cluster_sum.lerp_(sums, 1 - self.decay)
         total = self.cluster_size.sum()
-        smoothed = (self.cluster_size + self.epsilon) / (total + codes * self.epsilon) * total
+        smoothed = (self.cluster_size + self.epsilon) / (total + num_embeddings * self.epsilon) * total
         self.codebook.copy_(self.cluster_sum / smoothed.unsqueeze(1))
-        self._restart(self.cluster_size < self.revive_below, vectors)
+        self._restart(self.cluster_size < self.dead_code_threshold, vectors)
 
     def _restart(self, dead: Tensor, vectors: Tensor) -> None:
         """Move the codes marked in ``dead`` (K,) to vectors drawn from (M, D) ``vectors``, counted once each. What is
@@ -143,27 +143,27 @@ def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def _count(indices: Tensor, codes: int) -> Tensor:
-    """How often each of ``codes`` stands in ``indices`` (M,); (codes,), float32. Not by bincount, for which a GPU waits
-    to find out how long its result is."""
+def _count(indices: Tensor, num_embeddings: int) -> Tensor:
+    """How often each code stands in ``indices`` (M,); (num_embeddings,), float32. Not by bincount, for which a GPU
+    waits to find out how long its result is."""
     ones = torch.ones(len(indices), device=indices.device)
-    return torch.zeros(codes, device=indices.device).index_add_(0, indices, ones)
+    return torch.zeros(num_embeddings, device=indices.device).index_add_(0, indices, ones)
 
 
-def code_usage(indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+def code_usage(indices: Tensor, num_embeddings: int) -> tuple[Tensor, Tensor]:
     """How many codes are at work.
 
     Args:
         indices: code indices of any shape.
-        codes: size K of the codebook.
+        num_embeddings: size K of the codebook.
 
     Returns:
         perplexity exp(−Σ p log p) of their frequencies, in [1, K], and the number of codes used at all; scalars.
 
     Examples:
-        >>> code_usage(torch.tensor([0, 1, 0, 1]), codes=8)
+        >>> code_usage(torch.tensor([0, 1, 0, 1]), num_embeddings=8)
         (tensor(2.), tensor(2))
     """
-    frequency = _count(indices.flatten(), codes) / indices.numel()
+    frequency = _count(indices.flatten(), num_embeddings) / indices.numel()
     perplexity = torch.special.entr(frequency).sum().exp()
     return perplexity, (frequency > 0).sum()

@@ -10,8 +10,8 @@ from src.models.quantizer import EMAQuantizer, Quantized, Unquantized, code_usag
 class VQVAE(Denoiser):
     """VQ-VAE (van den Oord et al., arXiv:1711.00937) trained to map x + σ·n, n ~ N(0, I), to x.
 
-    Loss: mean squared error to the clean image + ``commitment`` · ‖z − e‖² (the paper's equation 3, with the codebook
-    term replaced by moving averages). Two stride-2 convolutions make a 28×28 image a 7×7 map of codes.
+    Loss: mean squared error to the clean image + ``commitment_cost`` · ‖z − e‖² (the paper's equation 3, with the
+    codebook term replaced by moving averages). Two stride-2 convolutions make a 28×28 image a 7×7 map of codes.
     The output is linear and may leave [0, 1]; clipping is the purifier's business.
 
     Args:
@@ -20,8 +20,9 @@ class VQVAE(Denoiser):
         hidden: channels of the feature maps (the first convolution has half).
         stem: channels of a 3×3 convolution before that, at the image's own resolution; 0 has none, as the paper.
         residual_hidden, residual_blocks: width and number of the residual blocks.
-        codes, dimension, decay, epsilon, revive_below: see :class:`EMAQuantizer`; 0 codes leave the quantizer out.
-        commitment: weight of the commitment term, the paper's β.
+        num_embeddings, embedding_dim, decay, epsilon, dead_code_threshold: see :class:`EMAQuantizer`; no embeddings
+            leave the quantizer out.
+        commitment_cost: weight of the commitment term, the paper's β.
         lr: Adam's learning rate.
     """
 
@@ -33,20 +34,21 @@ class VQVAE(Denoiser):
         stem: int = 0,
         residual_hidden: int = 32,
         residual_blocks: int = 2,
-        codes: int = 512,
-        dimension: int = 64,
+        num_embeddings: int = 512,
+        embedding_dim: int = 64,
         decay: float = 0.99,
         epsilon: float = 1e-5,
-        revive_below: float = 0.05,
-        commitment: float = 0.25,
+        dead_code_threshold: float = 0.05,
+        commitment_cost: float = 0.25,
         lr: float = 2e-4,
     ) -> None:
         super().__init__(noise, lr)
         self.save_hyperparameters()
-        self.commitment, self.codes, self.dimension = commitment, codes, dimension
-        self.encoder = encoder_of(in_channels, hidden, stem, residual_hidden, residual_blocks, dimension)
-        self.quantizer = EMAQuantizer(codes, dimension, decay, epsilon, revive_below) if codes else Unquantized()
-        self.decoder = decoder_of(dimension, hidden, residual_hidden, residual_blocks, in_channels)
+        self.commitment_cost, self.num_embeddings, self.embedding_dim = commitment_cost, num_embeddings, embedding_dim
+        self.encoder = encoder_of(in_channels, hidden, stem, residual_hidden, residual_blocks, embedding_dim)
+        quantizer = (num_embeddings, embedding_dim, decay, epsilon, dead_code_threshold)
+        self.quantizer = EMAQuantizer(*quantizer) if num_embeddings else Unquantized()
+        self.decoder = decoder_of(embedding_dim, hidden, residual_hidden, residual_blocks, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct ``x`` (N, C, H, W), H and W divisible by 4; same shape, not clipped, no noise added."""
@@ -74,14 +76,14 @@ class VQVAE(Denoiser):
         quantized = self.codes_of(features)
         decoded = self.decoder(quantized.values)
         reconstruction, others = F.mse_loss(decoded, batch[0]), self.other_losses(features, decoded, batch)
-        loss = sum(others.values(), start=reconstruction + self.commitment * quantized.commitment)
+        loss = sum(others.values(), start=reconstruction + self.commitment_cost * quantized.commitment)
         parts = {
             "loss": loss,
             "reconstruction": reconstruction,
             "commitment": quantized.commitment,
             **others,
         }
-        if self.codes:
-            perplexity, used = code_usage(quantized.indices, self.codes)
+        if self.num_embeddings:
+            perplexity, used = code_usage(quantized.indices, self.num_embeddings)
             parts |= {"perplexity": perplexity, "codes_used": used.float()}
         return parts

@@ -10,7 +10,7 @@ from src.models import VAE, VQVAE, Autoencoder
 def tiny_vqvae() -> VQVAE:
     """A small network whose codes, after one training pass, tell images apart."""
     torch.manual_seed(1)
-    vqvae = VQVAE(hidden=16, residual_hidden=4, codes=32, dimension=4)
+    vqvae = VQVAE(hidden=16, residual_hidden=4, num_embeddings=32, embedding_dim=4)
     vqvae.train()(torch.rand(16, 1, 28, 28))
     nn.init.constant_(vqvae.decoder[-1].bias, 0.5)  # away from 0 and 1, where clipping stops the gradient
     return vqvae.eval()

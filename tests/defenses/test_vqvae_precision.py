@@ -7,7 +7,9 @@ from src.models import VQVAE
 
 def purified(images, **arguments):
     torch.manual_seed(1)
-    vqvae = VQVAE(hidden=16, residual_hidden=4, codes=1, dimension=8)  # one code: rounding cannot choose another
+    vqvae = VQVAE(
+        hidden=16, residual_hidden=4, num_embeddings=1, embedding_dim=8
+    )  # one code: rounding cannot choose another
     with torch.no_grad():
         return VQVAEPurifier(vqvae, **arguments)(images)
 

@@ -8,7 +8,14 @@ from torch.nn import functional as F
 from src.models import SmoothVQVAE
 from src.models.bottleneck_vqvae import BottleneckVQVAE
 
-SMALL = {"hidden": 8, "residual_hidden": 4, "codes": 16, "dimension": 4, "bottleneck": 6, "bottleneck_hidden": 16}
+SMALL = {
+    "hidden": 8,
+    "residual_hidden": 4,
+    "num_embeddings": 16,
+    "embedding_dim": 4,
+    "bottleneck": 6,
+    "bottleneck_hidden": 16,
+}
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from lightning import LightningModule
 
 from src.errors import UserError
-from src.models import VQVAE, Classifier
+from src.models import VQVAE, Autoencoder, Classifier
 from src.models.checkpoint import (
     PROVENANCE,
     OutdatedError,
@@ -17,7 +18,7 @@ from src.models.checkpoint import (
     weights_fingerprint,
 )
 
-SMALL = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "codes": 8, "dimension": 4}
+SMALL = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "num_embeddings": 8, "embedding_dim": 4}
 
 
 @pytest.fixture
@@ -52,6 +53,32 @@ def test_round_trip(path, checkpoint, provenance):
     assert weights_fingerprint(module.state_dict()) == weights_fingerprint(checkpoint["state_dict"]) == found.weights
     assert (found.data, found.noise, found.config) == (provenance.data, provenance.noise, SMALL)
     assert not module.training and not any(p.requires_grad for p in module.parameters())
+
+
+def test_arguments_of_an_earlier_version_have_todays_names(checkpoint, provenance, tmp_path):
+    """The quantizer's arguments are called otherwise since; the networks are the same."""
+    earlier = {"num_embeddings": "codes", "embedding_dim": "dimension"}
+    old = {earlier.get(name, name): value for name, value in SMALL.items()} | {"revive_below": 0.1, "commitment": 0.5}
+    checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY] = old
+    stamp(checkpoint, replace(provenance, config={"module": old, "batch_size": 128}))
+    save_weights_only(checkpoint, tmp_path / "old.ckpt")
+    module, found = load_module(VQVAE, tmp_path / "old.ckpt", "train me")
+    today = SMALL | {"dead_code_threshold": 0.1, "commitment_cost": 0.5}
+    assert found.config == {"module": today, "batch_size": 128}
+    assert (module.num_embeddings, module.embedding_dim, module.commitment_cost) == (8, 4, 0.5)
+    assert module.quantizer.dead_code_threshold == 0.1
+    assert weights_fingerprint(module.state_dict()) == found.weights
+
+
+def test_the_dimension_of_a_network_without_codes_keeps_its_name(checkpoint, provenance, tmp_path):
+    network = Autoencoder(hidden=16, residual_hidden=4, dimension=4)
+    checkpoint["state_dict"] = network.state_dict()
+    checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY] = dict(network.hparams)
+    stamp(checkpoint, replace(provenance, config={"module": dict(network.hparams)}))
+    save_weights_only(checkpoint, tmp_path / "autoencoder.ckpt")
+    module, found = load_module(Autoencoder, tmp_path / "autoencoder.ckpt", "train me")
+    assert found.config["module"]["dimension"] == 4
+    assert weights_fingerprint(module.state_dict()) == found.weights
 
 
 def test_loads_as_lightnings_users_load_it(path, checkpoint):

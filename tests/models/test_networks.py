@@ -79,7 +79,7 @@ def test_weights_of_the_reports_network_can_be_laid_into_ours_tensor_by_tensor()
 
 
 def test_a_stem_looks_at_the_image_before_it_is_halved():
-    vqvae = VQVAE(stem=8, hidden=16, residual_hidden=4, codes=8, dimension=4)
+    vqvae = VQVAE(stem=8, hidden=16, residual_hidden=4, num_embeddings=8, embedding_dim=4)
     convolutions = [module for module in vqvae.encoder if isinstance(module, nn.Conv2d)]
     assert [tuple(each.weight.shape) for each in convolutions[:2]] == [(8, 1, 3, 3), (8, 8, 4, 4)]
     x = torch.rand(2, 1, 28, 28)
@@ -88,7 +88,7 @@ def test_a_stem_looks_at_the_image_before_it_is_halved():
 
 
 def test_without_codes_it_is_an_autoencoder(monkeypatch):
-    vqvae, logged = VQVAE(codes=0, hidden=16, residual_hidden=4, dimension=4).train(), {}
+    vqvae, logged = VQVAE(num_embeddings=0, hidden=16, residual_hidden=4, embedding_dim=4).train(), {}
     monkeypatch.setattr(vqvae, "log_dict", lambda values, **_: logged.update(values))
     x = torch.rand(2, 1, 28, 28)
     assert torch.equal(vqvae(x), vqvae.decoder(vqvae.encoder(x)))
@@ -107,7 +107,7 @@ def test_corrupt_adds_gaussian_noise_of_the_given_size():
 
 def test_vqvae_target_is_the_clean_image():
     """A loss of the noisy target would be at least σ²; a network that learns to denoise goes far below."""
-    vqvae = VQVAE(noise=0.5, hidden=16, residual_hidden=4, codes=32, dimension=8)
+    vqvae = VQVAE(noise=0.5, hidden=16, residual_hidden=4, num_embeddings=32, embedding_dim=8)
     optimizer = torch.optim.Adam(vqvae.parameters(), 2e-3)
     vqvae.log_dict = lambda *_, **__: None
     x = torch.zeros(16, 1, 28, 28)

@@ -12,7 +12,7 @@ def vectors() -> torch.Tensor:
 @pytest.fixture
 def quantizer(vectors) -> EMAQuantizer:
     """Sixteen codes, initialized from data."""
-    quantizer = EMAQuantizer(codes=16, dimension=4)
+    quantizer = EMAQuantizer(num_embeddings=16, embedding_dim=4)
     quantizer.train()(vectors)
     return quantizer
 
@@ -47,7 +47,7 @@ def test_codebook_changes_in_training_and_only_there(quantizer, vectors):
 
 def test_moving_averages_are_the_papers(vectors):
     """Appendix A.1 of van den Oord et al.: n and m decay by γ, e = m / n with n smoothed."""
-    quantizer = EMAQuantizer(codes=3, dimension=4, decay=0.9, epsilon=1e-5, revive_below=0)
+    quantizer = EMAQuantizer(num_embeddings=3, embedding_dim=4, decay=0.9, epsilon=1e-5, dead_code_threshold=0)
     quantizer.train()(vectors)
     size, total = quantizer.cluster_size.clone(), quantizer.cluster_sum.clone()
     flat = vectors.movedim(1, -1).reshape(-1, 4)
@@ -62,7 +62,7 @@ def test_moving_averages_are_the_papers(vectors):
 
 def test_training_on_fixed_clusters_finds_them():
     centers = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0]])
-    quantizer = EMAQuantizer(codes=3, dimension=2, decay=0.8, revive_below=0.5)
+    quantizer = EMAQuantizer(num_embeddings=3, embedding_dim=2, decay=0.8, dead_code_threshold=0.5)
     for _ in range(200):
         points = centers[torch.randint(3, (8, 4, 4))] + 0.1 * torch.randn(8, 4, 4, 2)
         commitment = quantizer.train()(points.movedim(-1, 1)).commitment
@@ -81,7 +81,7 @@ def test_dead_codes_come_back(quantizer, vectors):
 
 
 def test_state_travels_in_the_state_dict(quantizer, vectors):
-    copy = EMAQuantizer(codes=16, dimension=4)
+    copy = EMAQuantizer(num_embeddings=16, embedding_dim=4)
     copy.load_state_dict(quantizer.state_dict())
     quantizer.train(), copy.train()
     quantizer(vectors), copy(vectors)

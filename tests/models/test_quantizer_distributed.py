@@ -11,10 +11,10 @@ from src.models.quantizer import EMAQuantizer
 CODES, DIMENSION = 16, 4
 
 
-def make_quantizer(revive_below: float) -> EMAQuantizer:
+def make_quantizer(dead_code_threshold: float) -> EMAQuantizer:
     """A quantizer whose first three codes are near the data and alive, the others far from it."""
     torch.manual_seed(0)
-    quantizer = EMAQuantizer(CODES, DIMENSION, decay=0.9, revive_below=revive_below).train()
+    quantizer = EMAQuantizer(CODES, DIMENSION, decay=0.9, dead_code_threshold=dead_code_threshold).train()
     quantizer.initialized.fill_(True)
     quantizer.codebook[3:] += 100
     quantizer.cluster_sum.copy_(quantizer.codebook)
@@ -35,8 +35,8 @@ def train_half(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     half = batches()[:, :3] if rank == 0 else batches()[:, 3:]
     quantizers = {
-        "averages": make_quantizer(revive_below=0),
-        "revived": make_quantizer(revive_below=0.5),
+        "averages": make_quantizer(dead_code_threshold=0),
+        "revived": make_quantizer(dead_code_threshold=0.5),
         "initialized": EMAQuantizer(CODES, DIMENSION).train(),
     }
     torch.manual_seed(rank)
@@ -61,7 +61,7 @@ def test_both_processes_have_the_same_codebook(trained_halves, name):
 
 
 def test_it_is_the_codebook_of_one_process_that_sees_the_whole_batch(trained_halves):
-    alone = make_quantizer(revive_below=0)
+    alone = make_quantizer(dead_code_threshold=0)
     for batch in batches():
         alone(batch)
     for key, value in alone.state_dict().items():

@@ -17,7 +17,7 @@ from src.playground.server import HydraComposer
 from src.training_record import TrainingRecord
 from src.workflows import command
 
-SMALL = {"hidden": 16, "residual_hidden": 4, "codes": 32, "dimension": 8}
+SMALL = {"hidden": 16, "residual_hidden": 4, "num_embeddings": 32, "embedding_dim": 8}
 PROVABLE = {"convolutions": ((4, 5, 2, 2), (4, 4, 2, 1)), "linears": (8,), "hidden": 4, "style_codes": 4}
 NOISES = (0.0, 0.5)
 

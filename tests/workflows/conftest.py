@@ -81,7 +81,7 @@ def trained(run_command: Command, tmp_path_factory: pytest.TempPathFactory) -> P
 
     def train(outputs: Path) -> None:
         quick = ("model.epochs=1", "logger=none", "+experiment=demo")
-        narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+        narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.num_embeddings=64")
         run_command("src.train", "model=classifier", *quick, outputs=outputs)
         for noise in ("0", "0.5"):
             run_command("src.train", "model=vqvae", f"noise={noise}", *quick, *narrow, outputs=outputs)

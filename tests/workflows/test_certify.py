@@ -167,7 +167,7 @@ def test_anyones_classifier_can_be_certified(run_command, tmp_path):
 
 def test_a_denoiser_that_is_trained_for_it_is_chosen_by_validation_images(trained, slice_root, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
-    narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")
+    narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=32")
     smooth = ("model=vqvae_smooth", "noise=0.5", "logger=none")
     run_command("src.train", *smooth, "+experiment=demo", "trainer.limit_train_batches=3", *narrow, outputs=outputs)
     assert (outputs / "checkpoints" / "mnist" / "vqvae_smooth-noise0.5.ckpt").is_file()

@@ -102,7 +102,10 @@ def train_briefly(settings: Any) -> None:
     torch.manual_seed(0)
     images, labels = torch.rand(8, 1, 28, 28), torch.randint(0, 10, (8,))
     batches = DataLoader(TensorDataset(images, labels), batch_size=4)
-    for module in (Classifier(hidden=8), VQVAE(noise=0.5, hidden=8, residual_hidden=4, codes=16, dimension=4)):
+    for module in (
+        Classifier(hidden=8),
+        VQVAE(noise=0.5, hidden=8, residual_hidden=4, num_embeddings=16, embedding_dim=4),
+    ):
         with training_run(type(module).__name__, "mnist", {}, settings) as logger:
             trainer = Trainer(
                 accelerator="cpu",
@@ -279,7 +282,7 @@ def test_no_panel_is_empty_after_the_real_commands(
     outputs = tmp_path / "outputs"
     shutil.copytree(swept[0], outputs)
     quick = ("model.epochs=1", "overwrite=true", "trainer.log_every_n_steps=1", "+experiment=demo")
-    narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+    narrow = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.num_embeddings=64")
     run_command("src.train", "model=classifier", *quick, outputs=outputs)
     run_command("src.train", "model=vqvae", "noise=0.5", *quick, *narrow, outputs=outputs)
     said = dashboard(outputs)

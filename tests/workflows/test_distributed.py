@@ -17,7 +17,7 @@ from tests.conftest import REPO
 from tests.wandb_reading import read_runs
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-SMALL = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.codes=64")
+SMALL = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.num_embeddings=64")
 
 
 def test_two_processes_are_one_training(trained, run_process, tmp_path):

@@ -25,7 +25,7 @@ from tests.command_server import CommandServer
 from tests.wandb_reading import LoggedRun, Processes, read_runs
 
 SMALL = ["model=vqvae", "trainer=cpu", "data.source=null", "data.val_size=100", "model.epochs=2"]
-SMALL += ["model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=16"]
+SMALL += ["model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=16"]
 CRASHING = "model.module._target_=tests.workflows.components.Crashing"
 PLACE = {"project": "p", "entity": "e", "group": "g", "job_type": "j", "tags": ["a", "b"], "notes": "why"}
 ASKED = [f"logger.{name}={json.dumps(value)}" for name, value in PLACE.items()]

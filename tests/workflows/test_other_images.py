@@ -8,7 +8,7 @@ import torch
 from src.data.idx import write_idx
 from tests.workflows.conftest import read_grid
 
-SMALL = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=16")
+SMALL = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=16")
 
 
 def patterns(folder: Path, shape: tuple[int, int, int]) -> Path:

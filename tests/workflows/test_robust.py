@@ -21,7 +21,7 @@ def test_a_classifier_that_saw_the_validation_images_or_other_data_does_not_guid
 
 def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
-    narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=32")
+    narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=32")
     arguments = ("model=vqvae_robust", "+experiment=demo", "trainer.limit_train_batches=3", "logger=none", *narrow)
     exact, rounded = (*arguments, "trainer.precision=32-true"), (*arguments, "trainer.precision=bf16-mixed")
     run_command("src.train", *exact, outputs=outputs)

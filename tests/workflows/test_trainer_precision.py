@@ -8,7 +8,7 @@ from src.workflows import configured
 from src.workflows.command import CONFIG_PATH, register_resolvers
 
 SMALL = ["trainer=cpu", "trainer.limit_train_batches=2", "data.source=null", "data.val_size=100", "model.epochs=1"]
-SMALL += ["model.module.hidden=16", "model.module.residual_hidden=4", "model.module.codes=16", "logger=none"]
+SMALL += ["model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=16", "logger=none"]
 
 
 @pytest.mark.parametrize(("native", "trained_in"), [(True, "bf16-mixed"), (False, "32-true")])

@@ -26,7 +26,7 @@ from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.configured import _trainer_identity
 from src.workflows.training import TrainingPlan, train
 
-TINY = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "codes": 16, "dimension": 8, "lr": 1e-3}
+TINY = {"noise": 0.5, "hidden": 16, "residual_hidden": 4, "num_embeddings": 16, "embedding_dim": 8, "lr": 1e-3}
 NETWORKS = {
     "vqvae": partial(VQVAE, **TINY),
     "classifier": partial(Classifier, widths=(4, 8), hidden=16, patience=0, lr=5e-3),
