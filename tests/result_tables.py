@@ -1,0 +1,271 @@
+"""The tables of README and docs, as functions from measured numbers to Markdown. See :mod:`tests.results`."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import sqrt
+
+from scipy.special import stdtrit
+
+from src.evaluation.statistics import mean_and_deviation
+from src.reporting.analysis.certified import CertifiedSet, load_certified, published_certified
+from src.reporting.analysis.labels import half_width, percent
+from src.reporting.analysis.rates import Rate
+from tests.results import REPO, Measured
+
+Row = dict[str, str]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A table whose first ``words`` columns are words and whose others are numbers."""
+    rule = ["---"] * words + ["--:"] * (len(head) - words)
+    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in [head, rule, *rows])
+
+
+def rate(row: Row, strong: bool = False) -> str:
+    """An accuracy in percent ± half the width of its 95 % Wilson interval; whole numbers of 100 images or fewer."""
+    n = int(row["n"])
+    found = Rate.quoted(int(row["correct"]) / n, n)
+    text = percent(found.fraction, 0 if n <= 100 else 1)
+    width = half_width(found.low, found.high) if n > 100 else f"±{50 * (found.high - found.low):.0f}"
+    return f"**{text}** {width}" if strong else f"{text} {width}"
+
+
+def share(row: Row) -> str:
+    """An accuracy in percent."""
+    return percent(int(row["correct"]) / int(row["n"]))
+
+
+def purifiers(demo: Measured, board: Measured, certified: Measured) -> str:
+    """The front page's: clean, gray-box, adaptive and proved accuracy."""
+    rows = []
+    for label, defense, noise in (
+        ("none", "none", ""),
+        ("K-means, k = 20", "kmeans", ""),
+        ("thresholding at 0.5", "binarize", ""),
+        ("the report's VQ-VAE, noise 0.5", "vqvae", "0.5"),
+    ):
+        clean = demo.row(attack="fgsm", eps=0.0, defense=defense, noise=noise)
+        blind = demo.where(eps=0.3, defense=defense, noise=noise)
+        adaptive = board.where(attack="worst", eps=0.3, threat="adaptive", defense=defense, noise=noise)
+        informed = rate(adaptive[0]) if adaptive else "not measured again"
+        rows.append((label, rate(clean), rate(min(blind, key=lambda row: int(row["correct"]))), informed, "–"))
+    ours = [
+        rate(certified.row(attack=attack, eps=eps, n=n, defense="vqvae_certified"), strong=eps > 0)
+        for attack, eps, n in (("certified", 0.0, 10_000), ("worst", 0.3, 1000), ("certified", 0.3, 10_000))
+    ]
+    rows.append(("`vqvae_certified`", ours[0], "not measured", *ours[1:]))
+    return markdown(("purifier", "clean", "gray-box, strongest of three", "adaptive, worst of ten", "proved"), rows)
+
+
+def by_library(attacks: Measured) -> str:
+    """What attacks of four libraries leave of a classifier whose logits are multiplied by k."""
+    names = list(dict.fromkeys(row["classifier"] for row in attacks.rows))
+    rows = []
+    for attack, library, eps in dict.fromkeys((row["attack"], row["library"], row["eps"]) for row in attacks.rows):
+        found = {row["classifier"]: row for row in attacks.where(attack=attack, library=library, eps=eps)}
+        shown = ["not run" if name not in found else _left(found[name]) for name in names]
+        rows.append((attack, library, eps, *shown))
+    return markdown(("attack", "library", "eps", *names), rows, words=2)
+
+
+def _left(row: Row) -> str:
+    return percent(int(row["correct"]) / int(row["images"]))
+
+
+def precision(measured: Measured) -> str:
+    """Gradients in float32 and in bfloat16."""
+    asked = [(defense, bits) for defense in ("none", "binarize") for bits in ("float32", "bfloat16")]
+    rows = []
+    for label, attack in (("FGSM", "fgsm"), ("I-FGSM", "ifgsm"), ("MI-FGSM", "mifgsm")):
+        for eps in (0.1, 0.2, 0.3):
+            named = [(defense, f"{attack} (attack_precision={bits})") for defense, bits in asked]
+            found = [measured.row(attack=name, eps=eps, defense=defense) for defense, name in named]
+            rows.append((label, f"{eps:g}", *map(share, found)))
+    return markdown(("attack", "eps", *(f"{defense}, {bits}" for defense, bits in asked)), rows)
+
+
+def verdicts(measured: Measured) -> str:
+    """The report's protocol under four verdicts."""
+    names = ("single", "worst of 10", "majority of 10", "frozen")
+    lowest = min(measured.rows, key=lambda row: int(row["correct"]))
+    rows = []
+    for eps in (0.0, 0.2, 0.3):
+        defenses = ["vqvae", *(f"vqvae ({name})" for name in names[1:])]
+        found = [measured.row(eps=eps, defense=defense) for defense in defenses]
+        rows.append((f"{eps:g}", *(f"**{rate(row)}**" if row is lowest else rate(row) for row in found)))
+    return markdown(("eps", *names), rows, words=0)
+
+
+#: What is left out of vqvae_robust, by the name of its rows: what the log calls it, its setting, and a short name.
+LEFT_OUT = {
+    "whole": ("nothing", "", "all"),
+    "without_threshold": ("the threshold, in training and use", "`threshold=null`", "no threshold"),
+    "without_attack": ("the attack: block noise instead", "`steps=0`", "no attack in training"),
+    "without_guidance": ("the classifier's guidance", "`guidance=0`", "no guidance"),
+    "without_stem": ("the convolution at full resolution", "`stem=0`", "no full-resolution convolution"),
+    "without_bottleneck": ("the bottleneck", "`bottleneck=0`", "no bottleneck"),
+    "without_shift": ("moving the images", "`shift=0`", "images not moved"),
+    "without_quantizer": ("**the quantizer**: an autoencoder", "`codes=0`", "no quantizer"),
+}
+
+
+def _percents(measured: Measured, defense: str, eps: float) -> list[float]:
+    """The accuracies of a purifier, seed by seed."""
+    found = measured.where(defense=defense, eps=eps)
+    return [100 * int(row["correct"]) / int(row["n"]) for row in sorted(found, key=lambda row: int(row["seed"]))]
+
+
+def _spread(values: Sequence[float]) -> tuple[str, str]:
+    """Mean and standard deviation."""
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.1f}", f"±{deviation:.1f}"
+
+
+def _difference(values: Sequence[float], whole: Sequence[float]) -> tuple[float, str, str]:
+    """The mean difference, its text, and half of its 95 % interval by Student's t."""
+    mean, deviation = mean_and_deviation([one - other for one, other in zip(values, whole, strict=True)])
+    half = float(stdtrit(len(values) - 1, 0.975)) * (deviation or 0.0) / sqrt(len(values))
+    return mean, f"{mean:+.1f}".replace("-", "−"), f"±{half:.1f}"
+
+
+def ablations(measured: Measured) -> str:
+    """Each ingredient left out, seed by seed. Bold: what was better without."""
+    whole = _percents(measured, "whole", 0.3)
+    rows = []
+    for defense, (words, setting, _) in LEFT_OUT.items():
+        left = _percents(measured, defense, 0.3)
+        mean, spread = _spread(left)
+        gain, difference, half = _difference(left, whole)
+        if gain > 0:
+            mean, difference = f"**{mean}**", f"**{difference}**"
+        seeds = ", ".join(f"{value:.1f}" for value in left)
+        last = "" if defense == "whole" else f"{difference} {half}"
+        clean = " ".join(_spread(_percents(measured, defense, 0.0)))
+        rows.append((words, setting, clean, seeds, f"{mean} {spread}", last))
+    return markdown(("left out", "as", "clean", "APGD-CE, seed by seed", "mean", "difference"), rows, words=2)
+
+
+def ablations_in_short(measured: Measured) -> str:
+    """The means alone, on one line."""
+    means = [" ".join(_spread(_percents(measured, defense, 0.3))) for defense in LEFT_OUT]
+    return markdown([short for *_, short in LEFT_OUT.values()], [means], words=0)
+
+
+def robust(measured: Measured) -> str:
+    """vqvae_robust beside thresholding, and the goals."""
+    asked = (
+        ("clean, 10,000 images", "≥ 98.3", "worst_gradient", 0.0, ""),
+        ("gray-box, worst of FGSM, I-FGSM, MI-FGSM, PGD-100, 10,000 images", "≥ 95", "worst_gradient", 0.3, ""),
+        ("**adaptive, worst of ten**, first 1,000 images", "≥ 88.5, then 93.3", "worst", 0.3, " (93.3: missed)"),
+    )
+    rows = []
+    for label, goal, attack, eps, remark in asked:
+        plain, ours = (measured.row(attack=attack, eps=eps, defense=each) for each in ("binarize", "vqvae_robust"))
+        rows.append((label, goal, rate(plain), rate(ours, strong=True) + remark))
+    (smooth,) = _certified(100_000)
+    radius = f"{smooth.average_radius:.3f} ±{smooth.average_radius_error:.3f}, `vqvae_smooth`: level"
+    drawn = f"n = {smooth.certification.n:,}, {len(smooth.images)} images ([below](results.md#certificates))"
+    rows.append((f"certified, σ 0.5, average L2 radius, {drawn}", "≥ 1.56", "–", radius))
+    rows.append(("training, 2 cores", "≤ 30 min", "none", "34 min by its epochs; seen: 40 (AVX512-BF16)"))
+    return markdown(("", "goal", "binarize", "vqvae_robust"), rows)
+
+
+def fashion(measured: Measured) -> str:
+    """Fashion-MNIST: clean, gray-box, adaptive."""
+    asked = (
+        ("clean, 10,000 images", {"attack": "fgsm", "eps": 0.0, "threat": "gray_box"}),
+        ("gray-box, worst of four, first 1,000", {"attack": "worst_gradient", "eps": 0.1}),
+        ("adaptive, worst of ten, first 1,000", {"attack": "worst", "eps": 0.1}),
+    )
+    defenses = ("none", "binarize", "vqvae_robust")
+    rows = [(label, *(rate(measured.row(defense=each, **where)) for each in defenses)) for label, where in asked]
+    return markdown(("", *defenses), rows)
+
+
+def proofs(measured: Measured) -> str:
+    """The verdicts on all test images, in percent."""
+    asked = {"attack": "certified", "n": 10_000, "defense": "vqvae_certified"}
+    clean, proved = (measured.row(eps=eps, **asked) for eps in (0.0, 0.3))
+    n = int(proved["n"])
+    counts = (int(proved["correct"]), int(proved["refuted"]), int(proved["open"]))
+    shares = [percent(count / n, 2) for count in counts]
+    line = (percent(int(clean["correct"]) / n, 2), f"**{shares[0]}**", *shares[1:], f"{int(proved['boxes']):,}")
+    return markdown(("clean", "proved", "refuted by an image that fools it", "open", "boxes"), [line], words=0)
+
+
+#: The recipes of the log's section 4, by the name of their rows.
+TRIALS = {
+    "D1": ("D1", "C, half of the images attacked, up to the head", "2"),
+    "D2": ("D2", "D1, all of them; the classifier guides on half of them", "2"),
+    "D3": ("D3", "D2, one attack step instead of three", "3"),
+    "D4": ("D4", "D3, always from a random start; one of 64 codes for the whole image, added to the map of codes", "3"),
+    "D5": ("D5", "D4, attacked through head and classifier both", "2"),
+    "D6": ("D6", "D4, head and guidance with weight 1", "3"),
+    "D7": ("D7", "D4, a vector for the whole image in place of that code", "3"),
+    "D8": ("**D8**", "D7, **and nothing but that vector: the map of codes is made from it**", "3"),
+}
+
+
+def trials(log: Measured) -> str:
+    """The log's section 4. The clean accuracy of C is that of section 2."""
+    attacked = log.row(attack="apgd_ce", eps=0.3, defense="C_1_epoch", n=1000)
+    searched = log.row(attack="threshold", eps=0.3, defense="C_1_epoch", n=400)
+    rows = [("", "C", "1", "97.6", share(attacked), f"{share(searched)} (400)")]
+    for name, (label, recipe, epochs) in TRIALS.items():
+        clean, left = (share(log.row(attack="apgd_ce", eps=eps, defense=name)) for eps in (0.0, 0.3))
+        found = log.where(attack="threshold", eps=0.3, defense=name)
+        strong = f"**{left}**" if name == "D8" else left
+        rows.append((label, recipe, epochs, clean, strong, share(found[0]) if found else ""))
+    return markdown(("#", "recipe", "epochs", "clean", "APGD-CE", "threshold search"), rows, words=2)
+
+
+def _certified(n: int) -> list[CertifiedSet]:
+    """The certificates of ``docs/certified`` with so many samples an image, by σ, those through a denoiser first."""
+    found = [each for each in load_certified(REPO / "docs" / "certified") if each.certification.n == n]
+    return sorted(found, key=lambda each: (each.certification.sigma, each.certification.denoiser is None))
+
+
+def _certificates(n: int, radii: Sequence[float], digits: int) -> str:
+    """Certified accuracy at each radius, ours and then the published one of the same σ; none beyond what n allows."""
+    published = {each.sigma: each for each in published_certified()}
+    rows = []
+    for sigma, sets in groupby(_certified(n), key=lambda each: each.certification.sigma):
+        for each in sets:
+            rates = [each.at(radius) for radius in radii if radius <= each.limit]
+            shown = [f"{percent(found.fraction)} {half_width(found.low, found.high)}" for found in rates]
+            shown += [""] * (len(radii) - len(rates))
+            denoiser = each.certification.denoiser
+            how = "classifier alone" if denoiser is None else f"through {denoiser}"
+            average = f"{each.average_radius:.{digits}f} ±{each.average_radius_error:.{digits}f}"
+            rows.append((f"σ {sigma:g}, {how}", *shown, average))
+        theirs = published[sigma]
+        shown = [f"{theirs.percents.get(radius, 0.0):.1f}" if radius <= theirs.limit else "" for radius in radii]
+        rows.append((f"σ {sigma:g}, published", *shown, f"{theirs.average_radius:.{digits}f}"))
+    return markdown(("", *(f"{radius:g}" for radius in radii), "average radius"), rows)
+
+
+def certificates() -> str:
+    """Of the smaller denoisers, with and without them."""
+    return _certificates(10_000, (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5), digits=2)
+
+
+def certificates_of_the_present_denoiser() -> str:
+    """Of ``model=vqvae_smooth`` as it is."""
+    return _certificates(100_000, (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75), digits=3)
+
+
+#: By the name in a page's comment.
+TABLES: dict[str, Callable[..., str]] = {
+    "purifiers": purifiers,
+    "attacks by library": by_library,
+    "gradients in bfloat16": precision,
+    "verdicts": verdicts,
+    "ablations": ablations,
+    "ablations in short": ablations_in_short,
+    "robust": robust,
+    "fashion": fashion,
+    "proofs": proofs,
+    "trials": trials,
+    "certificates": certificates,
+    "certificates of the present denoiser": certificates_of_the_present_denoiser,
+}
