@@ -13,10 +13,10 @@ OVERWRITE := false
 ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 
-.PHONY: help setup demo reproduce robust certified board ablations weights test test-slow bench bench-gpu docs lint format clean
+.PHONY: help setup demo reproduce robust certified board ablations weights results results-run test test-slow bench bench-gpu docs lint format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(SETUP) ## Make .venv and install into it; every target below does this first
 
@@ -74,6 +74,12 @@ ablations: setup ## Train that purifier without each of its ingredients, an epoc
 
 weights: setup ## Pack the trained networks for others, who need not train then -> outputs/weights
 	@$(RUN) src.pack
+
+results: setup ## Write the tables of README and docs from docs/results: seconds
+	@$(RUN) tests.results
+
+results-run: setup ## Measure docs/results again, then write the tables: many hours (ARGS="demo verdicts" for some)
+	@$(RUN) tests.results --run $(ARGS)
 
 test: setup ## Run the tests, on up to four cores
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
