@@ -105,7 +105,7 @@ LEFT_OUT = {
     "without_stem": ("the convolution at full resolution", "`stem=0`", "no full-resolution convolution"),
     "without_bottleneck": ("the bottleneck", "`bottleneck=0`", "no bottleneck"),
     "without_shift": ("moving the images", "`shift=0`", "images not moved"),
-    "without_quantizer": ("**the quantizer**: an autoencoder", "`codes=0`", "no quantizer"),
+    "without_quantizer": ("**the quantizer**: an autoencoder", "`num_embeddings=0`", "no quantizer"),
 }
 
 
