@@ -116,7 +116,7 @@ def test_a_training_run_says_what_was_trained(logged: Trained) -> None:
         "epochs": 2,
         "lr": 2e-4,
     }
-    assert run.config["module/codes"] == 16
+    assert run.config["module/num_embeddings"] == 16
     assert not any(isinstance(value, dict | list) for value in run.config.values())
 
 
