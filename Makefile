@@ -90,8 +90,9 @@ test-slow: setup ## Run the tests that take minutes
 bench: setup ## Time our code beside its peers -> outputs/bench/bench.md: some forty minutes (ARGS="attacks kmeans")
 	@$(RUN) tests.benchmarks $(ARGS)
 
-bench-gpu: setup ## Time the whole report on one GPU -> outputs/bench/gpu.md
+bench-gpu: setup ## Time the whole report on one GPU, then attacks and certificates -> outputs/bench/gpu.md, gpu_limits.md
 	@$(RUN) tests.benchmarks.gpu $(ARGS)
+	@$(RUN) tests.benchmarks.gpu_limits
 
 docs: setup ## Build the documentation site, offline -> outputs/site
 	@$(RUN) mkdocs build --strict

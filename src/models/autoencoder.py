@@ -26,6 +26,8 @@ class Autoencoder(Denoiser):
         lr: Adam's learning rate.
     """
 
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
+
     def __init__(
         self,
         noise: float = 0.0,
@@ -94,6 +96,8 @@ class VAE(Denoiser):
     Raises:
         ValueError: ``beta`` is negative.
     """
+
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
 
     def __init__(
         self,

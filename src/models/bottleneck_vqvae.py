@@ -41,6 +41,8 @@ class BottleneckVQVAE(VQVAE):
 
     plans_ahead = True  #: its learning rate depends on how many epochs are to come
 
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
+
     def __init__(
         self,
         noise: float = 0.0,

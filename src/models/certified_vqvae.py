@@ -60,7 +60,11 @@ class CertifiedVQVAE(LightningModule):
     """
 
     stand_in: Tensor
+    levels: Tensor
+    eps_now: Tensor
     plans_ahead = True  #: eps and learning rate depend on how many epochs are to come
+
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
 
     def __init__(
         self,
@@ -130,6 +134,8 @@ class CertifiedVQVAE(LightningModule):
             nn.ReLU(),
             nn.ConvTranspose2d(hidden, 1, 4, stride=2, padding=1),
         )
+        self.register_buffer("levels", torch.tensor(self.thresholds).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("eps_now", torch.zeros(()), persistent=False)  # of this training step
         # For each class, which combination of styles is drawn where a combination is asked for.
         self.register_buffer("stand_in", torch.arange(style_codes**styles).repeat(num_classes, 1))
         self._classifier: tuple[nn.Module, ...] = ()  # in a tuple: its weights are not this network's
@@ -188,9 +194,10 @@ class CertifiedVQVAE(LightningModule):
 
     # Training
 
-    def box(self, x: Tensor, eps: float) -> Interval:
-        """Interval of bits (N, T, H, W) that an attacker with ``eps`` can make of ``x`` (N, 1, H, W)."""
-        t = x.new_tensor(self.thresholds).view(1, -1, 1, 1)
+    def box(self, x: Tensor, eps: float | Tensor) -> Interval:
+        """Interval of bits (N, T, H, W) that an attacker with ``eps``, a number or a scalar, can make of ``x``
+        (N, 1, H, W)."""
+        t = self.levels.to(x.dtype)
         high, low = ((x + eps).clamp(max=1) > t).to(x.dtype), ((x - eps).clamp(min=0) > t).to(x.dtype)
         return Interval((high + low) / 2, (high - low) / 2)
 
@@ -205,17 +212,17 @@ class CertifiedVQVAE(LightningModule):
         """Share of the training that is done."""
         return self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
 
-    def eps_now(self) -> float:
-        """The budget of the bounds at this point of the training."""
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Raise the budget of the bounds to what it is at this point of the training."""
         raised = (self.progress - self.warmup) / self.ramp if self.ramp else float(self.progress >= self.warmup)
-        return self.eps * min(1.0, max(0.0, raised))
+        self.eps_now.fill_(self.eps * min(1.0, max(0.0, raised)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = shifted(batch[0], self.shift), batch[1]
-        margins = self.margins(self.box(x, self.eps_now()), y)
+        margins = self.margins(self.box(x, self.eps_now), y)
         parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x[: self.drawn], y[: self.drawn])
         loss = torch.stack(list(parts.values())).sum()
-        shown = parts | {"loss": loss, "proved": _proved(margins), "eps": torch.tensor(self.eps_now())}
+        shown = parts | {"loss": loss, "proved": _proved(margins), "eps": self.eps_now}
         self.log_dict({f"train/{name}": value for name, value in shown.items()}, batch_size=len(x))
         return loss
 

@@ -34,6 +34,8 @@ class RobustVQVAE(BottleneckVQVAE):
         network: further arguments of :class:`BottleneckVQVAE`.
     """
 
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
+
     def __init__(
         self,
         noise: float = 0.45,

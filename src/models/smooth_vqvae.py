@@ -23,6 +23,8 @@ class SmoothVQVAE(BottleneckVQVAE):
         network: further arguments of :class:`BottleneckVQVAE`; ``noise`` is σ.
     """
 
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
+
     def __init__(self, noise: float = 0.5, consistency: float = 10.0, **network: Any) -> None:
         super().__init__(noise=noise, **network)
         if consistency < 0:

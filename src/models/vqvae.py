@@ -26,6 +26,8 @@ class VQVAE(Denoiser):
         lr: Adam's learning rate.
     """
 
+    graphable = True  #: see :class:`src.workflows.graphed_steps.GraphedSteps`
+
     def __init__(
         self,
         noise: float = 0.0,

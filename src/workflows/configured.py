@@ -77,6 +77,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         open_loggers=lambda: _loggers(config, plan),
         show_progress=bar and sys.stdout.isatty(),
         more_callbacks=_callbacks(more_callbacks),
+        cuda_graphs=config.cuda_graphs,
     )
 
 

@@ -135,6 +135,8 @@ class TrainSettings(Settings):
     """continue the interrupted run of this checkpoint"""
     overwrite: Any
     """true: train again although the checkpoint exists; different: only if it is of another training"""
+    cuda_graphs: bool
+    """a training step on a GPU as one CUDA graph, where the model allows it; false: kernel by kernel"""
 
 
 class Iterative(Section):

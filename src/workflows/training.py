@@ -36,6 +36,7 @@ from src.workflows.callbacks import (
     StopWhenDiverged,
     illustrate,
 )
+from src.workflows.graphed_steps import GraphedSteps
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def train(
     open_loggers: Callable[[], AbstractContextManager[list[Logger]]] = lambda: nullcontext([]),
     show_progress: bool = False,
     more_callbacks: Sequence[Callback] = (),
+    cuda_graphs: bool = True,
 ) -> TrainingRecord | None:
     """Train one model on the training images of ``data``, validated after every epoch.
 
@@ -91,6 +93,7 @@ def train(
             One with a method ``log_trained(checkpoint, record)`` is told what came of it.
         show_progress: draw a progress bar.
         more_callbacks: Lightning callbacks of the user's.
+        cuda_graphs: run training steps on a GPU as CUDA graphs, where the module allows it.
 
     Raises:
         UserError: the network cannot take images of this size, there is nothing to resume or a resumed state is of
@@ -113,7 +116,13 @@ def train(
     )
     images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
     callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
-    callbacks += [StopTogether(), LogEveryEpoch(), StopWhenDiverged(), *more_callbacks]
+    callbacks += [
+        StopTogether(),
+        LogEveryEpoch(),
+        StopWhenDiverged(),
+        *([GraphedSteps()] if cuda_graphs else []),
+        *more_callbacks,
+    ]
     trainer = _build(make_trainer, callbacks, show_progress)
     is_debug_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
     if not is_debug_run and (done := _published(plan, provenance)):
