@@ -174,7 +174,8 @@ class Evaluator:
     def _run(
         self, spec: CellSpec, test: TestSet, classifier: nn.Module, defense: nn.Module, worst: WorstCase | None
     ) -> "_Run":
-        """Attack or prove, then measure by ``Trainer.test``, then look at what the attacker saw."""
+        """Attack or prove, look at what the attacker saw, then measure by ``Trainer.test``, which leaves the networks on
+        the CPU."""
         trainer = trainer_on("cpu" if spec.is_proof else self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
@@ -187,6 +188,7 @@ class Evaluator:
             attacked = AttackedSet(proof.witnesses, None, proof.seconds)
         elif spec.eps:
             attacked = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
+        attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps and proof is None else {}
         several = worst is None and not spec.verdict.is_single  # members of a worst case have had their verdicts
         loader = _loader(x, attacked.images, y, ANSWERED if several else batch_size)
         others, voting = self._other_answers(spec, module, trainer, loader) if several else ([], {})
@@ -202,7 +204,6 @@ class Evaluator:
             proof.check(predictions, test.labels)
             said = {"family": CERTIFICATE} | proof.statistics
             return _Run(module, predictions, means, stages, said, proved=proof.proved)
-        attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps else {}
         return _Run(module, predictions, means, stages, attacker, attacked.propagations)
 
     def _other_answers(

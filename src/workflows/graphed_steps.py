@@ -73,7 +73,7 @@ class _CapturedPass:
 
 
 class _Step:
-    """In the place of a module's ``training_step``, ``backward`` and ``optimizer_zero_grad``.
+    """In the place of a module's ``training_step`` and ``backward``.
 
     Args:
         capture: makes, from a function of a batch and a first batch, one that repeats what it did with other batches.
@@ -85,6 +85,7 @@ class _Step:
         self.logged: list[tuple[dict[str, Tensor], dict[str, Any]]] = []
         self.steps, self.replayed, self.refused = 0, False, False
         self.captured: Pass | None = None
+        self.gradients: list[tuple[Tensor, Tensor | None]] = []
         self.shapes: tuple[torch.Size, ...] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -98,13 +99,21 @@ class _Step:
             return self.ordinary_step(batch, batch_idx)
         loss = self.captured(batch)
         for values, options in self.logged:
-            self.module.log_dict(values, **options)
+            if options.get("on_epoch") or self._is_shown():
+                self.module.log_dict(values, **options)
         return loss
 
+    def _is_shown(self) -> bool:
+        """Whether anybody sees what is logged at this step. Lightning takes longer to note a number than a GPU to
+        compute it."""
+        trainer = self.module.trainer
+        return trainer.is_last_batch or (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+
     def _try_to_capture(self, batch: Batch) -> None:
-        self.module.zero_grad(set_to_none=True)  # so that gradients are made inside the capture
+        self.module.zero_grad(set_to_none=True)  # so that their memory belongs to what is captured
         try:
             self.captured = self.capture(self._pass, batch)
+            self.gradients = [(parameter, parameter.grad) for parameter in self.module.parameters()]
         except Exception as error:
             log.warning(
                 "no CUDA graph of this training step, its kernels are launched one by one: %s", in_a_line(error)
@@ -134,13 +143,13 @@ class _Step:
     def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         if not self.replayed:
             loss.backward(*arguments, **options)
+            return
+        # A replay wrote them where the captured pass put them. Lightning has let go of them since, and may have before.
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
 
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
-        if not self.replayed:  # a replay writes gradients anew, where the captured pass put them
-            optimizer.zero_grad(set_to_none=self.captured is None)
 
-
-REPLACED = ("training_step", "backward", "optimizer_zero_grad")
+REPLACED = ("training_step", "backward")
 
 
 def attach(module: LightningModule, capture: Capture) -> None:
