@@ -174,8 +174,8 @@ class Evaluator:
     def _run(
         self, spec: CellSpec, test: TestSet, classifier: nn.Module, defense: nn.Module, worst: WorstCase | None
     ) -> "_Run":
-        """Attack or prove, look at what the attacker saw, then measure by ``Trainer.test``, which leaves the networks on
-        the CPU."""
+        """Attack or prove, look at what the attacker saw, then measure by ``Trainer.test``, which leaves the networks
+        on the CPU."""
         trainer = trainer_on("cpu" if spec.is_proof else self.accelerator, list(self.callbacks))
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)

@@ -107,7 +107,8 @@ class _Step:
         """Whether anybody sees what is logged at this step. Lightning takes longer to note a number than a GPU to
         compute it."""
         trainer = self.module.trainer
-        return trainer.is_last_batch or (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return trainer.is_last_batch or (trainer.global_step + 1) % every == 0
 
     def _try_to_capture(self, batch: Batch) -> None:
         self.module.zero_grad(set_to_none=True)  # so that their memory belongs to what is captured
