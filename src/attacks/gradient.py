@@ -48,22 +48,26 @@ def usable(gradient: Tensor) -> Tensor:
     and one infinity would make all other entries 0 when the gradient is divided by its norm. The sign of an infinite
     entry still says which way the loss rises.
     """
-    if gradient.isfinite().all():
+    if gradient.device.type == "cpu" and gradient.isfinite().all():  # a GPU would have to wait for the answer
         return gradient
     finite = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     largest = finite.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
     return torch.where(gradient.isinf(), gradient.sign() * largest, finite)
 
 
-def _gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
-    """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it."""
+def _gradient_and_logits(
+    model: nn.Module, x: Tensor, y: Tensor, precision: Precision, *, checked: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it. ``checked``: so are the labels;
+    a GPU has to wait for that."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {' or '.join(PRECISIONS)}; got {precision}")
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         with computing_in(precision, x.device):
             logits = logits_of(model, x)
-        check_labels(y, logits.shape[1])
+        if not checked:
+            check_labels(y, logits.shape[1])
         if not logits.requires_grad:
             raise ValueError("the model passes no gradient to its input: is there a no_grad() or a detach() in it?")
         gradient = log_odds_gradient(logits, y, x)
@@ -132,7 +136,7 @@ def ifgsm(
         >>> ifgsm(brighter, x, y, eps=0.125, steps=5)
         tensor([[[[0.4750, 0.5250]]]])
     """
-    follow = partial(input_gradient, model, y=y, precision=precision)
+    follow = _follower(model, y, precision)
     return _ascend(follow, x, y, x, eps, steps, rel_step, refresh_gradient=refresh_gradient, gradient=gradient)
 
 
@@ -171,7 +175,7 @@ def mifgsm(
     """
     if not decay >= 0:
         raise ValueError(f"decay must be at least 0; got {decay}")
-    follow = partial(input_gradient, model, y=y, precision=precision)
+    follow = _follower(model, y, precision)
     return _ascend(
         follow, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient, gradient=gradient
     )
@@ -224,7 +228,7 @@ def pgd(
     rel_step = 2.5 / steps if rel_step is None else rel_step
     if not rel_step > 0:
         raise ValueError(f"rel_step must be positive; got {rel_step}")
-    follow = partial(input_gradient, model, y=y, precision=precision)
+    follow = _follower(model, y, precision)
     climb = partial(_ascend_until_fooled, model, eps=eps, steps=steps, rel_step=rel_step, precision=precision)
     best: Tensor | None = None
     for _ in range(restarts):
@@ -239,6 +243,19 @@ def pgd(
             best[left] = climb(x[left], y[left], start[left])
     assert best is not None
     return check_adversarial(best, x, eps)
+
+
+def _follower(model: nn.Module, y: Tensor, precision: Precision) -> Callable[[Tensor], Tensor]:
+    """Images (N, C, H, W) → :func:`input_gradient` at them, which looks at the labels the first time only."""
+    checked = False
+
+    def follow(x: Tensor) -> Tensor:
+        nonlocal checked
+        gradient, _ = _gradient_and_logits(model, x, y, precision, checked=checked)
+        checked = True
+        return gradient
+
+    return follow
 
 
 def _random_start(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
