@@ -58,8 +58,8 @@ def usable(gradient: Tensor) -> Tensor:
 def _gradient_and_logits(
     model: nn.Module, x: Tensor, y: Tensor, precision: Precision, *, checked: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it. ``checked``: so are the labels;
-    a GPU has to wait for that."""
+    """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it. With ``checked``, so are the
+    labels: a GPU has to wait for that."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {' or '.join(PRECISIONS)}; got {precision}")
     with torch.enable_grad():
