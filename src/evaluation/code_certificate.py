@@ -2,7 +2,8 @@
 
 The codes are finite. Which of them an attacker can reach is bounded by intervals (:mod:`src.evaluation.bounds`); what
 the classifier says of their drawings is looked up. Neither decoder nor classifier has to be bounded. What stays open
-is split on the bits that the attacker is free to choose. ``docs/certificate.md`` has the proof.
+is attacked (:mod:`src.evaluation.bit_attack`), and split on the bits that the attacker is free to choose if it stands.
+``docs/certificate.md`` has the proof.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from src.evaluation.bit_attack import BitAttack
 from src.evaluation.bounds import CodeBounds
 from src.models.certified_vqvae import READ, CertifiedVQVAE
 from src.models.intervals import Interval
@@ -66,6 +68,7 @@ class CodeCertifier:
         last = (network.to_code.weight, network.to_code.bias, network.codebook)
         self.bounds = CodeBounds(network.encoder, *last, dtype)
         self.readings = readings(network, classifier)
+        self.attack = BitAttack(network)
         self.thresholds = torch.tensor(network.thresholds, dtype=torch.float32).double().view(1, -1, 1, 1)
 
     def certify(self, x: Tensor, y: Tensor, eps: float) -> CodeCertificates:
@@ -81,10 +84,21 @@ class CodeCertifier:
             proved = ~self._threats(self.bounds.possible(box), y).any(1)
         verdicts = torch.where(proved, int(Verdict.PROVED), int(Verdict.OPEN))
         witnesses, nodes = x.clone(), torch.ones_like(y)
-        for i in (~proved).nonzero().flatten().tolist():
+        unproved = (~proved).nonzero().flatten()
+        unproved = self._not_refuted(unproved, x[unproved], y, verdicts, witnesses)
+        # Most of what cannot be proved is fooled by an attack, which takes a hundredth of the search's time.
+        attacked = self.attack(x[unproved], y[unproved], eps)
+        for i in self._not_refuted(unproved, attacked, y, verdicts, witnesses).tolist():
             search = _Search(self, x[i], int(y[i]), eps, Interval(box.centre[i], box.radius[i]))
             verdicts[i], witnesses[i], nodes[i] = search.run()
         return CodeCertificates(verdicts, witnesses, nodes, (box.radius > 0).flatten(1).sum(1))
+
+    def _not_refuted(self, which: Tensor, tried: Tensor, y: Tensor, verdicts: Tensor, witnesses: Tensor) -> Tensor:
+        """Those of the images ``which`` (M,) that ``tried`` (M, 1, H, W) do not refute. Sets verdict and witness of the
+        others."""
+        wrong = self.predicted(tried) != y[which] if len(which) else which > 0
+        verdicts[which[wrong]], witnesses[which[wrong]] = int(Verdict.REFUTED), tried[wrong]
+        return which[~wrong]
 
     def _threats(self, possible: Tensor, y: Tensor) -> Tensor:
         """Those of the possible codes (N, K) that have a drawing which may be read as another class than ``y`` (N,)."""
@@ -133,8 +147,6 @@ class _Search:
 
     def run(self) -> tuple[int, Tensor, int]:
         """Verdict, witness (or the image itself), number of boxes bounded."""
-        if (found := self._fooling(self.x[None])) is not None:
-            return Verdict.REFUTED, found, 1
         used, open_boxes = 0, [self.box]
         while open_boxes:
             if used >= self.certifier.nodes:
