@@ -3,21 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from src.evaluation.sanity_checks import CheckReport
-from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
+from src.reporting.analysis.certified import Certificates
 from src.reporting.document.findings import EXPLAINED, NOTHING_CHECKED, TITLE, check_sentences
-from src.reporting.document.published import COMPARISON_LEGEND
-from src.reporting.document.sections import Comparison, Section, all_sentences
+from src.reporting.document.sections import Section, all_sentences
 from src.reporting.document.tables import Entry, Table
 
 
 def to_markdown(
-    sections: Sequence[Section],
-    comparisons: Sequence[Comparison],
-    figures: Mapping[str, Path],
-    checks: CheckReport = NOTHING_CHECKED,
-    certified: Sequence[CertifiedPart] = (),
+    sections: Sequence[Section[Any]], figures: Mapping[str, Path], checks: CheckReport = NOTHING_CHECKED
 ) -> str:
     """The whole report as GitHub Markdown; figures by paths relative to the report's folder."""
     lines = ["# Accuracy grid", ""]
@@ -25,31 +21,24 @@ def to_markdown(
         lines += [*all_sentences([]), ""]
     if said := check_sentences(checks):
         lines += [f"## {TITLE}", "", EXPLAINED, "", *(f"- {escape(sentence)}" for sentence in said), ""]
-    for section in sections:
-        lines += [f"## {escape(section.title)}", ""]
-        lines += [line for sentence in section.sentences for line in (escape(sentence), "")]
-        lines += [escape(section.legend), ""]
-        for table in [*section.tables, *filter(None, [section.tradeoff])]:
-            lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
-    for comparison in comparisons:
-        lines += [f"## {escape(comparison.title)}", "", escape(comparison.words), "", COMPARISON_LEGEND, ""]
-        for table in comparison.tables:
-            lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
-    lines += [line for part in certified for line in _certified(part)]
+    lines += [line for section in sections for line in _section(section)]
     if figures:
         lines += ["## Figures", "", *_pictures(figures), ""]
     return "\n".join(lines)
 
 
-def certified_to_markdown(parts: Sequence[CertifiedPart], figures: Mapping[str, Path]) -> str:
+def certified_to_markdown(sections: Sequence[Section[Certificates]], figures: Mapping[str, Path]) -> str:
     """``certified.md``: the certificates alone; figures by paths relative to the report's folder."""
-    lines = ["# Certified accuracy", "", *(line for part in parts for line in _certified(part))]
+    lines = ["# Certified accuracy", "", *(line for section in sections for line in _section(section))]
     return "\n".join([*lines, *_pictures(figures), ""])
 
 
-def _certified(part: CertifiedPart) -> list[str]:
-    words = [line for sentence in part.sentences for line in (escape(sentence), "")]
-    return [f"## {escape(part.title)}", "", *words, CERTIFIED_LEGEND, "", table_to_markdown(part.table), ""]
+def _section(section: Section[Any]) -> list[str]:
+    lines = [f"## {escape(section.title)}", ""]
+    lines += [line for said in (*section.sentences, section.legend) for line in (escape(said), "")]
+    for table in [*section.tables, *filter(None, [section.tradeoff])]:
+        lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
+    return lines
 
 
 def _pictures(figures: Mapping[str, Path]) -> list[str]:

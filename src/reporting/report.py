@@ -10,7 +10,7 @@ from src.evaluation.grid import Grid
 from src.evaluation.sanity_checks import CheckReport
 from src.files import clear_temporaries, write_atomically, write_text
 from src.reporting.analysis.certified import CertifiedSet
-from src.reporting.document.certified import certified_parts
+from src.reporting.document.certified import certified_sections
 from src.reporting.document.findings import NOTHING_CHECKED, findings_to_json
 from src.reporting.document.sections import all_sentences, comparisons, sections
 from src.reporting.figures.gallery import render, save
@@ -58,12 +58,12 @@ def write_report(
     _clear(folder)
     parts = sections(grid)
     beside = comparisons(grid) if compare_published else []
-    proven = certified_parts(certified)
+    proven = certified_sections(certified)
     drawings = [*plan(parts, records), *plan_certified(proven)]
     figures = render(drawings, folder / "figures")
     texts = {
         "grid.csv": grid.to_csv(),
-        "grid.md": to_markdown(parts, beside, figures, checks, proven),
+        "grid.md": to_markdown([*parts, *beside, *proven], figures, checks),
         "findings.json": findings_to_json(checks),
     }
     texts["index.html"] = to_html(grid, parts, beside, records, checks, proven, texts)
@@ -100,7 +100,7 @@ def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:
         UserError: the folder cannot be written.
     """
     _clear(folder)
-    parts = certified_parts(sets)
+    parts = certified_sections(sets)
     figures = {}
     for drawing in plan_certified(parts):
         figure, figures[drawing.name] = drawing.draw(), folder / "figures" / drawing.name

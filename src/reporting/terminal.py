@@ -4,6 +4,7 @@ import io
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -14,10 +15,9 @@ from src.evaluation.grid import Grid
 from src.evaluation.sanity_checks import CheckReport
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.labels import MISSING
-from src.reporting.document.certified import CERTIFIED_LEGEND, certified_parts
+from src.reporting.document.certified import certified_sections
 from src.reporting.document.findings import EXPLAINED, TITLE, check_sentences
-from src.reporting.document.published import COMPARISON_LEGEND
-from src.reporting.document.sections import all_sentences, comparisons, sections
+from src.reporting.document.sections import Section, all_sentences, comparisons, sections
 from src.reporting.document.tables import Entry, Table
 from src.reporting.figures.colours import heat
 
@@ -59,25 +59,24 @@ def print_check_report(found: CheckReport, console: Console) -> None:
 
 def print_comparison(grid: Grid, console: Console) -> None:
     """Print our numbers beside the report's: a table an attack, then how far they are apart."""
-    for comparison in comparisons(grid):
-        console.print()
-        _say(console, [comparison.title], style="bold")
-        _say(console, [COMPARISON_LEGEND], style="dim")
-        for table in comparison.tables:
-            _print_table(console, table)
-        console.print()
-        _say(console, [comparison.words])
+    for section in comparisons(grid):
+        _print_section(section, console)
 
 
 def print_certified(sets: Sequence[CertifiedSet], console: Console) -> None:
     """Print a table of certified accuracies for each data set, then what it says in words."""
-    for part in certified_parts(sets):
-        console.print()
-        _say(console, [part.title], style="bold")
-        _say(console, [CERTIFIED_LEGEND], style="dim")
-        _print_table(console, part.table)
-        console.print()
-        _say(console, part.sentences)
+    for section in certified_sections(sets):
+        _print_section(section, console)
+
+
+def _print_section(section: Section[Any], console: Console) -> None:
+    console.print()
+    _say(console, [section.title], style="bold")
+    _say(console, [section.legend], style="dim")
+    for table in section.tables:
+        _print_table(console, table)
+    console.print()
+    _say(console, section.sentences)
 
 
 def _say(console: Console, sentences: Iterable[str], style: str = "") -> None:

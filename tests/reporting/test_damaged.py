@@ -66,7 +66,7 @@ def show(grid: Grid, records: list[TrainingRecord] | None = None, draw: bool = T
     """All of a report but the files."""
     parts = sections(grid)
     to_html(grid, parts, [], records or [])
-    to_markdown(parts, [], {})
+    to_markdown(parts, {})
     for drawing in plan(parts, records or []) if draw else ():
         drawing.draw()
 

@@ -113,6 +113,21 @@ class PublishedCertified:
         """The largest radius that the number of samples allows."""
         return certified_radius(PUBLISHED_N, PUBLISHED_N, self.sigma, PUBLISHED_ALPHA)
 
+    @property
+    def label(self) -> str:
+        """``σ 0.5 · published``."""
+        return f"σ {number(self.sigma)} · published"
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The certificates of one data set."""
+
+    data: str
+    suffix: str  #: for file names; empty if it is the only data set
+    sets: tuple[CertifiedSet, ...]
+    published: tuple[PublishedCertified, ...]  #: those of the same σ
+
 
 def load_certified(folder: Path) -> list[CertifiedSet]:
     """All certificates below ``folder``, usually ``outputs/certified``, by data, σ and denoiser. What is damaged is

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from src.evaluation.certificates import Certification
 from src.reporting.analysis.certified import (
     PUBLISHED_DATA,
     PUBLISHED_LABEL,
+    Certificates,
     CertifiedSet,
     PublishedCertified,
     published_certified,
 )
 from src.reporting.analysis.labels import listed, number, percent, slug
+from src.reporting.document.sections import Section
 from src.reporting.document.tables import Entry, Table, rate_entry
 
 #: Said above the table.
@@ -28,33 +29,18 @@ STEPS = (0.25, 0.5, 1.0)
 COLUMNS = 9
 
 
-@dataclass(frozen=True)
-class CertifiedPart:
-    """The certificates of one data set, ready to be drawn."""
-
-    data: str
-    suffix: str  #: for file names; empty if it is the only data set
-    sets: tuple[CertifiedSet, ...]
-    published: tuple[PublishedCertified, ...]  #: those of the same σ
-    sentences: tuple[str, ...]
-    table: Table
-
-    @property
-    def title(self) -> str:
-        return f"Certified accuracy · {self.data}"
-
-
-def certified_parts(sets: Sequence[CertifiedSet]) -> list[CertifiedPart]:
-    """A part for each data set."""
+def certified_sections(sets: Sequence[CertifiedSet]) -> list[Section[Certificates]]:
+    """A section for each data set."""
     names = list(dict.fromkeys(each.certification.data for each in sets))
-    parts = []
-    for data in names:
-        mine = _told_apart([each for each in sets if each.certification.data == data])
-        sigmas = {each.certification.sigma for each in mine}
-        beside = tuple(each for each in published_certified() if data == PUBLISHED_DATA and each.sigma in sigmas)
-        suffix = f"-{slug(data)}" if len(names) > 1 else ""
-        parts.append(CertifiedPart(data, suffix, mine, beside, _sentences(mine), _table(mine, beside)))
-    return parts
+    return [_section(data, sets, f"-{slug(data)}" if len(names) > 1 else "") for data in names]
+
+
+def _section(data: str, sets: Sequence[CertifiedSet], suffix: str) -> Section[Certificates]:
+    mine = _told_apart([each for each in sets if each.certification.data == data])
+    sigmas = {each.certification.sigma for each in mine}
+    beside = tuple(each for each in published_certified() if data == PUBLISHED_DATA and each.sigma in sigmas)
+    subject, title = Certificates(data, suffix, mine, beside), f"Certified accuracy · {data}"
+    return Section(subject, title, _sentences(mine), (_table(mine, beside),), CERTIFIED_LEGEND)
 
 
 def _told_apart(sets: Sequence[CertifiedSet]) -> tuple[CertifiedSet, ...]:

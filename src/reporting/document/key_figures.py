@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from src.reporting.analysis.labels import number, percent
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff
-from src.reporting.document.sections import Section
+from src.reporting.document.sections import GridSection
 from src.reporting.document.tables import rate_text
 from src.reporting.document.words import warning
 
@@ -29,7 +29,7 @@ class KeyFigures:
     warning: str  #: what these numbers are worth
 
 
-def key_figures(parts: Sequence[Section]) -> KeyFigures | None:
+def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
     """Those of the first part; of several threats, of the last, whose attacker knows most. None where no defense met
     every attack, and for means over seeds, which are no single numbers."""
     if not parts or len(parts[0].facets) != len(parts[0].subject.facets):

@@ -1,7 +1,8 @@
-"""What the grid says, section by section; Markdown, the page and the terminal each draw it."""
+"""The report section by section; Markdown, the page and the terminal each draw the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import Facet, facets
@@ -9,51 +10,36 @@ from src.reporting.analysis.replicates import Replicates, average_trade_offs, re
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
 from src.reporting.document.board import board_table
 from src.reporting.document.means import MEAN_LEGEND, mean_sentences, mean_tables, mean_tradeoff_table
-from src.reporting.document.published import compare, comparison_tables, comparison_words
+from src.reporting.document.published import COMPARISON_LEGEND, compare, comparison_tables, comparison_words
 from src.reporting.document.tables import LEGEND, Table, accuracy_tables, tradeoff_table
 from src.reporting.document.threats import SideBySide, side_by_side, threat_sentences, threat_tables
 from src.reporting.document.words import sentences
 
+Subject = TypeVar("Subject")
+
 
 @dataclass(frozen=True)
-class Section:
-    """One part of the grid, ready to be drawn: a facet, several seeds of one, or several threats side by side."""
+class Section(Generic[Subject]):
+    """A section of the report, ready to be drawn: what is said of its subject, in sentences and in tables."""
 
-    subject: Facet | Replicates | SideBySide
-    sentences: tuple[str, ...]  #: the headline first
-    tables: tuple[Table, ...]  #: one an attack
-    facets: tuple[Facet, ...]  #: those whose cells are shown one by one: of several seeds the first stands for all
-    lines: tuple[Facet | Replicates, ...]  #: whose accuracies are drawn; several stand side by side
+    subject: Subject
+    title: str
+    sentences: tuple[str, ...]  #: of the grid the headline first
+    tables: tuple[Table, ...]  #: of the grid one an attack
+    legend: str = LEGEND  #: said above the tables
+    name: str = ""  #: what tells it from the other sections of the grid; empty if it is the only one
+    facets: tuple[Facet, ...] = ()  #: whose cells are shown one by one: of several seeds the first stands for all
+    lines: tuple[Facet | Replicates, ...] = ()  #: whose accuracies are drawn; several stand side by side
     tradeoff: Table | None = None
     trade_offs: TradeOffs | None = None  #: of a facet
-    legend: str = LEGEND
     note: str = ""  #: said of the cells that are shown
 
-    @property
-    def title(self) -> str:
-        return self.subject.title
 
-    @property
-    def name(self) -> str:
-        """What tells it from the other sections; empty if it is the only one."""
-        return self.subject.name
-
-    @property
-    def attacks(self) -> list[str]:
-        """Those of the tables, in their order."""
-        return self.subject.attacks
+#: A part of the grid: a facet, several seeds of one, or several threats side by side.
+GridSection = Section[Facet | Replicates | SideBySide]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One part of the grid beside the report's tables."""
-
-    title: str
-    words: str
-    tables: tuple[Table, ...]
-
-
-def sections(grid: Grid) -> list[Section]:
+def sections(grid: Grid) -> list[GridSection]:
     """A section for each data set, threat, protocol and seed of the grid; where there are several seeds, first what
     they come to together; and before all, the threats side by side if there are several."""
     found = facets(grid)
@@ -64,48 +50,67 @@ def sections(grid: Grid) -> list[Section]:
     return parts
 
 
-def _of_threats(beside: SideBySide) -> Section:
-    said, tables = tuple(threat_sentences(beside)), tuple(threat_tables(beside))
-    return Section(beside, said, tables, facets=beside.facets, lines=beside.facets, tradeoff=board_table(beside))
+def _of_threats(beside: SideBySide) -> GridSection:
+    return Section(
+        beside,
+        beside.title,
+        tuple(threat_sentences(beside)),
+        tuple(threat_tables(beside)),
+        name=beside.name,
+        facets=beside.facets,
+        lines=beside.facets,
+        tradeoff=board_table(beside),
+    )
 
 
-def _of_seeds(over: Replicates) -> Section:
+def _of_seeds(over: Replicates) -> GridSection:
     found = average_trade_offs(over)
     return Section(
         over,
+        over.title,
         tuple(mean_sentences(over, found)),
         tuple(mean_tables(over)),
+        MEAN_LEGEND,
+        name=over.name,
         facets=over.facets[:1],
         lines=(over,),
         tradeoff=mean_tradeoff_table(found),
-        legend=MEAN_LEGEND,
         note="first seed",
     )
 
 
-def _of_facet(facet: Facet) -> Section:
+def _of_facet(facet: Facet) -> GridSection:
     found = trade_offs(facet.grid)
-    said, tables = tuple(sentences(facet, found)), tuple(accuracy_tables(facet))
-    return Section(facet, said, tables, (facet,), (facet,), tradeoff_table(found), found)
+    return Section(
+        facet,
+        facet.title,
+        tuple(sentences(facet, found)),
+        tuple(accuracy_tables(facet)),
+        name=facet.name,
+        facets=(facet,),
+        lines=(facet,),
+        tradeoff=tradeoff_table(found),
+        trade_offs=found,
+    )
 
 
-def comparisons(grid: Grid) -> list[Comparison]:
+def comparisons(grid: Grid) -> list[Section[Facet]]:
     """Each part of the grid beside the report's 75 numbers."""
     found = []
     for facet in facets(grid):
         compared = compare(facet)
-        title = f"Beside the report's tables · {facet.title}"
-        found.append(Comparison(title, comparison_words(compared), tuple(comparison_tables(compared))))
+        title, words = f"Beside the report's tables · {facet.title}", comparison_words(compared)
+        found.append(Section(facet, title, (words,), tuple(comparison_tables(compared)), COMPARISON_LEGEND))
     return found
 
 
-def headline(parts: Sequence[Section]) -> str:
+def headline(parts: Sequence[GridSection]) -> str:
     """The one sentence on top. Threats side by side name themselves."""
     beside = parts and len(parts[0].lines) > 1
     return parts[0].sentences[0] if beside else all_sentences(parts)[0]
 
 
-def all_sentences(parts: Sequence[Section]) -> list[str]:
+def all_sentences(parts: Sequence[GridSection]) -> list[str]:
     """The words of all sections; with several, each sentence begins with what it is about."""
     if not parts:
         return ["The grid is empty: no cell was asked for."]

@@ -10,13 +10,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from src.reporting.analysis.certified import CertifiedSet
+from src.reporting.analysis.certified import Certificates, CertifiedSet
 from src.reporting.analysis.facets import Column, Facet
 from src.reporting.analysis.labels import column_label, number, unmathed
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.analysis.tradeoff import TradeOffs
-from src.reporting.document.certified import CertifiedPart
 from src.reporting.figures.colours import FIXED, INK, column_styles, shades
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def tradeoff_scatter(facet: Facet, found: TradeOffs, title: str) -> Figure:
     return figure
 
 
-def certified_curves(part: CertifiedPart, title: str) -> Figure:
+def certified_curves(part: Certificates, title: str) -> Figure:
     """Certified accuracy against the L2 radius: a colour a σ, dashes without a denoiser, bands 95 % Wilson intervals;
     crosses are published."""
     figure, axes = _canvas(title, 8.6, 4.3, 3.45)
@@ -120,8 +119,7 @@ def certified_curves(part: CertifiedPart, title: str) -> Figure:
         axes.fill_between(radii, low, high, step="pre", color=colour, alpha=0.16, lw=0)
     for theirs in part.published:
         shown = [(radius, share) for radius, share in theirs.percents.items() if share]
-        label = f"σ {number(theirs.sigma)} · published"
-        axes.plot(*zip(*shown, strict=True), color=tones[theirs.sigma], marker="x", ls="none", ms=6, label=label)
+        axes.plot(*zip(*shown, strict=True), color=tones[theirs.sigma], marker="x", ls="none", ms=6, label=theirs.label)
     _percentages(axes)
     axes.set_xlim(left=0)
     axes.set_xlabel("L2 radius (pixel units)")

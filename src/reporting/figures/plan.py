@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from src.reporting.analysis.certified import Certificates
 from src.reporting.analysis.facets import Facet
 from src.reporting.analysis.labels import number, slug
 from src.reporting.analysis.replicates import Replicates
-from src.reporting.document.certified import CertifiedPart
-from src.reporting.document.sections import Section
+from src.reporting.document.sections import GridSection, Section
 from src.reporting.document.threats import SideBySide
 from src.reporting.figures import curves, heatmap
 from src.reporting.figures import image_panels as mosaics
@@ -34,15 +34,15 @@ class Drawing:
     draw: "Callable[[], Figure | None]"
 
 
-def plan(sections: Sequence[Section], records: Sequence["TrainingRecord"]) -> list[Drawing]:
+def plan(sections: Sequence[GridSection], records: Sequence["TrainingRecord"]) -> list[Drawing]:
     """All figures of a grid and its training runs, those without anything to show left out."""
     return [*_grid_figures(sections), *_training_figures(records)]
 
 
-def plan_certified(parts: Sequence[CertifiedPart]) -> list[Drawing]:
+def plan_certified(parts: Sequence[Section[Certificates]]) -> list[Drawing]:
     """A figure for each data set with certificates."""
     drawings = []
-    for part in parts:
+    for part in (section.subject for section in parts):
         inputs = _hash([[each.label, each.certification.key, [i.columns() for i in each.images]] for each in part.sets])
         caption = f"Certified accuracy against L2 radius · {part.data}"
         draw = partial(curves.certified_curves, part, caption)
@@ -50,7 +50,7 @@ def plan_certified(parts: Sequence[CertifiedPart]) -> list[Drawing]:
     return drawings
 
 
-def _grid_figures(sections: Sequence[Section]) -> Iterator[Drawing]:
+def _grid_figures(sections: Sequence[GridSection]) -> Iterator[Drawing]:
     hashes = _Hashes()
     for section in sections:
         yield from _accuracy_figures(section, hashes)
@@ -58,7 +58,7 @@ def _grid_figures(sections: Sequence[Section]) -> Iterator[Drawing]:
             yield from _image_figures(section.facets[0], hashes)
 
 
-def _accuracy_figures(section: Section, hashes: "_Hashes") -> Iterator[Drawing]:
+def _accuracy_figures(section: GridSection, hashes: "_Hashes") -> Iterator[Drawing]:
     """Trade-off of a facet, accuracy under each attack, heat map of a facet."""
     subject, about = section.subject, _about(section.subject)
     inputs = _hash([section.title, *(hashes.of(facet, images=False) for facet in subject.facets)])
@@ -70,7 +70,7 @@ def _accuracy_figures(section: Section, hashes: "_Hashes") -> Iterator[Drawing]:
     if found and any(item.clean and item.attacked for item in found.items):
         said = f"What each defense pays and wins{about}"
         yield drawing("tradeoff", "trade-off", said, curves.tradeoff_scatter, subject, found)
-    for attack in section.attacks:
+    for attack in subject.attacks:
         if any(row.cell for row in subject.grid.where(attack=attack)):
             name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}{about}{subject.bars(attack)}"
             yield drawing(name, "accuracy", said, curves.accuracy_curves, section.lines, attack)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation.cell import Cell
 from src.evaluation.grid import Grid
+from src.reporting.analysis.certified import Certificates
 from src.reporting.analysis.facets import Column, Facet
 from src.reporting.analysis.labels import column_label, number
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.analysis.tradeoff import TradeOff, TradeOffs
-from src.reporting.document.certified import CertifiedPart
-from src.reporting.document.sections import Section
+from src.reporting.document.sections import GridSection, Section
 from src.reporting.document.tables import rate_text
 from src.reporting.document.words import floor_steps
 from src.reporting.figures.colours import FIXED, column_styles, heat, on_dark, shades
@@ -38,8 +38,8 @@ VISIBLE = 12
 
 def page_data(
     grid: Grid,
-    parts: Sequence[Section],
-    certified: Sequence[CertifiedPart],
+    parts: Sequence[GridSection],
+    certified: Sequence[Section[Certificates]],
     records: "Sequence[TrainingRecord]",
     pixels: Pixels,
 ) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def page_data(
         "attack": _headlined(parts),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
         "parts": [_part(part, numbered, pixels) | {"chapter": _single(part, parts)} for part in parts],
-        "certified": [_certified(part) for part in certified],
+        "certified": [_certified(section.subject) for section in certified],
         "training": {"losses": list(_losses(records)), "reconstructions": list(_reconstructions(records, pixels))},
         "stacks": pixels.shapes(),
     }
@@ -73,13 +73,13 @@ def _columns(columns: list[Column], bare: list[Column]) -> list[dict[str, Any]]:
     ]
 
 
-def _headlined(parts: Sequence[Section]) -> str | None:
+def _headlined(parts: Sequence[GridSection]) -> str | None:
     """The attack that the first sentence is about; None where there is none."""
     first = next((part.trade_offs for part in parts if part.trade_offs), None)
     return first.strongest if first else None
 
 
-def _part(part: Section, numbered: dict[Column, int], pixels: Pixels) -> dict[str, Any]:
+def _part(part: GridSection, numbered: dict[Column, int], pixels: Pixels) -> dict[str, Any]:
     return {
         "title": part.title,
         "place": part.subject.place,
@@ -91,7 +91,7 @@ def _part(part: Section, numbered: dict[Column, int], pixels: Pixels) -> dict[st
     }
 
 
-def _single(part: Section, parts: Sequence[Section]) -> int:
+def _single(part: GridSection, parts: Sequence[GridSection]) -> int:
     """The section of one facet that stands for a part: of several threats the last, whose attacker knows most; of
     several seeds the first."""
     facet = part.facets[-1]
@@ -150,7 +150,7 @@ def _paid_and_kept(item: TradeOff, numbered: dict[Column, int]) -> dict[str, Any
     }
 
 
-def _certified(part: CertifiedPart) -> dict[str, Any]:
+def _certified(part: Certificates) -> dict[str, Any]:
     """The curves of one data set; as in a step function, an accuracy holds back to the radius before it."""
     tones = shades([each.certification.sigma for each in part.sets])
     curves = []
@@ -159,9 +159,9 @@ def _certified(part: CertifiedPart) -> dict[str, Any]:
         points = [[radius, rate.fraction, rate.low, rate.high] for radius, rate in each.curve()]
         curves.append(_curve(each.label, colour, "dashed" if bare else "solid", points))
     for theirs in part.published:
-        colour, label = tones[theirs.sigma], f"σ {number(theirs.sigma)} · published"
+        colour = tones[theirs.sigma]
         points = [[radius, share / 100, share / 100, share / 100] for radius, share in theirs.percents.items() if share]
-        curves.append(_curve(label, colour, "dotted", points))
+        curves.append(_curve(theirs.label, colour, "dotted", points))
     return {"curves": curves}
 
 

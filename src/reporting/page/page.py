@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation.grid import Grid
 from src.evaluation.sanity_checks import CheckReport
-from src.reporting.analysis.facets import DIMENSIONS
-from src.reporting.document.certified import CERTIFIED_LEGEND, CertifiedPart
+from src.reporting.analysis.certified import Certificates
+from src.reporting.analysis.facets import DIMENSIONS, Facet
 from src.reporting.document.costs import cost_table
 from src.reporting.document.findings import EXPLAINED, NOTHING_CHECKED, TITLE, check_sentences
 from src.reporting.document.key_figures import key_figures
-from src.reporting.document.published import COMPARISON_LEGEND
-from src.reporting.document.sections import Comparison, Section, headline
+from src.reporting.document.sections import GridSection, Section, headline
 from src.reporting.figures.colours import HEAT, heat
 from src.reporting.page.data import page_data
 from src.reporting.page.pixels import Pixels, pack
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 
 def to_html(
     grid: Grid,
-    parts: Sequence[Section],
-    comparisons: Sequence[Comparison],
+    parts: Sequence[GridSection],
+    comparisons: Sequence[Section[Facet]],
     records: "Sequence[TrainingRecord]" = (),
     checks: CheckReport = NOTHING_CHECKED,
-    certified: Sequence[CertifiedPart] = (),
+    certified: Sequence[Section[Certificates]] = (),
     downloads: dict[str, str] | None = None,
 ) -> str:
     """The page. Everything that comes from the grid is escaped.
@@ -58,9 +57,7 @@ def to_html(
         reconstructed=bool(data["training"]["reconstructions"]),
         costs=[(i, table) for i, table in costs.items() if table],
         comparisons=comparisons,
-        comparison_legend=COMPARISON_LEGEND,
         certified=certified,
-        certified_legend=CERTIFIED_LEGEND,
         checks=check_sentences(checks),
         findings=len(checks.findings),
         checks_title=TITLE,
@@ -85,11 +82,11 @@ def _charts_library() -> str:
     return pack(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
 
 
-def _switches(parts: Sequence[Section]) -> dict[str, list[str]]:
+def _switches(parts: Sequence[GridSection]) -> dict[str, list[str]]:
     """For each dimension in which parts can differ, its values; and the attacks."""
     places = [part.subject.place for part in parts]
     found = {name: list(dict.fromkeys(where[name] for where in places)) for name in (*DIMENSIONS, "settings") if places}
-    return found | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.attacks))}
+    return found | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.subject.attacks))}
 
 
 def _link(text: str) -> str:

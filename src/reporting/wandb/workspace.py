@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from src.evaluation.grid import Grid
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.facets import Facet, facets
-from src.reporting.document.certified import certified_parts
+from src.reporting.document.certified import certified_sections
 from src.reporting.document.sections import sections
 from src.reporting.figures.plan import plan, plan_certified
 from src.reporting.wandb.grid import line_metrics
@@ -57,7 +57,7 @@ def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
         certified: certificates on the grid's data sets.
     """
     figures: dict[str, list[str]] = {}
-    for drawing in [*plan(sections(grid), []), *plan_certified(certified_parts(certified))]:
+    for drawing in [*plan(sections(grid), []), *plan_certified(certified_sections(certified))]:
         figures.setdefault(drawing.topic, []).append(figure_key(drawing.name))
     return Logged(
         lines=tuple(line for facet in (facets(grid) if len(grid) else []) for line in _lines(facet)),

@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid, GridRow
 from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
-from src.reporting.document.certified import certified_parts, table_radii
+from src.reporting.document.certified import certified_sections, table_radii
 from src.reporting.document.tables import Table
 from src.reporting.figures.curves import certified_curves
 from src.reporting.report import write_certified, write_report
@@ -77,11 +77,11 @@ def test_the_radii_of_a_table(largest, step, count):
 
 def test_the_table_has_ours_by_sigma_and_the_published_ones_after_them():
     sets = [BARE, certified(0.2, 0.3, sigma=0.25), FIVE]
-    (part,) = certified_parts(sorted(sets, key=lambda each: each.certification.sigma))
-    assert part.table.columns == ("0", "0.25", "0.5", "0.75", "1", "1.25", "ACR", "abstained", "images")
-    rows = rows_of(part.table)
+    (part,) = certified_sections(sorted(sets, key=lambda each: each.certification.sigma))
+    assert part.tables[0].columns == ("0", "0.25", "0.5", "0.75", "1", "1.25", "ACR", "abstained", "images")
+    rows = rows_of(part.tables[0])
     assert rows["σ 0.5 · vqvae 0.5"] == ["80.0", "60.0", "40.0", "20.0", "20.0", "20.0", "0.450", "0.0 %", "5"]
-    notes = {label: entries[6].note for label, entries in part.table.rows}
+    notes = {label: entries[6].note for label, entries in part.tables[0].rows}
     assert notes["σ 0.5 · vqvae 0.5"] == f"±{FIVE.average_radius_error:.3f}" and notes["σ 0.5 · none"].startswith("±")
     assert rows["σ 0.5 · none"][:2] == ["20.0", "0.0"]
     assert rows["σ 0.5 · none"][-3:] == ["0.040", "20.0 %", "5"]
@@ -93,14 +93,14 @@ def test_the_table_has_ours_by_sigma_and_the_published_ones_after_them():
 
 
 def test_published_numbers_stand_beside_mnist_alone():
-    (part,) = certified_parts([certified(0.3, data="fashion_mnist")])
-    assert list(rows_of(part.table)) == ["σ 0.5 · vqvae 0.5"]
-    assert part.published == ()
+    (part,) = certified_sections([certified(0.3, data="fashion_mnist")])
+    assert list(rows_of(part.tables[0])) == ["σ 0.5 · vqvae 0.5"]
+    assert part.subject.published == ()
 
 
 def test_what_differs_besides_sigma_and_denoiser_is_named():
-    (part,) = certified_parts([certified(0.3), certified(0.2, n=1000), certified(0.2, sigma=0.25)])
-    assert [each.label for each in part.sets] == [
+    (part,) = certified_sections([certified(0.3), certified(0.2, n=1000), certified(0.2, sigma=0.25)])
+    assert [each.label for each in part.subject.sets] == [
         "σ 0.5 · vqvae 0.5 · n 100,000",
         "σ 0.5 · vqvae 0.5 · n 1,000",
         "σ 0.25 · vqvae 0.25",
@@ -110,12 +110,12 @@ def test_what_differs_besides_sigma_and_denoiser_is_named():
 def test_certificates_of_another_precision_are_told_apart():
     exact = certified(0.3)
     identity = {**exact.certification.identity, "precision": "bfloat16"}
-    (part,) = certified_parts([exact, replace(exact, certification=replace(exact.certification, identity=identity))])
-    assert [each.variant for each in part.sets] == ["precision float32", "precision bfloat16"]
+    (part,) = certified_sections([exact, replace(exact, certification=replace(exact.certification, identity=identity))])
+    assert [each.variant for each in part.subject.sets] == ["precision float32", "precision bfloat16"]
 
 
 def test_the_words_say_what_is_guaranteed_and_what_is_not():
-    (part,) = certified_parts([FIVE, BARE])
+    (part,) = certified_sections([FIVE, BARE])
     said = " ".join(part.sentences)
     assert "80.0 % at radius 0 and 40.0 % at 0.5 with vqvae 0.5" in said
     assert "20.0 % at radius 0 and 0.0 % at 0.5 without a denoiser" in said
@@ -126,8 +126,8 @@ def test_the_words_say_what_is_guaranteed_and_what_is_not():
 
 def test_a_classifier_that_is_never_right_has_a_table_and_a_curve(tmp_path):
     never = certified(wrong=2, abstained=3)
-    (part,) = certified_parts([never])
-    assert rows_of(part.table)["σ 0.5 · vqvae 0.5"] == ["0.0", "0.000", "60.0 %", "5"]
+    (part,) = certified_sections([never])
+    assert rows_of(part.tables[0])["σ 0.5 · vqvae 0.5"] == ["0.0", "0.000", "60.0 %", "5"]
     assert all(path.is_file() for path in write_certified([never], tmp_path).paths)
 
 
@@ -136,8 +136,8 @@ def test_the_terminal_has_every_number_in_a_pipe():
     print_certified([FIVE, BARE], console)
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
-    (part,) = certified_parts([FIVE, BARE])
-    for label, entries in part.table.rows:
+    (part,) = certified_sections([FIVE, BARE])
+    for label, entries in part.tables[0].rows:
         (line,) = (line for line in said.splitlines() if line.startswith(f"{label}  "))
         assert line.split() == " ".join([label, *(f"{e.text} {e.note}" for e in entries)]).split()
 
@@ -147,8 +147,8 @@ def test_the_terminal_has_every_number_in_a_pipe():
 
 def test_the_figure_has_a_line_a_set_dashed_without_a_denoiser():
     sets = [certified(0.2, 0.3, sigma=0.25), FIVE, BARE]
-    (part,) = certified_parts(sets)
-    (axes,) = certified_curves(part, "title").axes
+    (part,) = certified_sections(sets)
+    (axes,) = certified_curves(part.subject, "title").axes
     lines = {str(line.get_label()): line for line in axes.lines}
     assert len(lines) == 3 + 2
     assert lines["σ 0.5 · none"].get_linestyle() == "--"

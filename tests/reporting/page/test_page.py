@@ -16,7 +16,7 @@ import reporting_factories as make
 from src.encoded_images import decode_images
 from src.evaluation.grid import Grid
 from src.reporting.analysis.tradeoff import trade_offs
-from src.reporting.document.certified import certified_parts
+from src.reporting.document.certified import certified_sections
 from src.reporting.document.sections import sections
 from src.reporting.figures.colours import RAMPS, on_dark
 from src.reporting.page.page import to_html
@@ -37,7 +37,7 @@ def opened(browser: "Browser", tmp_path: Path) -> Iterator[Open]:
 
     def open_page(grid: Grid, width: int = 1280, records: Any = (), certified: Any = (), **settings: Any) -> "Page":
         parts, files = sections(grid), {"grid.csv": grid.to_csv()}
-        written = to_html(grid, parts, [], records, certified=certified_parts(certified), downloads=files)
+        written = to_html(grid, parts, [], records, certified=certified_sections(certified), downloads=files)
         (tmp_path / "index.html").write_text(written, encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
         contexts.append(context)
