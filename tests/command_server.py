@@ -28,7 +28,6 @@ IMPORTED = (
     "torch",
     "torchmetrics.classification",
     "lightning",
-    "matplotlib.pyplot",
     "src.workflows.certifying",
     "src.workflows.configured",
     "src.workflows.sweeping",

@@ -103,7 +103,7 @@ def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:
     parts = certified_sections(sets)
     figures = {}
     for drawing in plan_certified(parts):
-        figure, figures[drawing.name] = drawing.draw(), folder / "figures" / drawing.name
+        figure, figures[drawing.name] = drawing.picture(), folder / "figures" / drawing.name
         assert figure is not None
         save(figure, figures[drawing.name])
     path = folder / "certified.md"

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,23 +123,38 @@ def _curve(axis: Axis, settings: Settings) -> tuple[Curve, int]:
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
     """A panel an axis: seconds above a start (left) and peak memory (right) against size."""
-    from matplotlib.figure import Figure
+    from src.reporting.figures.charts import picture
+    from src.reporting.figures.gallery import save
 
-    from src.files import write_atomically
+    save(picture({"hconcat": [_panel(curve) for curve in curves]}, "Time and memory against size"), path)
+
+
+def _panel(curve: Curve) -> dict[str, Any]:
     from src.reporting.figures.colours import FIXED, INK
 
-    figure = Figure(figsize=(4.2 * len(curves), 3.6), layout="constrained")
-    for axes_, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-        sizes, above = list(curve.axis.sizes), curve.above_start
-        axes_.plot(sizes, [above[size] for size in sizes], "o-", color=INK)
-        scale = "log" if min(above.values()) > 0 else "linear"
-        axes_.set(xscale="log", yscale=scale, xlabel=f"number of {curve.axis.name}", ylabel="time above a start (s)")
-        axes_.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes_.xaxis.minorticks_off()
-        if not math.isnan(curve.exponent):
-            axes_.set_title(f"exponent {curve.exponent:.2f}", fontsize=10)
-        memory = axes_.twinx()
-        memory.plot(sizes, [curve.peak_mib[size] for size in sizes], "s--", color=FIXED[0])
-        memory.set_ylabel("peak memory (MiB)", color=FIXED[0])
-        memory.set_ylim(0, 1.2 * max(curve.peak_mib.values()))
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+    above = curve.above_start
+    rows = [{"size": n, "above": above[n], "memory": curve.peak_mib[n]} for n in curve.axis.sizes]
+    x = {"field": "size", "type": "quantitative", "title": f"number of {curve.axis.name}", "scale": {"type": "log"}}
+    scale = {"type": "log" if min(above.values()) > 0 else "linear"}
+    exponents = {} if math.isnan(curve.exponent) else {"title": f"exponent {curve.exponent:.2f}"}
+    lines = [
+        ("above", "time above a start (s)", scale, INK, [1, 0]),
+        ("memory", "peak memory (MiB)", {"zero": True}, FIXED[0], [7, 4]),
+    ]
+    return exponents | {
+        "data": {"values": rows},
+        "width": 300,
+        "height": 240,
+        "encoding": {"x": x | {"axis": {"values": list(curve.axis.sizes), "format": ","}}},
+        "resolve": {"scale": {"y": "independent"}},
+        "layer": [
+            {
+                "mark": {"type": "line", "point": {"color": colour}, "color": colour, "strokeDash": dash},
+                "encoding": {
+                    "y": {"field": field, "type": "quantitative", "title": title, "scale": how}
+                    | {"axis": {"titleColor": colour, "grid": field == "above"}}
+                },
+            }
+            for field, title, how, colour, dash in lines
+        ],
+    }

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 import reporting_factories as make
+import vl_convert
 
 from src.errors import UserError
 from src.evaluation import Cell
@@ -68,7 +69,8 @@ def show(grid: Grid, records: list[TrainingRecord] | None = None, draw: bool = T
     to_html(grid, parts, [], records or [])
     to_markdown(parts, {})
     for drawing in plan(parts, records or []) if draw else ():
-        drawing.draw()
+        figure = drawing.picture()
+        assert figure is None or vl_convert.vegalite_to_svg(figure).startswith("<svg")
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def test_a_mosaic_holds_the_pixels_it_was_given(tmp_path: Path) -> None:
 
     colours = np.zeros((2, 3, 8, 8), np.float32)
     colours[0, 0] = colours[1, 2] = 1.0
-    save(draw_strips([Strip("rows", colours, [("1 → 1", True), ("1 → 7", False)])], "title"), tmp_path / "mosaic.png")
+    save(draw_strips([Strip("rows", colours, [("1 → 1", True), ("1 → 7", False)])]), tmp_path / "mosaic.png")
     with Image.open(tmp_path / "mosaic.png") as image:
         found = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
     assert {(255, 0, 0), (0, 0, 255)} <= found

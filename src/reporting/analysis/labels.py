@@ -54,12 +54,6 @@ def slug(name: str) -> str:
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def unmathed(text: str) -> str:
-    """A name for matplotlib, which takes what stands between two $ for a formula; cut where it would fill the page."""
-    lines = (line if len(line) <= 90 else f"{line[:89]}…" for line in text.split("\n"))
-    return "\n".join(lines).replace("$", r"\$")
-
-
 def images_counted(grid: Grid) -> str:
     """How many test images stand behind the grid's cells: ``10,000``, or a range; empty if no cell is computed."""
     counts = {row.cell.n for row in grid if row.cell}

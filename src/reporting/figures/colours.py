@@ -16,17 +16,21 @@ RAMPS = (
 )
 #: Okabe and Ito's colours, for defenses without noise.
 FIXED = ("#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8c6d31", "#7f7f7f")
-MARKERS = ("s", "^", "D", "v", "P", "X")
-INK, RIGHT, WRONG = "#222222", "#0065a8", "#c8500a"
+#: Symbols by the names that Vega has for them, or as paths.
+SHAPES = ("square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left")
+CROSS = "M-.8,-1L0,-.2L.8,-1L1,-.8L.2,0L1,.8L.8,1L0,.2L-.8,1L-1,.8L-.2,0L-1,-.8Z"
+#: Strokes: lengths of dashes and gaps.
+SOLID, DASHED, DASH_DOTTED, DOTTED = (1, 0), (7, 4), (7, 3, 2, 3), (2, 3)
+INK, SOFT, LINE, RIGHT, WRONG = "#222222", "#5a6068", "#dfe2e6", "#0065a8", "#c8500a"
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a column's line is drawn."""
+    """How a line and its points are drawn."""
 
     colour: str
-    marker: str
-    dashed: bool = False
+    shape: str = "stroke"  #: a line without points
+    dash: tuple[int, ...] = SOLID
 
 
 def blend(stops: tuple[str, ...], position: float) -> str:
@@ -71,12 +75,12 @@ def column_styles(columns: list[Column], bare: Collection[Column]) -> dict[Colum
     for column in columns:
         defense, noise = column
         if noise is not None:
-            styles[column] = Style(tones[defense][noise], "o" if defense == families[0] else "p")
+            styles[column] = Style(tones[defense][noise], "circle" if defense == families[0] else "triangle-right")
         elif column in bare:
-            styles[column] = Style(INK, "x", dashed=True)
+            styles[column] = Style(INK, CROSS, DASHED)
         else:
             i = plain.index(column)
-            styles[column] = Style(FIXED[i % len(FIXED)], MARKERS[i % len(MARKERS)])
+            styles[column] = Style(FIXED[i % len(FIXED)], SHAPES[i % len(SHAPES)])
     return styles
 
 

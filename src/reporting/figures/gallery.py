@@ -1,22 +1,26 @@
 """Figures on disk: drawn when what they show has changed, removed when the grid no longer has them."""
 
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib
-from matplotlib.figure import Figure
+import vl_convert
+from PIL import Image
 from pydantic import TypeAdapter
 
 from src.files import write_atomically, write_text
+from src.reporting.figures.charts import Chart
 from src.reporting.figures.plan import Drawing
 from src.stored import DamagedError, read
 
 log = logging.getLogger(__name__)
 
-DPI = 110
+#: Pixels of a PNG for each unit of a chart.
+SCALE = 2
 #: What was drawn from what, beside the figures: file name -> hash of the inputs, hash of the file.
 MANIFEST = ".drawn.json"
 
@@ -39,7 +43,7 @@ def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
         known = before.get(drawing.name)
         if known and known.get("inputs") == inputs and _file_digest(path) == known.get("file"):
             now[drawing.name] = known
-        elif (figure := drawing.draw()) is not None:
+        elif (figure := drawing.picture()) is not None:
             save(figure, path)
             now[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
     for path in folder.glob("*.png"):
@@ -50,18 +54,15 @@ def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in now}
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Chart, path: Path) -> None:
     """Write a figure as PNG, atomically, with the same bytes every time.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    write_atomically(
-        path,
-        lambda temporary: figure.savefig(
-            temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}
-        ),
-    )
+    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(figure, scale=SCALE, allowed_base_urls=[]))) as drawn:
+        opaque = drawn.convert("RGB")  # and in half the bytes
+    write_atomically(path, lambda temporary: opaque.save(temporary, "PNG"))
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
@@ -79,7 +80,7 @@ def _code() -> str:
     """Hash of the code that draws, so that a changed style is seen in figures whose numbers did not change."""
     reporting = Path(__file__).parents[1]
     files = [file for wing in ("analysis", "document", "figures") for file in sorted((reporting / wing).glob("*.py"))]
-    return _digest(matplotlib.__version__.encode() + b"".join(file.read_bytes() for file in files))
+    return _digest(version("vl-convert-python").encode() + b"".join(file.read_bytes() for file in files))
 
 
 def _file_digest(path: Path) -> str | None:

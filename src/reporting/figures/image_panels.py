@@ -1,16 +1,18 @@
 """Figures of images: what attacks did to them, what purifiers made of them, and what they were taken for."""
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from PIL import Image
 
 from src.encoded_images import decode_images
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import column_label, number, spread, unmathed
+from src.reporting.analysis.labels import column_label, number, spread
+from src.reporting.figures.charts import Chart, Row
 from src.reporting.figures.colours import INK, RIGHT, WRONG
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ SHOWN = 6
 DEEPEST = 12
 #: What a record of a VQ-VAE keeps.
 RECONSTRUCTION = {"original", "noisy", "reconstruction"}
-#: Inches of a tile.
-TILE = 0.8
+#: Width of an image, and how many times as many pixels a PNG has.
+TILE, SCALE = 48, 2
 
 Title = tuple[str, bool | None]  #: text over an image, and whether the prediction in it is right
 
@@ -38,17 +40,17 @@ class Strip:
     titles: Sequence[Title] = ()
 
 
-def attack_panel(facet: Facet, attack: str, eps: float, title: str) -> Figure | None:
+def attack_panel(facet: Facet, attack: str, eps: float) -> Chart | None:
     """Originals, attacked images and what each defense makes of them, under "label → prediction".
 
     Returns:
         None if no cell at this attack and eps is computed or keeps images.
     """
     strips = _attack_strips(facet, attack, eps)
-    return draw_strips(strips, title, "label → prediction; right in blue, wrong in bold orange") if strips else None
+    return draw_strips(strips, "label → prediction; right in blue, wrong in bold orange") if strips else None
 
 
-def reconstruction_panel(records: Sequence["TrainingRecord"], title: str) -> Figure | None:
+def reconstruction_panel(records: Sequence["TrainingRecord"]) -> Chart | None:
     """Originals, and for each training noise the noisy input and its reconstruction.
 
     Returns:
@@ -65,7 +67,7 @@ def reconstruction_panel(records: Sequence["TrainingRecord"], title: str) -> Fig
         if record.noise:
             strips.append(Strip(f"{noise}\ninput", decode_images(seen["noisy"])))
         strips.append(Strip(f"{noise}\nreconstruction".strip(), decode_images(seen["reconstruction"])))
-    return draw_strips(strips, title, titled=False) if strips else None
+    return draw_strips(strips) if strips else None
 
 
 def _attack_strips(facet: Facet, attack: str, eps: float) -> list[Strip]:
@@ -107,59 +109,61 @@ def _titles(labels: Sequence[int], predictions: Sequence[int]) -> list[Title]:
     return [(f"{y} → {k}", y == k) for y, k in zip(labels, predictions, strict=False)]
 
 
-def draw_strips(strips: Sequence[Strip], title: str, note: str = "", titled: bool = True) -> Figure:
-    """Rows of images as one mosaic: a single image is drawn, whatever the number of tiles, because axes are slow.
+def draw_strips(strips: Sequence[Strip], note: str = "") -> Chart:
+    """Rows of images as one mosaic, and words beside and above them.
 
     Args:
         strips: rows of images of one height and width.
         note: said in small under the title.
-        titled: whether to leave room for titles over the images.
     """
     height, width = strips[0].images.shape[2:]
-    gap = max(1, round(0.12 * width))
-    head = round(0.36 * height) if titled else gap
-    mosaic = _mosaic(strips, gap, head)
-    scale = TILE / width
-    down, across = scale * mosaic.shape[0], scale * mosaic.shape[1]
-    side = 0.35 + 0.085 * max(len(line) for strip in strips for line in strip.label.split("\n"))
-    page_height = 0.54 + 0.2 * bool(note) + down
-    page_width = max(side + across + 0.12, 0.4 + 0.085 * max(len(title), 0.8 * len(note)))
-    figure = Figure(figsize=(page_width, page_height))
-    left = 0.12 / page_width
-    figure.text(left, 1 - 0.1 / page_height, unmathed(title), fontsize=10, weight="bold", color=INK, va="top")
-    figure.text(left, 1 - 0.33 / page_height, note, fontsize=8, color="#5a6068", va="top")
-    place = (side / page_width, 0.12 / page_height, across / page_width, down / page_height)
-    axes = figure.add_axes(place)
-    # Small images are enlarged and keep their pixels; large ones are made smaller and must not flicker.
-    axes.imshow(mosaic, interpolation="nearest" if width <= 64 else "antialiased", aspect="auto")
-    axes.set_axis_off()
-    for i, strip in enumerate(strips):
-        _write(axes, strip, i * (height + head) + head - 0.5, gap)
-    return figure
+    down, gap = round(TILE * height / width), 6
+    head = 18 if any(strip.titles for strip in strips) else gap
+    mosaic = _mosaic(strips, (TILE, down), gap, head)
+    size = {"width": mosaic.width // SCALE, "height": mosaic.height // SCALE}
+    png = io.BytesIO()
+    mosaic.save(png, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    image = {"type": "image", "url": url, "align": "left", "baseline": "top"} | size
+    origin = {"x": {"value": 0}, "y": {"value": 0}}
+    said = [row for i, strip in enumerate(strips) for row in _words(strip, i * (down + head) + head, down)]
+    each = {name: {"expr": f"datum.{name}"} for name in ("align", "baseline", "fontWeight", "fill")}
+    place = {name: {"field": name, "type": "quantitative", "scale": None, "axis": None} for name in "xy"}
+    words = {"type": "text", "fontSize": 8, "lineHeight": 10} | each
+    return size | {
+        "title": {"subtitle": note, "fontSize": 10, "subtitleFontSize": 8, "offset": 6},
+        "layer": [
+            {"data": {"values": [{}]}, "mark": image, "encoding": origin},
+            {"data": {"values": said}, "mark": words, "encoding": place | {"text": {"field": "text"}}},
+        ],
+    }
 
 
-def _mosaic(strips: Sequence[Strip], gap: int, head: int) -> np.ndarray:
-    """All images on white, (H', W', 3), 8-bit: ``gap`` pixels between columns, ``head`` pixels above each row."""
-    across = min(SHOWN, max(len(strip.images) for strip in strips))
-    height, width = strips[0].images.shape[2:]
-    mosaic = np.full((len(strips) * (height + head), across * (width + gap) - gap, 3), 255, np.uint8)
+def _mosaic(strips: Sequence[Strip], tile: tuple[int, int], gap: int, head: int) -> Image.Image:
+    """All images on white: ``gap`` between columns, ``head`` above each row, in units of a chart. Small images are
+    enlarged and keep their pixels; large ones are made smaller and must not flicker."""
+    across, down = SCALE * tile[0], SCALE * tile[1]
+    count = min(SHOWN, max(len(strip.images) for strip in strips))
+    step = down + SCALE * head
+    mosaic = Image.new("RGB", (count * (across + SCALE * gap) - SCALE * gap, len(strips) * step), "white")
     for i, strip in enumerate(strips):
-        for j, image in enumerate(strip.images[:across]):
-            top, left = i * (height + head) + head, j * (width + gap)
-            mosaic[top : top + height, left : left + width] = _rgb(image)
+        for j, image in enumerate(strip.images[:count]):
+            large = max(image.shape) > across
+            drawn = Image.fromarray(_rgb(image)).resize(
+                (across, down), Image.Resampling.BOX if large else Image.Resampling.NEAREST
+            )
+            mosaic.paste(drawn, (j * (across + SCALE * gap), i * step + SCALE * head))
     return mosaic
 
 
-def _write(axes: Axes, strip: Strip, top: float, gap: int) -> None:
-    """A row's label on its left and titles over its images; ``top`` is the pixel where the images begin."""
-    height, width = strip.images.shape[2:]
-    axes.text(-gap, top + height / 2, unmathed(strip.label), ha="right", va="center", fontsize=8.5, color=INK)
+def _words(strip: Strip, top: int, down: int, gap: int = 6) -> Iterator[Row]:
+    """A row's label on its left and titles over its images; ``top`` is where the images begin."""
+    beside = {"align": "right", "baseline": "middle", "fontWeight": "normal", "fill": INK}
+    yield {"text": strip.label.split("\n"), "x": -gap, "y": top + down / 2 - 5 * strip.label.count("\n")} | beside
     for j, (text, right) in enumerate(strip.titles[:SHOWN]):
         colour = INK if right is None else RIGHT if right else WRONG
-        axes.text(
-            j * (width + gap) + width / 2, top - 0.05 * height, text, ha="center", va="bottom", fontsize=8.5,
-            color=colour, weight="bold" if right is False else "normal",
-        )  # fmt: skip
+        above = {"align": "center", "baseline": "bottom", "fontWeight": "bold" if right is False else "normal"}
+        yield {"text": text, "x": j * (TILE + gap) + TILE / 2, "y": top - 2, "fill": colour} | above
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

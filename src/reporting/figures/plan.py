@@ -13,12 +13,11 @@ from src.reporting.analysis.labels import number, slug
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.document.sections import GridSection, Section
 from src.reporting.document.threats import SideBySide
-from src.reporting.figures import curves, heatmap
+from src.reporting.figures import charts
 from src.reporting.figures import image_panels as mosaics
+from src.reporting.figures.charts import Chart, picture
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from src.evaluation.cell import Cell
     from src.training_record import TrainingRecord
 
@@ -31,7 +30,12 @@ class Drawing:
     topic: str  #: in which company W&B shows it: "accuracy", "trade-off", "heat map", "images", "training", "certified"
     caption: str
     inputs: str  #: hash of what is drawn
-    draw: "Callable[[], Figure | None]"
+    draw: Callable[[], Chart | None]  #: Vega-Lite
+
+    def picture(self) -> Chart | None:
+        """The figure on white paper, under its caption; None if there is nothing to show."""
+        chart = self.draw()
+        return chart and picture(chart, self.caption)
 
 
 def plan(sections: Sequence[GridSection], records: Sequence["TrainingRecord"]) -> list[Drawing]:
@@ -45,7 +49,7 @@ def plan_certified(parts: Sequence[Section[Certificates]]) -> list[Drawing]:
     for part in (section.subject for section in parts):
         inputs = _hash([[each.label, each.certification.key, [i.columns() for i in each.images]] for each in part.sets])
         caption = f"Certified accuracy against L2 radius · {part.data}"
-        draw = partial(curves.certified_curves, part, caption)
+        draw = partial(charts.certified_chart, part)
         drawings.append(Drawing(f"certified{part.suffix}.png", "certified", caption, inputs, draw))
     return drawings
 
@@ -63,19 +67,19 @@ def _accuracy_figures(section: GridSection, hashes: "_Hashes") -> Iterator[Drawi
     subject, about = section.subject, _about(section.subject)
     inputs = _hash([section.title, *(hashes.of(facet, images=False) for facet in subject.facets)])
 
-    def drawing(name: str, topic: str, caption: str, draw: "Callable[..., Figure]", *of: Any) -> Drawing:
-        return Drawing(f"{name}{subject.suffix}.png", topic, caption, inputs, partial(draw, *of, caption))
+    def drawing(name: str, topic: str, caption: str, draw: Callable[..., Chart], *of: Any) -> Drawing:
+        return Drawing(f"{name}{subject.suffix}.png", topic, caption, inputs, partial(draw, *of))
 
     found = section.trade_offs
     if found and any(item.clean and item.attacked for item in found.items):
         said = f"What each defense pays and wins{about}"
-        yield drawing("tradeoff", "trade-off", said, curves.tradeoff_scatter, subject, found)
+        yield drawing("tradeoff", "trade-off", said, charts.tradeoff_figure, subject, found)
     for attack in subject.attacks:
         if any(row.cell for row in subject.grid.where(attack=attack)):
             name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}{about}{subject.bars(attack)}"
-            yield drawing(name, "accuracy", said, curves.accuracy_curves, section.lines, attack)
+            yield drawing(name, "accuracy", said, charts.accuracy_figure, section.lines, attack)
     if found and any(row.cell for row in subject.grid):
-        yield drawing("heatmap", "heat map", f"Accuracy in percent, attack × defense{about}", heatmap.heat_map, subject)
+        yield drawing("heatmap", "heat map", f"Accuracy in percent, attack × defense{about}", charts.heat_map, subject)
 
 
 def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
@@ -84,7 +88,7 @@ def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
         name = f"panel-{slug(attack)}-eps{_exact(eps)}" if eps else "panel-eps0"
         caption = (f"{attack}, eps {number(eps)}" if eps else "Without attack") + _about(facet)
         inputs = hashes.of(facet, images=True, attack=attack, eps=eps)
-        draw = partial(mosaics.attack_panel, facet, attack, eps, caption)
+        draw = partial(mosaics.attack_panel, facet, attack, eps)
         yield Drawing(f"{name}{facet.suffix}.png", "images", caption, inputs, draw)
 
 
@@ -108,7 +112,7 @@ def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
     if any(record.losses for record in ordered):
         inputs = _hash([[r.model, r.data, r.seed, r.noise, r.weights, r.losses, r.epochs] for r in ordered])
         caption = "Training loss"
-        draw = partial(curves.training_curves, ordered, caption)
+        draw = partial(charts.training_chart, ordered)
         yield Drawing("training-loss.png", "training", caption, inputs, draw)
     pictured = [record for record in ordered if set(record.examples) >= mosaics.RECONSTRUCTION]
     groups = list(dict.fromkeys((record.model, record.data, record.seed) for record in pictured))
@@ -120,7 +124,7 @@ def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
         caption = f"What {model} makes of noisy images" + (f" · {data} · seed {seed}" if suffix else "")
         inputs = _hash([[r.noise, r.weights, r.examples] for r in mine])
         name = f"reconstructions-{slug(model)}{suffix}.png"
-        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, mine, caption))
+        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, mine))
 
 
 class _Hashes:

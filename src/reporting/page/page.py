@@ -53,7 +53,7 @@ def to_html(
         tradeoffs=any(part.tradeoff for part in parts),
         pictured=any(cell["shown"] for cell in shown),
         classed=any(cell["classes"] for cell in shown),
-        training=bool(data["training"]["losses"] or data["training"]["reconstructions"]),
+        training=bool(data["training"]["chart"] or data["training"]["reconstructions"]),
         reconstructed=bool(data["training"]["reconstructions"]),
         costs=[(i, table) for i, table in costs.items() if table],
         comparisons=comparisons,

@@ -1,3 +1,4 @@
+"use strict";
 // Switches, charts and images of the page. What is said in words and tables stands in the document without it.
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -23,7 +24,7 @@ async function unpacked(id) {
 const part = () => data.parts[state.part];
 const attacks = () => [...new Set(part().points.concat(part().cells).map(row => row.attack))];
 const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
-const tone = each => each[dark() ? "dark" : "light"];
+const tone = colour => (dark() && Object.hasOwn(data.dark, colour) ? data.dark[colour] : colour);
 const label = row => data.columns[row.column].label;
 const chosenCells = () => part().cells.filter(cell => cell.attack === state.attack && cell.eps === state.eps && state.shown.has(cell.column));
 
@@ -64,41 +65,43 @@ function refresh() {
 
 // ---- charts ----
 
-async function draw(name, specification, react = () => {}) {
+async function draw(name, chart, rows, react = () => {}) {
   const box = one(`[data-chart="${name}"]`);
   if (!box) return;
-  box.hidden = !specification;
-  if (!specification) return;
-  const style = getComputedStyle(document.documentElement);
-  const theme = Object.fromEntries(["ink", "soft", "line"].map(key => [key, style.getPropertyValue(`--${key}`).trim()]));
+  box.hidden = !chart;
+  if (!chart) return;
+  const dressed = JSON.parse(JSON.stringify(chart), (key, value) => (key === "legend" ? null : tone(value)));  // buttons name the lines
+  const specification = chart.facet ? dressed : { width: "container", height: 320, ...dressed };
+  if (rows) specification.data = { values: rows };
+  if (chart.facet) fit(specification, new Set(specification.data.values.map(row => row.model)).size, box.clientWidth);
   const turn = (charts.get(name)?.turn ?? 0) + 1;
   charts.set(name, { turn });
   const target = element("div");
   box.replaceChildren(target);
-  const drawn = await vegaEmbed(target, specification, { renderer: "svg", actions: false, config: look(theme) });
+  const drawn = await vegaEmbed(target, specification, { renderer: "svg", actions: false, config: data.look });
   if (charts.get(name).turn !== turn) return drawn.finalize();
   charts.set(name, { turn, view: drawn.view });
   react(drawn.view);
 }
 
+function fit(specification, panels, width) {
+  specification.columns = width > 620 ? Math.min(panels, 2) : 1;
+  specification.spec.width = Math.max(170, Math.floor(width / specification.columns) - 75);
+}
+
 function drawAccuracy() {
+  const rows = part().points.filter(point => point.attack === state.attack && state.shown.has(point.column));
+  const chart = { ...part().chart, description: `${part().chart.description}, ${state.attack}, ${part().title}` };
+  draw("accuracy", rows.length ? chart : null, rows);
   const threats = [...new Set(part().points.map(point => point.threat))];
-  const rows = part().points
-    .filter(point => point.attack === state.attack && state.shown.has(point.column))
-    .map(point => ({ ...point, label: label(point), colour: tone(data.columns[point.column]), shape: data.columns[point.column].shape,
-      dash: point.threat === threats[0] ? data.columns[point.column].dash : "dashed" }))
-    .sort((a, b) => b.column - a.column);  // no defense, the first column, on top of what is no better
-  draw("accuracy", rows.length ? accuracyChart(rows, `${state.attack}, ${part().title}`) : null);
   const box = one('[data-chart="accuracy"]');
   if (part().several && rows.length) box.prepend(element("p", { className: "soft", textContent: `Solid: ${threats[0]}. Dashed: ${threats.slice(1).join(", ")}.` }));
 }
 
 function drawTradeoff() {
   const found = data.parts[part().chapter].tradeoff;
-  const rows = (found?.items ?? []).filter(item => state.shown.has(item.column))
-    .sort((a, b) => a.attacked_accuracy - b.attacked_accuracy)
-    .map((item, i) => ({ ...item, above: i % 2, label: label(item), colour: tone(data.columns[item.column]), shape: data.columns[item.column].shape }));
-  draw("tradeoff", rows.length ? tradeoffChart(rows, found.eps) : null, showFloor);
+  const rows = (found?.items ?? []).filter(item => state.shown.has(item.column));
+  draw("tradeoff", rows.length ? found.chart : null, rows, showFloor);
   const slider = one("input[name=floor]");
   if (!slider) return;
   one("[data-chosen]").hidden = !found;
@@ -120,28 +123,22 @@ function showFloor(view = charts.get("tradeoff")?.view) {
 }
 
 function drawFixed() {
-  data.certified.forEach(({ curves }, i) => {
-    const rows = curves.flatMap(curve => curve.points.map(([radius, accuracy, low, high]) => ({ radius, accuracy, low, high, label: curve.label, colour: tone(curve), dash: curve.dash })));
-    draw(`certified-${i}`, certifiedChart(rows));
-    explain(`certified-${i}`, curves);
-  });
-  const box = one('[data-chart="training"]');
-  if (!box) return;
-  const rows = data.training.losses.flatMap(run => run.losses.map(([step, loss]) => ({ step, loss, run: run.run, model: run.model, colour: tone(run), dash: "solid" })));
-  box.hidden = false;
-  draw("training", rows.length ? trainingChart(rows, [...new Set(rows.map(row => row.model))], box.clientWidth) : null);
-  explain("training", data.training.losses.map(run => ({ ...run, label: run.run, dash: "solid" })));
+  const fixed = { ...Object.fromEntries(data.certified.map((each, i) => [`certified-${i}`, each])), training: data.training };
+  for (const [name, { chart, lines }] of Object.entries(fixed)) {
+    draw(name, chart);
+    explain(name, lines);
+  }
 }
 
 function explain(name, lines) {
-  // A legend: the charts take colours as they come with the rows, of which Vega-Lite makes none.
+  // A legend that breaks into lines, as those of Vega-Lite do not.
   one(`[data-legend="${name}"]`)?.replaceChildren(...lines.map(each => element("li", {}, sample(each), each.label)));
 }
 
 function sample(line) {
   const drawn = element("i");
   drawn.style.borderTopStyle = line.dash;
-  drawn.style.borderTopColor = tone(line);
+  drawn.style.borderTopColor = tone(line.colour);
   return drawn;
 }
 
@@ -163,7 +160,7 @@ function makeChips() {
 }
 
 function colourChips() {
-  for (const chip of all(".chips button")) chip.firstChild.style.borderTopColor = tone(data.columns[chip.dataset.column]);
+  for (const chip of all(".chips button")) chip.firstChild.style.borderTopColor = tone(data.columns[chip.dataset.column].colour);
 }
 
 // ---- images ----

@@ -12,11 +12,12 @@ from rich.console import Console
 from src.evaluation.grid import COLUMNS, Grid
 from src.evaluation.statistics import mean_and_deviation
 from src.reporting.analysis.facets import Facet, facets
+from src.reporting.analysis.labels import column_label
 from src.reporting.analysis.replicates import Replicates, average_trade_offs, replicates
 from src.reporting.analysis.tradeoff import trade_offs
 from src.reporting.document.sections import Section, sections
 from src.reporting.document.tables import Entry
-from src.reporting.figures.curves import accuracy_curves
+from src.reporting.figures.charts import accuracy_figure
 from src.reporting.figures.plan import plan
 from src.reporting.report import write_report
 from src.reporting.terminal import print_grid
@@ -167,16 +168,18 @@ def test_bold_is_the_highest_mean_and_what_overlaps_it_within_the_deviations() -
 
 def test_the_figure_is_a_line_of_means_with_deviations_as_bars(seeded: Grid) -> None:
     holed = make.without(make.without(seeded, eps=0.2, defense="kmeans", seed=0), eps=0.2, defense="kmeans", seed=1)
-    axes = accuracy_curves([over_seeds(holed)], "fgsm", "title").axes[0]
-    assert len(axes.containers) == len(make.COLUMNS)
-    for column, container in zip(make.COLUMNS, axes.containers, strict=True):
-        line, _, (bars,) = container
-        values = [100 * np.array(cells_at(holed, "fgsm", eps, column)) for eps in make.BUDGETS]
-        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [each.mean() for each in values])
-        drawn = [segment[:, 1] for segment in bars.get_segments() if len(segment) and not np.isnan(segment).any()]
-        ends = [(v.mean() - v.std(ddof=1), v.mean() + v.std(ddof=1)) for v in values if len(v) > 1]
-        np.testing.assert_allclose(drawn, ends, atol=1e-9)
-        assert len(ends) == (3 if column == ("kmeans", None) else 4)
+    chart = accuracy_figure([over_seeds(holed)], "fgsm")
+    for defense, noise in make.COLUMNS:
+        rows = [row for row in chart["data"]["values"] if row["label"] == column_label(defense, noise)]
+        assert [row["eps"] for row in rows] == list(make.BUDGETS)
+        for row in rows:
+            values = np.array(cells_at(holed, "fgsm", row["eps"], (defense, noise)))
+            assert row["accuracy"] == pytest.approx(values.mean())
+            if len(values) > 1:
+                ends = values.mean() - values.std(ddof=1), values.mean() + values.std(ddof=1)
+                assert (row["low"], row["high"]) == pytest.approx(ends, abs=1e-9)
+            else:
+                assert (defense, row["eps"], row["low"], row["high"]) == ("kmeans", 0.2, None, None)
 
 
 def test_page_markdown_and_terminal_show_it_and_no_file_is_shared(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from src.evaluation.grid import Grid, GridRow
 from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
 from src.reporting.document.certified import certified_sections, table_radii
 from src.reporting.document.tables import Table
-from src.reporting.figures.curves import certified_curves
 from src.reporting.report import write_certified, write_report
 from src.reporting.terminal import print_certified
 
@@ -140,26 +139,6 @@ def test_the_terminal_has_every_number_in_a_pipe():
     for label, entries in part.tables[0].rows:
         (line,) = (line for line in said.splitlines() if line.startswith(f"{label}  "))
         assert line.split() == " ".join([label, *(f"{e.text} {e.note}" for e in entries)]).split()
-
-
-# ---------------------------------------------------------------- figures
-
-
-def test_the_figure_has_a_line_a_set_dashed_without_a_denoiser():
-    sets = [certified(0.2, 0.3, sigma=0.25), FIVE, BARE]
-    (part,) = certified_sections(sets)
-    (axes,) = certified_curves(part.subject, "title").axes
-    lines = {str(line.get_label()): line for line in axes.lines}
-    assert len(lines) == 3 + 2
-    assert lines["σ 0.5 · none"].get_linestyle() == "--"
-    assert lines["σ 0.5 · vqvae 0.5"].get_linestyle() == "-"
-    assert lines["σ 0.5 · none"].get_color() == lines["σ 0.5 · vqvae 0.5"].get_color()
-    assert lines["σ 0.5 · none"].get_color() != lines["σ 0.25 · vqvae 0.25"].get_color()
-    radii, shares = lines["σ 0.5 · vqvae 0.5"].get_data()
-    assert list(radii) == [0.0, 0.1, 0.25, 0.6, 1.3, 1.3]
-    assert list(shares) == pytest.approx([80, 80, 60, 40, 20, 0])
-    published = lines["σ 0.5 · published"]
-    assert (published.get_marker(), published.get_linestyle()) == ("x", "None")
 
 
 # ---------------------------------------------------------------- files

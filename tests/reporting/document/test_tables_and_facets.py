@@ -120,7 +120,7 @@ def test_a_selection_is_even_and_keeps_both_ends() -> None:
 
 def test_noises_are_shaded_from_light_to_dark_and_columns_differ() -> None:
     styles = column_styles(list(make.COLUMNS), [("none", None)])
-    assert len({(style.colour, style.marker) for style in styles.values()}) == len(styles)
+    assert len({(style.colour, style.shape) for style in styles.values()}) == len(styles)
     shades = [sum(bytes.fromhex(styles["vqvae", noise].colour[1:])) for noise in (0.0, 0.25, 0.5, 0.75)]
     assert shades == sorted(shades, reverse=True)
     assert heat(0.0)[0] != heat(1.0)[0]

@@ -64,6 +64,13 @@ def chart_rows(page: "Page", name: str) -> list[dict[str, Any]]:
     return page.evaluate("name => charts.get(name).view.getState({data: n => n === 'source_0'}).data.source_0", name)
 
 
+def drawn_as(page: "Page", name: str, channel: str) -> dict[str, Any]:
+    """Of each label of a chart its colour, shape or stroke."""
+    chart_rows(page, name)
+    script = "([name, channel]) => { const s = charts.get(name).view.scale(channel); return [s.domain(), s.range()]; }"
+    return dict(zip(*page.evaluate(script, [name, channel]), strict=True))
+
+
 def visible_table(page: "Page", section: str) -> list[list[str]]:
     rows = page.locator(f"#{section} .scroll table:visible").first.locator("tr")
     return [[entry.inner_text().replace("\n", " ") for entry in row.locator("th, td").all()] for row in rows.all()]
@@ -109,7 +116,8 @@ def test_every_number_of_charts_and_tables_is_that_of_the_csv(opened: Open) -> N
         choose(page, attack)
         asked = [row for row in rows if row["attack"] == attack]
         computed = {(label(row), float(row["eps"])): row for row in asked if row["accuracy"]}
-        drawn = {(point["label"], point["eps"]): point for point in chart_rows(page, "accuracy")}
+        points = [point for point in chart_rows(page, "accuracy") if point["accuracy"] is not None]
+        drawn = {(point["label"], point["eps"]): point for point in points}
         assert drawn.keys() == computed.keys()
         for place, point in drawn.items():
             for ours, theirs in (("accuracy", "accuracy"), ("low", "ci_low"), ("high", "ci_high")):
@@ -149,8 +157,9 @@ def test_switches_lead_to_every_part_of_the_grid(opened: Open) -> None:
     choose(page, "gray_box and adaptive")
     assert page.locator(".lead").inner_text().startswith("From gray_box to adaptive, at eps 0.3")
     choose(page, "fgsm")
-    drawn = {(row["threat"], row["dash"]) for row in chart_rows(page, "accuracy") if row["label"] == "binarize"}
-    assert drawn == {("gray_box", "solid"), ("adaptive", "dashed")}
+    assert {row["threat"] for row in chart_rows(page, "accuracy")} == {"gray_box", "adaptive"}
+    assert drawn_as(page, "accuracy", "strokeDash")["adaptive"] == [7, 4]
+    assert page.locator('[data-chart="accuracy"] p').inner_text() == "Solid: gray_box. Dashed: adaptive."
 
 
 def test_the_floor_names_the_column_to_take(opened: Open) -> None:
@@ -269,7 +278,13 @@ def test_certified_curves_hold_back_to_the_radius_before(opened: Open) -> None:
     found = make.certified(0.1, 0.2, 0.4, 0.4, wrong=1), make.certified(0.2, wrong=1, denoiser=None)
     page = opened(make.make_grid(columns=SMALL), certified=found)
     rows = [row for row in chart_rows(page, "certified-0") if row["label"] == "σ 0.5 · vqvae 0.5"]
-    assert {(row["radius"], row["accuracy"]) for row in rows} == {(0.0, 0.8), (0.1, 0.8), (0.2, 0.6), (0.4, 0.4)}
+    assert {(row["radius"], row["accuracy"]) for row in rows} == {
+        (0, 0.8),
+        (0.1, 0.8),
+        (0.2, 0.6),
+        (0.4, 0.4),
+        (0.4, 0),
+    }
     named = page.locator('[data-legend="certified-0"] li').all_inner_texts()
     assert named == ["σ 0.5 · vqvae 0.5", "σ 0.5 · none", "σ 0.5 · published"]
 
@@ -285,7 +300,7 @@ def test_the_dark_page_has_light_lines(opened: Open) -> None:
     colours = {}
     for scheme in ("light", "dark"):
         page = opened(make.make_grid(columns=SMALL), color_scheme=scheme)
-        colours[scheme] = {row["label"]: row["colour"] for row in chart_rows(page, "accuracy")}
+        colours[scheme] = drawn_as(page, "accuracy", "color")
     assert colours["light"]["none"] == "#222222"
     for name, colour in colours["dark"].items():
         assert int(colour[1:3], 16) + int(colour[3:5], 16) + int(colour[5:], 16) > 330, name
