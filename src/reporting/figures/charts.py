@@ -59,7 +59,7 @@ def look(ink: str, soft: str, line: str) -> Chart:
         "axis": axis | {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
         "header": {"labelColor": ink, "labelFontSize": 12, "labelAnchor": "start", "labelPadding": 5},
         "text": {"color": ink},
-        "legend": {"labelColor": ink, "labelFontSize": 12, "title": None, "labelLimit": 320, "symbolOpacity": 1},
+        "legend": {"labelColor": ink, "labelFontSize": 12, "title": None, "labelLimit": 450, "symbolOpacity": 1},
         "title": {"color": ink, "fontSize": 15, "subtitleColor": soft, "anchor": "start", "frame": "bounds"},
     }
 
@@ -255,7 +255,7 @@ def certified_styles(found: Certificates) -> dict[str, Style]:
 def certified_chart(found: Certificates) -> Chart:
     """Certified accuracy against the L2 radius, bands 95 % Wilson intervals. An accuracy holds back to the radius
     before it."""
-    styles = _styled(certified_styles(found), symbolSize=250, symbolStrokeWidth=2)
+    styles = _styled(certified_styles(found), symbolSize=160, symbolStrokeWidth=1.5)
     color, shape, dash = ({channel: styles[channel]} for channel in ("color", "shape", "strokeDash"))
     y = {"y": _share("accuracy", "certified accuracy")}
     band = {"y": y["y"] | {"field": "low"}, "y2": {"field": "high"}}
