@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from src.reporting.page import page
+from tests.parsing import compose_all, parse_once
 from tests.shared_work import share_the_charts_library
 
 #: What a command imports sooner or later.
@@ -72,33 +73,52 @@ class CommandServer:
         self, *commands: Sequence[str], environment: dict[str, str] | None = None
     ) -> list[subprocess.CompletedProcess[str]]:
         """As :meth:`run`, several commands at the same time, each (module, *arguments)."""
+        started = [self.start(*command, environment=environment) for command in commands]
+        return [command.wait() for command in started]
+
+    def start(self, module: str, *arguments: str, environment: dict[str, str] | None = None) -> "StartedCommand":
+        """As :meth:`run`, without waiting for the end."""
+        folder = tempfile.TemporaryDirectory()
+        streams = [str(Path(folder.name, name)) for name in ("stdout", "stderr")]
+        environment = dict(os.environ) if environment is None else environment
+        request = {"module": module, "arguments": arguments, "environment": environment, "streams": streams}
+        return StartedCommand(self, self.ask("fork", request), [module, *arguments], folder)
+
+    def ask(self, what: str, about: Any) -> Any:
+        """The answer of the process to a request."""
         assert self._process.stdin and self._process.stdout
-        with tempfile.TemporaryDirectory() as folder:
-            requests = [
-                {
-                    "module": module,
-                    "arguments": arguments,
-                    "environment": dict(os.environ) if environment is None else environment,
-                    "streams": [str(Path(folder, f"{name}-{i}")) for name in ("stdout", "stderr")],
-                }
-                for i, (module, *arguments) in enumerate(commands)
-            ]
-            self._process.stdin.write(json.dumps(requests) + "\n")
-            self._process.stdin.flush()
-            codes = json.loads(self._process.stdout.readline())
-            said = [[Path(stream).read_text() for stream in request["streams"]] for request in requests]
-        return [
-            subprocess.CompletedProcess(list(command), code, stdout, stderr)
-            for command, code, (stdout, stderr) in zip(commands, codes, said, strict=True)
-        ]
+        self._process.stdin.write(json.dumps([what, about]) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
 
 
+class StartedCommand:
+    """A command in a fork of its own. It is an ordinary process, which signals reach."""
+
+    def __init__(
+        self, server: CommandServer, pid: int, command: list[str], folder: tempfile.TemporaryDirectory[str]
+    ) -> None:
+        self.pid = pid
+        self._server, self._command, self._folder = server, command, folder
+
+    def has_ended(self) -> bool:
+        """Whether the process is no more; it still has to be waited for."""
+        return self._server.ask("has ended", self.pid)
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Its end, its status (negative: the signal that killed it) and what it said."""
+        code = self._server.ask("wait", self.pid)
+        said = [Path(self._folder.name, name).read_text() for name in ("stdout", "stderr")]
+        self._folder.cleanup()
+        return subprocess.CompletedProcess(self._command, code, *said)
+
+
 def serve() -> None:
-    """Fork for every command of a line of standard input and answer with their exit statuses."""
+    """Answer requests, one a line of standard input: fork for a command, and say how it ended."""
     for module in IMPORTED:
         importlib.import_module(module)
     print(json.dumps("wandb" in sys.modules), flush=True)
@@ -106,15 +126,28 @@ def serve() -> None:
 
     share_the_charts_library(Path(sys.argv[1]))
     page._charts_library()
+    parse_once()
+    compose_all()
     gc.freeze()  # so that forks share what is here with this process
+    answers = {"fork": _fork, "has ended": _has_ended, "wait": _wait}
     for line in sys.stdin:
-        children = []
-        for request in json.loads(line):
-            child = os.fork()
-            if child == 0:
-                _run(request)
-            children.append(child)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+        what, about = json.loads(line)
+        print(json.dumps(answers[what](about)), flush=True)
+
+
+def _fork(request: dict[str, Any]) -> int:
+    child = os.fork()
+    if child == 0:
+        _run(request)
+    return child
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _run(request: dict[str, Any]) -> NoReturn:

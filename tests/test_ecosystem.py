@@ -15,7 +15,7 @@ from src.defended import DefendedClassifier
 from src.defenses import Binarize, VQVAEPurifier
 from src.models import VQVAE
 from src.models.checkpoint import weights_fingerprint
-from tests.conftest import Fit
+from tests.fixtures import Fit
 
 EPS, STEPS, STEP = 0.3, 10, 0.075
 
