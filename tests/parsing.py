@@ -1,4 +1,4 @@
-"""Hydra parses YAML files, overrides and interpolations anew for every configuration: a third of what composing one takes.
+"""Hydra parses YAML files, overrides and interpolations anew for every configuration: a third of its time.
 
 Here a text is parsed once in the life of a process. Files are read each time, so a test that changes one sees that.
 """

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_server import CommandServer
+from tests.command_server import CommandServer, StartedCommand
 from tests.conftest import REPO
 from tests.shared_work import made_once, shared_folder
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., StartedCommand]
 
 #: Without the extra runs by which a grid is checked; test_adaptive.py has them.
 GRID = ("-m", "attack=fgsm,ifgsm", "eps=0,0.2", "noise=0,0.5", "checks.images=0")
@@ -59,6 +60,16 @@ def run_command(small: Small, command_server: CommandServer) -> Command:
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_command(small: Small, command_server: CommandServer) -> Start:
+    """As ``run_command``, without waiting for the end: a process that can be killed."""
+
+    def start(module: str, *arguments: str, outputs: Path) -> StartedCommand:
+        return command_server.start(module, *arguments, *small(module, outputs))
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -29,11 +29,19 @@ COMMANDS = ("prepare", "train", "sweep", "certify", "report", "dashboard", "play
 COMMAND = re.compile(r"\.?\s*python -m src\.(\w+)(.*?)(?: {2,}.*| # .*|`.*)?$", re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def shown() -> dict[tuple[str, ...], str]:
+    """What has been shown before. Help says the same each time."""
+    return {}
+
+
 @pytest.fixture
-def show(monkeypatch, capsys):
+def show(monkeypatch, capsys, shown):
     """``show("sweep", "eps=0.1")``: what ``python -m src.sweep --help eps=0.1`` prints."""
 
     def call(command: str, *arguments: str) -> str:
+        if (command, *arguments) in shown:
+            return shown[command, *arguments]
         monkeypatch.setattr(sys, "argv", [command, "--help", *arguments])
         for name in ("HYDRA_FULL_ERROR", TRACEBACK):  # set, so that the variables are gone again after the test
             monkeypatch.setenv(name, "0")
@@ -41,7 +49,8 @@ def show(monkeypatch, capsys):
         with pytest.raises(SystemExit) as exit_:
             run(importlib.import_module(f"src.{command}").main)
         assert not exit_.value.code
-        return capsys.readouterr().out
+        shown[command, *arguments] = capsys.readouterr().out
+        return shown[command, *arguments]
 
     yield call
     GlobalHydra.instance().clear()
@@ -161,7 +170,7 @@ PAGES = [
 def test_so_can_those_of_readme_and_docs(compose):
     found = [pair for page in PAGES for pair in COMMAND.findall(page.read_text())]
     assert len(found) > 40
-    for name, arguments in found:
+    for name, arguments in dict.fromkeys(found):
         assert "…" in arguments or compose(name, arguments, jobs=1), (name, arguments)
 
 
@@ -170,5 +179,5 @@ def test_so_can_the_makefiles(compose):
     said = subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"-m src\.(\w+) ?(.*?)(?: \|\| exit; done)?$", said.replace("\\\n", ""), re.MULTILINE)
     assert len(found) > 30
-    for name, arguments in found:
+    for name, arguments in dict.fromkeys(found):
         assert compose(name, arguments.replace("$noise", "0.25"), jobs=1), (name, arguments)
