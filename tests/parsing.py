@@ -12,6 +12,7 @@ from typing import IO, Any
 import omegaconf.base
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -40,8 +41,19 @@ def _parsed_rule(text: str, rule: str) -> Any:
     return _parse_rule(OverridesParser.create(), text, rule)
 
 
+_get_mode = Hydra.get_mode
+
+
+def _mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+    """Hydra composes the configuration a first time to learn ``hydra.mode``, which no YAML file of ours sets."""
+    if any("hydra" in override for override in overrides):
+        return _get_mode(self, config_name, overrides)
+    return None
+
+
 def parse_once() -> None:
-    """Let this process, and its forks, parse each YAML text, override and interpolation once."""
+    """Let this process, and its forks, parse each YAML text, override and interpolation once, and compose once."""
+    Hydra.get_mode = _mode
     OmegaConf.load = staticmethod(_load)
     OverridesParser.parse_rule = lambda self, s, rule_name: copy(_parsed_rule(s, rule_name))
     omegaconf.base.parse = cache(parse)

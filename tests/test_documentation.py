@@ -20,7 +20,7 @@ from tests.conftest import REPO
 from tests.test_packaging import PAGES
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext
 
 NOWHERE = "http://127.0.0.1:9"
 ROOMS = ["attacks", "data", "defenses", "evaluation", "models"]
@@ -119,10 +119,20 @@ def served(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def windows(browser: "Browser") -> "Iterator[BrowserContext]":
+    """Where the pages are opened: a browser that has what they share from the first."""
+    with browser.new_context() as context:
+        yield context
+
+
 @pytest.mark.parametrize("page", ["index", "start", "concepts", "architecture", "results", "api/attacks", "api/models"])
-def test_a_browser_asks_nobody_else_and_need_not_scroll_sideways(served: str, browser: "Browser", page: str) -> None:
+def test_a_browser_asks_nobody_else_and_need_not_scroll_sideways(
+    served: str, windows: "BrowserContext", page: str
+) -> None:
     asked: list[str] = []
-    with browser.new_page(viewport={"width": 1280, "height": 800}) as window:
+    with windows.new_page() as window:
+        window.set_viewport_size({"width": 1280, "height": 800})
         window.on("request", lambda request: asked.append(request.url))
         window.goto(f"{served}/{page}.html", wait_until="networkidle")
         assert window.evaluate("document.documentElement.scrollWidth") <= 1280

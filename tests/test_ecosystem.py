@@ -57,7 +57,7 @@ def defended(request: pytest.FixtureRequest, defended_by: Callable[[str], Defend
 
 @pytest.fixture
 def few(real_digits: Batch) -> Batch:
-    return real_digits[0][:64], real_digits[1][:64]
+    return real_digits[0][:32], real_digits[1][:32]
 
 
 def by_torchattacks(name: str, model: nn.Module, batch: Batch, **options: Any) -> Tensor:
@@ -83,7 +83,7 @@ def by_art(name: str, model: nn.Module, batch: Batch, **options: Any) -> Tensor:
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
-    attack = getattr(evasion, name)(wrapped, eps=EPS, batch_size=64, **options)
+    attack = getattr(evasion, name)(wrapped, eps=EPS, batch_size=32, **options)
     return torch.from_numpy(attack.generate(x=batch[0].numpy(), y=np.eye(10, dtype=np.float32)[batch[1].numpy()]))
 
 

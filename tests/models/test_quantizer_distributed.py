@@ -1,12 +1,14 @@
 """The codebook of several processes that train together, in two real ones."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from src.models.quantizer import EMAQuantizer
+from tests.command_server import CommandServer
 
 CODES, DIMENSION = 16, 4
 
@@ -48,9 +50,14 @@ def train_half(rank: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained_halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+def trained_halves(
+    command_server: CommandServer, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, dict[str, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("distributed")
-    multiprocessing.spawn(train_half, (str(folder),), nprocs=2)
+    here = "tests.models.test_quantizer_distributed"
+    calls = [json.dumps([here, "train_half", [rank, str(folder)], str(folder / f"{rank}.json")]) for rank in (0, 1)]
+    for done in command_server.run_at_once(*(("tests.called", call) for call in calls)):
+        assert done.returncode == 0, done.stderr
     return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

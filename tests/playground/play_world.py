@@ -1,8 +1,10 @@
 """A small world to play in: real digits, and small networks that were trained for a moment."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -16,10 +18,17 @@ from src.playground.choices import Playground, playground_from_config
 from src.playground.server import HydraComposer
 from src.training_record import TrainingRecord
 from src.workflows import command
+from tests.shared_work import made_once, shared_folder
 
 SMALL = {"hidden": 16, "residual_hidden": 4, "num_embeddings": 32, "embedding_dim": 8}
 PROVABLE = {"convolutions": ((4, 5, 2, 2), (4, 4, 2, 1)), "linears": (8,), "hidden": 4, "style_codes": 4}
 NOISES = (0.0, 0.5)
+
+
+def shared_world(factory: pytest.TempPathFactory, outputs: Path, root: Path) -> Path:
+    """:func:`make_world`, done once for all test processes; ``outputs`` has a copy."""
+    made = made_once(shared_folder(factory) / "play-world", lambda path: make_world(path, root) and None)
+    return Path(shutil.copytree(made, outputs, dirs_exist_ok=True))
 
 
 def make_world(outputs: Path, root: Path) -> Path:

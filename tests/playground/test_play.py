@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.playground import server as serving
 from src.playground.choices import Choice, Playground
 from tests.conftest import REPO
-from tests.playground.play_world import make_world, overrides_for, playing
+from tests.playground.play_world import overrides_for, playing, shared_world
 
 #: Starts the command in a process that writes down whom it talks to.
 WATCHED = """
@@ -52,7 +52,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(slice_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
-    overrides = overrides_for(make_world(folder, slice_root), slice_root)
+    overrides = overrides_for(shared_world(tmp_path_factory, folder, slice_root), slice_root)
     command = [sys.executable, "-c", WATCHED, str(folder / "book"), *overrides, "port=0", "thumbnails=12"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -77,9 +77,9 @@ def playground(server: Server) -> Playground:
     return playing(*server.overrides)
 
 
-@pytest.fixture
-def page(server, browser):
-    """The page, opened; fails afterwards if it had an error or asked anybody else for anything."""
+@pytest.fixture(scope="module")
+def opened_page(server, browser):
+    """The page, opened once for all tests, and what went wrong in it: errors, and what it asked of anybody else."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened, errors, foreign = context.new_page(), [], []
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -91,10 +91,25 @@ def page(server, browser):
     opened.wait_for_selector(".demonstration", timeout=60_000)
     opened.set_default_timeout(20_000)
     wait_until_it_listens(opened)
-    yield opened
-    seen = list(errors)  # closing cuts off what is under way, which is an error, too
+    yield opened, errors, foreign
     context.close()
-    assert seen == []
+
+
+@pytest.fixture
+def page(opened_page, playground):
+    """The page as it was when it was opened; fails afterwards if it had an error or asked anybody else for anything."""
+    opened, errors, foreign = opened_page
+    if opened.get_by_label("Attack", exact=True).input_value() != CHOICE.attack:
+        opened.get_by_label("Attack", exact=True).click()
+        opened.get_by_role("option", name=CHOICE.attack, exact=True).click()
+    opened.get_by_label("number input for eps").fill(f"{CHOICE.eps}")
+    opened.keyboard.press("Enter")
+    for name in (CHOICE.defense, CHOICE.threat):
+        opened.get_by_label(name, exact=True).check()
+    opened.get_by_role("button", name="test image 0,").click()
+    until(opened, shown_by(playground, 0, CHOICE))
+    yield opened
+    assert errors == []
     assert foreign == []
 
 

@@ -16,7 +16,7 @@ from src.playground.choices import Choice, Playground
 from src.playground.demonstration import OutOfTimeError, demonstrate
 from src.workflows.cells import evaluator_for
 from tests.conftest import REPO
-from tests.playground.play_world import make_world, overrides_for, playing
+from tests.playground.play_world import overrides_for, playing, shared_world
 from tests.workflows.conftest import USERS_OWN
 
 EPS = 0.2
@@ -25,7 +25,7 @@ OPTIONS = {group: {path.stem for path in (REPO / "conf" / group).glob("*.yaml")}
 
 @pytest.fixture(scope="module")
 def world(slice_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return overrides_for(make_world(tmp_path_factory.mktemp("play"), slice_root), slice_root)
+    return overrides_for(shared_world(tmp_path_factory, tmp_path_factory.mktemp("play"), slice_root), slice_root)
 
 
 @pytest.fixture(scope="module")

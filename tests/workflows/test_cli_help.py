@@ -109,6 +109,15 @@ def test_it_is_readable_and_complete(show, command):
     assert listed.count("=") == 1 + sum(not group.startswith("override") for group in chosen)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_process_that_has_imported_nothing_says_it_too(command):
+    """The quick tests have some commands in processes of their own: sweep, report, play, purify."""
+    said = subprocess.run([sys.executable, "-m", f"src.{command}", "--help"], cwd=REPO, capture_output=True, text=True)
+    assert said.returncode == 0 and not said.stderr
+    assert f"python -m src.{command}" in said.stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_value_of_the_yaml_has_a_sentence_of_the_schema(show, command):
     shown = " ".join(show(command).split())

@@ -20,11 +20,11 @@ TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
 SMALL = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.num_embeddings=64")
 
 
-def test_two_processes_are_one_training(trained, run_process, tmp_path):
+def test_two_processes_are_one_training(trained, run_command, tmp_path):
     """Half the batch each: the steps of the `trained` fixture, which took all of it, but for the noise they draw."""
     budget = ("+experiment=demo", "model.epochs=1", "data.batch_size=64")
     watched = "model.module._target_=tests.workflows.components.Watched"
-    done = run_process("src.train", "model=vqvae", "noise=0.5", *budget, *SMALL, *TWO, watched, outputs=tmp_path)
+    done = run_command("src.train", "model=vqvae", "noise=0.5", *budget, *SMALL, *TWO, watched, outputs=tmp_path)
     folder = tmp_path / "checkpoints" / "mnist"
 
     first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))

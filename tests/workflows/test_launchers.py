@@ -67,13 +67,13 @@ def test_joblib(swept, trained, run_process, tmp_path, monkeypatch):
     same_as_the_basic_launcher(outputs, swept[0])
 
 
-def test_submitit_starts_no_more_jobs_than_it_may(trained, run_process, tmp_path, monkeypatch):
+def test_submitit_starts_no_more_jobs_than_it_may(trained, run_command, tmp_path, monkeypatch):
     """One at a time, so the second, which needs the first one's set of attacked images, finds it made."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     outputs = copy_of(trained, tmp_path)
     cap = ("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=1", "logger=none")
     grid = ("-m", "attack=fgsm", "eps=0.2", "defense=fragile,none", "noise=0", USERS_OWN)
-    done = run_process("src.sweep", *grid, *cap, outputs=outputs, check=False)
+    done = run_command("src.sweep", *grid, *cap, outputs=outputs, check=False)
     assert "error: 1 of 2 cells are missing" in done.stderr
     (sweep,) = (outputs / "sweeps").glob("*/")
     first, second = ((sweep / number / "sweep.log").read_text() for number in "01")

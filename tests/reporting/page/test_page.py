@@ -22,7 +22,7 @@ from src.reporting.figures.colours import RAMPS, on_dark
 from src.reporting.page.page import to_html
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 SMALL = {
     column: make.COLUMNS[column] for column in [("none", None), ("binarize", None), ("vqvae", 0.25), ("vqvae", 0.5)]
@@ -30,18 +30,33 @@ SMALL = {
 Open = Callable[..., "Page"]
 
 
+@pytest.fixture(scope="module")
+def windows(browser: "Browser") -> "Iterator[Callable[..., BrowserContext]]":
+    """``windows(1280)``: where pages of this width are opened, one for all tests."""
+    contexts: dict[tuple[Any, ...], BrowserContext] = {}
+
+    def of(width: int, **settings: Any) -> "BrowserContext":
+        asked = (width, *sorted(settings.items()))
+        if asked not in contexts:
+            contexts[asked] = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        return contexts[asked]
+
+    yield of
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def opened(browser: "Browser", tmp_path: Path) -> Iterator[Open]:
+def opened(windows: "Callable[..., BrowserContext]", tmp_path: Path) -> Iterator[Open]:
     """``opened(grid, width=1280)``: the page of a grid, whose script has ended. Nothing may have gone wrong in it."""
-    contexts, wrong = [], []
+    pages, wrong = [], []
 
     def open_page(grid: Grid, width: int = 1280, records: Any = (), certified: Any = (), **settings: Any) -> "Page":
         parts, files = sections(grid), {"grid.csv": grid.to_csv()}
         written = to_html(grid, parts, [], records, certified=certified_sections(certified), downloads=files)
         (tmp_path / "index.html").write_text(written, encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
-        contexts.append(context)
-        page = context.new_page()
+        page = windows(width, **settings).new_page()
+        pages.append(page)
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
@@ -52,8 +67,8 @@ def opened(browser: "Browser", tmp_path: Path) -> Iterator[Open]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert wrong == []
 
 
