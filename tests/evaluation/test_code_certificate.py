@@ -107,7 +107,7 @@ def test_one_drawing_that_is_misread_is_enough_to_prove_nothing(network, images)
         return torch.zeros(len(drawings), 4)
 
     assert readings(network, doubtful).all()
-    assert not (CodeCertifier(network, doubtful).certify(images, y, EPS).verdicts == Verdict.PROVED).any()
+    assert not (CodeCertifier(network, doubtful, nodes=100).certify(images, y, EPS).verdicts == Verdict.PROVED).any()
 
 
 def test_codes_that_are_read_alike_need_not_be_told_apart(network, images):

@@ -15,7 +15,7 @@ from tests.wandb_reading import read_runs
 from tests.workflows.conftest import Command, copy_of
 
 #: Every tenth of 120 images, few samples: a fraction of a second for each image.
-SMALL = ("images=12", "n=400", "n0=40", "batch_size=50")
+SMALL = ("images=12", "n=200", "n0=20", "batch_size=50")
 INDICES = list(range(0, 120, 10))
 
 
@@ -45,8 +45,8 @@ def test_the_rows_are_those_of_cohens_algorithm(certified, mnist):
         assert [int(row["label"]) for row in rows] == labels[INDICES].tolist()
         for row in rows:
             count, predicted = int(row["count"]), int(row["predicted"])
-            assert (row["n"], row["n0"]) == ("400", "40")
-            p = beta.ppf(0.001, count, 400 - count + 1)
+            assert (row["n"], row["n0"]) == ("200", "20")
+            p = beta.ppf(0.001, count, 200 - count + 1)
             assert float(row["radius"]) == pytest.approx(0.5 * norm.ppf(p) if p > 0.5 else 0)
             assert (predicted == -1) == (p <= 0.5)
             assert row["correct"] == str(int(predicted == int(row["label"])))
@@ -81,7 +81,7 @@ def test_wandb_has_a_run_a_certification(certified):
     assert set(runs) == {"vqvae", "none"}
     run, rows = runs["vqvae"], read(outputs, "mnist-vqvae")
     assert {name: run.config[name] for name in ("sigma", "n", "n0", "alpha", "noise", "seed")} == {
-        "sigma": 0.5, "n": 400, "n0": 40, "alpha": 0.001, "noise": 0.5, "seed": 0,
+        "sigma": 0.5, "n": 200, "n0": 20, "alpha": 0.001, "noise": 0.5, "seed": 0,
     }  # fmt: skip
     radii = [float(row["radius"]) * int(row["correct"]) for row in rows]
     assert run.summary["certified/acr"] == pytest.approx(sum(radii) / 12)
@@ -170,4 +170,4 @@ def test_another_precision_makes_other_certificates(certified, trained, run_comm
     ]
     exact, rounded = ([each[index] for index in INDICES[::2]] for each in counts)
     assert rounded != exact
-    assert rounded == pytest.approx(exact, abs=40)
+    assert rounded == pytest.approx(exact, abs=20)

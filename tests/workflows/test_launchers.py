@@ -14,9 +14,9 @@ from src.workflows.command import CONFIG_PATH, register_resolvers
 from tests.wandb_reading import read_runs
 from tests.workflows.conftest import USERS_OWN, cells, copy_of, read_grid
 
-#: 2 attacks × 2 eps × 2 defenses, a part of conftest's GRID, and a defense that fails on its two attacked cells.
+#: 2 attacks × 2 eps undefended, a part of conftest's GRID, and a defense that fails on its two attacked cells.
 PART = (
-    *("-m", "attack=fgsm,ifgsm", "eps=0,0.2", "defense=none,binarize,fragile", "noise=0", USERS_OWN),
+    *("-m", "attack=fgsm,ifgsm", "eps=0,0.2", "defense=none,fragile", "noise=0", USERS_OWN),
     "checks.images=0",
 )
 BROKEN = {("fgsm", "0.2", "fragile"), ("ifgsm", "0.2", "fragile")}
@@ -28,7 +28,7 @@ def where(row: dict[str, str]) -> tuple[str, str, str]:
 
 def same_as_the_basic_launcher(outputs: Path, swept: Path) -> None:
     """Grid, store, shared sets, job folders and W&B runs are those of the basic launcher's sweep."""
-    reference = {where(row): row for row in read_grid(swept) if row["defense"] in ("none", "binarize")}
+    reference = {where(row): row for row in read_grid(swept) if row["defense"] == "none"}
     rows = {where(row): row for row in read_grid(outputs)}
     assert {place for place, row in rows.items() if not row["accuracy"]} == BROKEN
     for place, expected in reference.items():
@@ -37,7 +37,7 @@ def same_as_the_basic_launcher(outputs: Path, swept: Path) -> None:
     names = [{path.name for path in (each / "adversarial").glob("*.safetensors")} for each in (outputs, swept)]
     assert names[0] == names[1]
     (sweep,) = (outputs / "sweeps").glob("*/")  # the workers know its name, to the microsecond
-    assert {path.name for path in sweep.iterdir() if path.name.isdigit()} == {str(number) for number in range(9)}
+    assert {path.name for path in sweep.iterdir() if path.name.isdigit()} == {str(number) for number in range(6)}
     runs = [run for run in read_runs(outputs, "cell") if "error" not in run.config]
     logged = sorted(
         (run.config["attack"], run.config["eps"], run.config["defense"], run.summary["accuracy"]) for run in runs
@@ -58,12 +58,12 @@ def test_joblib(swept, trained, run_process, tmp_path, monkeypatch):
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     done = run_process("src.sweep", *PART, *launcher, outputs=outputs, check=False)
     assert done.returncode == 1
-    assert "error: 2 of 12 cells are missing" in done.stderr
+    assert "error: 2 of 8 cells are missing" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "launcher:" not in done.stdout
     assert "missing: ifgsm eps 0.2 · fragile" in done.stdout
     assert [threads for threads, _ in failures(done.stdout)] == [max(1, joblib.cpu_count() // 2)] * 2
-    assert max(int(number) for number in re.findall(r"\[(\d+)/9, ", done.stdout)) == 7
+    assert max(int(number) for number in re.findall(r"\[(\d+)/6, ", done.stdout)) == 4
     same_as_the_basic_launcher(outputs, swept[0])
 
 
@@ -90,7 +90,7 @@ def test_heavier_launchers(launcher, swept, trained, run_process, tmp_path, monk
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     outputs = copy_of(trained, tmp_path)
     done = run_process("src.sweep", *PART, f"hydra/launcher={launcher}", outputs=outputs, check=False)
-    assert "error: 2 of 12 cells are missing" in done.stderr
+    assert "error: 2 of 8 cells are missing" in done.stderr
     logs = "".join(path.read_text() for path in (outputs / "sweeps").glob("*/*/sweep.log"))
     assert [threads for threads, _ in failures(logs)] == [1, 1]
     same_as_the_basic_launcher(outputs, swept[0])

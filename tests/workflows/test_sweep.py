@@ -122,7 +122,8 @@ def test_a_retrained_classifier_makes_other_cells(swept, run_command, tmp_path):
     outputs = tmp_path / "retrained"
     shutil.copytree(swept[0], outputs)
     before = set(cells(outputs))
-    run_command("src.train", "model=classifier", "model.epochs=2", "overwrite=true", "logger=none", outputs=outputs)
+    training = ("model=classifier", "model.epochs=2", "trainer.limit_train_batches=2", "overwrite=true", "logger=none")
+    run_command("src.train", *training, outputs=outputs)
     one = ("-m", "attack=fgsm", "eps=0", "defense=none", "logger=none")
     said = run_command("src.sweep", *one, outputs=outputs).stdout
     assert "1 rows, 1 cells to compute" in said
