@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +21,9 @@ from src.playground import server as serving
 from src.playground.choices import Choice, Playground
 from tests.conftest import REPO
 from tests.playground.play_world import overrides_for, playing, shared_world
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 #: Starts the command in a process that writes down whom it talks to.
 WATCHED = """
@@ -78,7 +82,13 @@ def playground(server: Server) -> Playground:
 
 
 @pytest.fixture(scope="module")
-def opened_page(server, browser):
+def contexts() -> "list[BrowserContext]":
+    """What is open in the browser."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def opened_page(server, browser, contexts):
     """The page, opened once for all tests, and what went wrong in it: errors, and what it asked of anybody else."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened, errors, foreign = context.new_page(), [], []
@@ -91,8 +101,8 @@ def opened_page(server, browser):
     opened.wait_for_selector(".demonstration", timeout=60_000)
     opened.set_default_timeout(20_000)
     wait_until_it_listens(opened)
-    yield opened, errors, foreign
-    context.close()
+    contexts.append(context)
+    return opened, errors, foreign
 
 
 @pytest.fixture
@@ -278,8 +288,10 @@ def test_it_fits_on_a_telephone(server, browser, scheme):
     context.close()
 
 
-def test_an_end_by_ctrl_c_after_talking_to_nobody_else(server):
+def test_an_end_by_ctrl_c_after_talking_to_nobody_else(server, contexts):
     """The last test of this file: it ends the server."""
+    while contexts:
+        contexts.pop().close()
     assert not list(server.book.parent.glob("gradio*"))
     server.process.send_signal(signal.SIGINT)
     said, _ = server.process.communicate(timeout=20)
