@@ -37,13 +37,13 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     assert stand_in.shape == (10, 4**2) and stand_in.dtype == torch.int64 and 0 <= stand_in.min() <= stand_in.max() < 16
     assert "is trained already" in run_command("src.train", *arguments, outputs=outputs).stdout
 
-    asked = ("attack=fgsm", "eps=0,0.3", "defense=vqvae_certified", "threat=gray_box,adaptive", "limit=20")
+    asked = ("attack=fgsm", "eps=0,0.3", "defense=vqvae_certified", "threat=gray_box,adaptive", "limit=40")
     run_command("src.sweep", "-m", *asked, "logger=none", "checks.images=0", outputs=outputs)
     rows = [row for row in read_grid(outputs) if row["defense"] == "vqvae_certified"]
     assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "" for row in rows)
 
     # What is proved is a cell of the same grid, below what any attack leaves.
-    asked = ("attack=fgsm,certified", "eps=0,0.05", "defense=none,vqvae_certified", "limit=20", "logger=none")
+    asked = ("attack=fgsm,certified", "eps=0,0.05", "defense=none,vqvae_certified", "limit=40", "logger=none")
     said = run_command("src.sweep", "-m", *asked, "threat=gray_box,adaptive", outputs=outputs).stdout
     keys = {(row["attack"], row["eps"], row["threat"], row["defense"]): row["key"] for row in read_grid(outputs)}
     proof = keys["certified", "0.05", "adaptive", "vqvae_certified"]
@@ -60,7 +60,7 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
 
     # An attack that fools what is proved is an error of the program, whoever made it.
     assert not attack.right.all()
-    store.put(replace(proof, outcomes="1" * 20, per_class=[]))
+    store.put(replace(proof, outcomes="1" * 40, per_class=[]))
     broken = run_command("src.report", "logger=none", outputs=outputs, check=False)
     assert broken.returncode == 1 and "do not use these numbers" in broken.stderr
     assert "proved-and-fooled" in (outputs / "report" / "index.html").read_text()
