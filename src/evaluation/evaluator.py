@@ -72,6 +72,7 @@ class Evaluator:
     batch_size: int | None = None
     callbacks: Sequence[Callback] = ()
     _diagnoses: dict[str, dict[str, Any]] = field(default_factory=dict)  #: by the key of the attacker's view
+    _trainers: dict[str, Trainer] = field(default_factory=dict)  #: by accelerator
 
     def __call__(self, spec: CellSpec) -> Cell:
         """The cell of ``spec``, from the store or computed and stored.
@@ -93,7 +94,7 @@ class Evaluator:
         Raises:
             UserError: something failed, or there is no such device.
         """
-        trainer_on(self.accelerator, [])
+        self._trainer(self.accelerator)
         if spec.members:
             for member in spec.members.values():
                 self.rehearse(member)
@@ -116,6 +117,12 @@ class Evaluator:
                 early = spec.early_stop
                 x = attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=early).images
             module.purify_and_classify(x)
+
+    def _trainer(self, accelerator: str) -> Trainer:
+        """One for all cells: making one takes as long as a small cell."""
+        if accelerator not in self._trainers:
+            self._trainers[accelerator] = trainer_on(accelerator, list(self.callbacks))
+        return self._trainers[accelerator]
 
     def _loaded(self, spec: CellSpec) -> tuple[TestSet, nn.Module, nn.Module]:
         """The images, the classifier and the defense of a spec."""
@@ -176,7 +183,7 @@ class Evaluator:
     ) -> "_Run":
         """Attack or prove, look at what the attacker saw, then measure by ``Trainer.test``, which leaves the networks
         on the CPU."""
-        trainer = trainer_on("cpu" if spec.is_proof else self.accelerator, list(self.callbacks))
+        trainer = self._trainer("cpu" if spec.is_proof else self.accelerator)
         device = trainer.strategy.root_device
         x, y = test.images.to(device), test.labels.to(device)
         batch_size = self.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])

@@ -93,4 +93,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one shape are equal; NaN is equal to NaN."""
     b = b.to(a.device)
-    return a.shape == b.shape and bool((a.eq(b) | (a.ne(a) & b.ne(b))).all())
+    if a.shape != b.shape:
+        return False
+    equal = a.eq(b)
+    return bool(equal.all()) or bool((equal | (a.ne(a) & b.ne(b))).all())
