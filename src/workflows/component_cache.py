@@ -24,6 +24,10 @@ from src.workflows.trained_on import trained_on
 
 log = logging.getLogger(__name__)
 
+#: Parameters of all purifiers that are kept, 200 MB of them: the columns of a grid take turns, and to read a small
+#: network takes longer than to run it. Of larger ones only the one used last is kept.
+KEPT_PARAMETERS = 50_000_000
+
 #: What a component says of the purifier that does nothing.
 IDENTITY = {"_target_": "src.defenses.Identity"}
 
@@ -42,7 +46,7 @@ class ComponentCache:
     _functions: dict[str, Any] = field(default_factory=dict)  #: attacks and threats, by their component
     _random: dict[str, bool] = field(default_factory=dict)  #: whether a purifier is, by its component
     _last_classifier: tuple[str, nn.Module] | None = None
-    _last_purifier: tuple[str, nn.Module] | None = None
+    _purifiers: dict[str, nn.Module] = field(default_factory=dict)  #: by their component, the one used last at the end
 
     def data(self, config: DictConfig) -> ImageDataModule:
         """The data module of a ``data`` group, its files prepared."""
@@ -122,13 +126,13 @@ class ComponentCache:
         key = content_key(numbers_as_floats(component))
         if key in self._functions:
             return self._functions[key]
-        if self._last_purifier is not None and self._last_purifier[0] == key:
-            return self._last_purifier[1]
-        built = build(self._with_paths(component))
-        if isinstance(built, nn.Module):  # networks are large: one at a time
-            self._last_purifier = (key, built)
-        else:
+        built = self._purifiers.pop(key) if key in self._purifiers else build(self._with_paths(component))
+        if not isinstance(built, nn.Module):
             self._functions[key] = built
+            return built
+        self._purifiers[key] = built
+        while len(self._purifiers) > 1 and sum(map(_parameters, self._purifiers.values())) > KEPT_PARAMETERS:
+            del self._purifiers[next(iter(self._purifiers))]
         return built
 
     def is_random(self, defense: DefenseSpec, data: DataSpec) -> bool:
@@ -177,6 +181,11 @@ class ComponentCache:
         if self.provenance(path, place.get("remedy", "python -m src.train")).weights != weights:
             raise UserError(f"{path} was replaced by another training since this command began; run it again")
         return place
+
+
+def _parameters(module: nn.Module) -> int:
+    """How many numbers a module learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _key_of(data: DataSpec) -> str:
