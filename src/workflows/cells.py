@@ -39,7 +39,15 @@ def cell_spec(config: DictConfig, components: ComponentCache) -> CellSpec:
     Raises:
         UserError: a value out of range, a checkpoint that is missing, damaged or of other data.
     """
-    config = checked(config, SweepSettings)
+    return spec_of(checked(config, SweepSettings), components)
+
+
+def spec_of(config: DictConfig, components: ComponentCache) -> CellSpec:
+    """As :func:`cell_spec`, of a configuration whose values are checked.
+
+    Raises:
+        UserError: a checkpoint is missing, damaged or of other data.
+    """
     data, split = components.data(config.data), config.split
     spec = CellSpec(
         data=components.data_spec(data, split, config.limit),

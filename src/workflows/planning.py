@@ -6,21 +6,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.evaluation import CellSpec, Coordinates, SweepManifest
 from src.evaluation.grid import next_number
-from src.evaluation.sanity_checks import Probing, probes
+from src.evaluation.sanity_checks import Probe, Probing, probes
 from src.files import clear_temporaries
-from src.workflows.cells import cell_spec, components_for, evaluator_for
-from src.workflows.composing import is_plain_value
+from src.workflows.cells import components_for, evaluator_for, spec_of
+from src.workflows.composing import is_plain_value, parsed
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked
 from src.workflows.variants import labels
 
 log = logging.getLogger(__name__)
+
+#: What this process has planned, by the sweep's folder and a job's overrides less those of Hydra. Empty in a worker.
+_planned: dict[tuple[str, tuple[str, ...]], "Job"] = {}
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,16 @@ class Job:
     overrides: tuple[str, ...]
     spec: CellSpec
     coordinates: Coordinates  #: those of the spec, unless they have to tell apart values of one argument
+    probes: tuple[Probe, ...] = ()  #: cells by which it is checked
 
     @property
     def key(self) -> str:
         return self.spec.key
+
+
+def planned(folder: str, overrides: Sequence[str]) -> Job | None:
+    """The job of a sweep with these overrides, if this process has planned it: its configuration is checked."""
+    return _planned.get((folder, tuple(overrides)))
 
 
 def plan_jobs(
@@ -54,16 +62,18 @@ def plan_jobs(
     """
     components = components_for(checked(config, SweepSettings))
     composed: dict[tuple[str, ...], DictConfig] = {}
-    points, specs = list(points), []
+    points, specs, checks = list(points), [], []
     for point in points:
         values = [override for override in point if is_plain_value(override, config)]
         choice = tuple(override for override in point if override not in values)
         if choice not in composed:
             composed[choice] = compose(choice)
-        for override in OverridesParser.create().parse_overrides(values):
+        for override in parsed(values):
             OmegaConf.update(composed[choice], override.get_key_element(), override.value())
-        specs.append(cell_spec(composed[choice], components))
-    jobs = map(Job, map(tuple, points), specs, labels(points, specs))
+        fit = checked(composed[choice], SweepSettings)
+        specs.append(spec_of(fit, components))
+        checks.append(tuple(probes(specs[-1], probing_from(fit))))
+    jobs = map(Job, map(tuple, points), specs, labels(points, specs), checks)
     return list(_without_repetition(jobs))
 
 
@@ -98,7 +108,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
     sweeps = Path(config.paths.outputs) / "sweeps"
     for left in {folder, *sweeps.glob("*"), *sweeps.glob("*/*")}:
         clear_temporaries(left)
-    probing = {job.key: probes(job.spec, probing_from(config)) for job in jobs}
+    probing = {job.key: job.probes for job in jobs}
     members = {
         job.key: [member.key for member in job.spec.members.values()] for job in jobs if store.get(job.key) is None
     }
@@ -126,6 +136,10 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
     ).save(folder)
     others = f" and {len(absent - rows)} that they rest on or are checked by" if absent - rows else ""
     log.info("%d rows, %d cells to compute%s -> %s", len(jobs), len(absent & rows), others, folder)
+    _planned.clear()
+    for job in ordered:
+        theirs = tuple(each for each in job.overrides if not parsed([each])[0].is_hydra_override())
+        _planned[str(folder), theirs] = job
     return in_order_of_need(ordered)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from src.errors import UserError
 from src.nested import leaves
+from src.workflows.composing import parsed
 from src.workflows.error_messages import nearest
 from src.workflows.schema import Settings, TrainSettings, pixel_units, section_of
 
@@ -69,8 +69,11 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
 
 
 def _value(config: DictConfig, name: str, annotation: Any) -> Any:
-    """A value with its interpolations resolved; those of a component are left to whoever builds it."""
-    value = config[name]
+    """A value with its interpolations resolved; those of a component are left to whoever builds it, and so is what a
+    section does not look at."""
+    value, section = config[name], section_of(annotation)
+    if isinstance(value, DictConfig) and section and section.model_config.get("extra") == "ignore":
+        return {field: _value(value, field, None) for field in section.model_fields if field in value}
     return OmegaConf.to_container(value, resolve=annotation is not Any) if OmegaConf.is_config(value) else value
 
 
@@ -167,7 +170,7 @@ def _overrides(config: DictConfig) -> list[Override]:
         lines = list(config.hydra.overrides.task)
     else:
         lines = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return OverridesParser.create().parse_overrides(lines)
+    return parsed(lines)
 
 
 def _refuse_several(overrides: list[Override], config: DictConfig) -> None:
@@ -183,13 +186,12 @@ def _refuse_several(overrides: list[Override], config: DictConfig) -> None:
 
 def _refuse_without_effect(overrides: list[Override], config: DictConfig, schema: type[Settings]) -> None:
     """An override that adds what nobody reads: no field of the schema, no argument of a component, no interpolation."""
-    read = " ".join(re.findall(r"\$\{[^}]*", str(OmegaConf.to_container(config, resolve=False))))
     for override in overrides:
         name = override.key_or_group.partition("@")[0]
         top, _, below = name.partition(".")
         if schema is not TrainSettings and top == "trainer" and below not in ("", "accelerator"):
             raise UserError(f"{override.input_line} has no effect here: only trainer.accelerator has")
-        if not (override.is_add() or override.is_force_add()) or top not in config or _is_read(name, read):
+        if not (override.is_add() or override.is_force_add()) or top not in config or _is_read(name, config):
             continue
         if top not in schema.model_fields:
             raise UserError(f"{override.input_line} has no effect; {nearest(top, schema.model_fields)}")
@@ -198,5 +200,7 @@ def _refuse_without_effect(overrides: list[Override], config: DictConfig, schema
             raise UserError(f"{override.input_line} has no effect: no part of {top} is called {below}")
 
 
-def _is_read(name: str, interpolations: str) -> bool:
+def _is_read(name: str, config: DictConfig) -> bool:
+    """Whether an interpolation names it."""
+    interpolations = " ".join(re.findall(r"\$\{[^}]*", str(OmegaConf.to_container(config, resolve=False))))
     return re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", interpolations) is not None

@@ -4,6 +4,8 @@ import json
 import logging
 import time
 import traceback
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -15,12 +17,13 @@ from src.attacks import check_adversarial
 from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, SweepManifest
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.sanity_checks import probes
+from src.evaluation.sanity_checks import Probe, probes
 from src.files import write_text
 from src.reporting.wandb.cells import log_cell, log_failure
-from src.workflows.building import build
-from src.workflows.cells import cell_spec, components_for, evaluator_for
-from src.workflows.planning import probing_from
+from src.reporting.wandb.settings import WandbSettings
+from src.workflows.building import build, plain
+from src.workflows.cells import components_for, evaluator_for, spec_of
+from src.workflows.planning import planned, probing_from
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked
 
@@ -31,11 +34,14 @@ def run_job(config: DictConfig) -> None:
     """A Hydra job: compute one cell, keep a copy in the job's folder, tell of it."""
     hydra = HydraConfig.get()
     begin_time = time.perf_counter()
-    config = checked(config, SweepSettings)
+    manifest = _manifest(hydra)
+    job = planned(hydra.sweep.dir, hydra.overrides.task) if manifest else None
+    if job is None:
+        config = checked(config, SweepSettings)
     evaluator = evaluator_for(config)
-    spec = cell_spec(config, components_for(config))
+    spec = job.spec if job else spec_of(config, components_for(config))
     try:
-        if not _planned(hydra):
+        if manifest is None:
             evaluator.rehearse(spec)
         cell = evaluator(spec)
     except Exception as error:
@@ -43,15 +49,15 @@ def run_job(config: DictConfig) -> None:
         if not isinstance(error, UserError):
             log.exception("%s; the trace follows", _whose(error, spec))
         if config.logger.cells:
-            log_failure(spec, error, build(config.logger.cells))
+            log_failure(spec, error, _wandb_settings(config))
         raise
     write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
-    progress = _progress(hydra, evaluator.cells)
-    where = _place(hydra, spec)
+    progress = _progress(manifest, evaluator.cells) if manifest else ""
+    where = _place(manifest, spec) if manifest else spec.coordinates
     log.info("%s%s (%.1f s)", progress, describe(cell, where), time.perf_counter() - begin_time)
     if config.logger.cells:
-        log_cell(cell, where, build(config.logger.cells))
-    _probe(spec, evaluator, config)
+        log_cell(cell, where, _wandb_settings(config))
+    _probe(spec, job.probes if job else probes(spec, probing_from(config)), evaluator)
 
 
 def _whose(error: Exception, spec: CellSpec) -> str:
@@ -67,10 +73,10 @@ def _whose(error: Exception, spec: CellSpec) -> str:
     return "this is a bug of defense-vqvae"
 
 
-def _probe(spec: CellSpec, evaluator: Evaluator, config: DictConfig) -> None:
+def _probe(spec: CellSpec, by: Iterable[Probe], evaluator: Evaluator) -> None:
     """Compute the cells by which this one is checked. One that fails costs a check, which the report says, and not the
     cell."""
-    for probe in probes(spec, probing_from(config)):
+    for probe in by:
         try:
             evaluator(probe.spec)
         except Exception as error:
@@ -83,25 +89,42 @@ def describe(cell: Cell, coordinates: Coordinates) -> str:
     return f"{coordinates}: {cell.accuracy:.2%} [{low:.2%}, {high:.2%}] of {cell.n}"
 
 
-def _planned(hydra: HydraConf) -> bool:
-    """Whether this job is one of a grid that our sweeper has planned, and whose components it has tried; other sweepers
-    of Hydra's start jobs that stand alone."""
-    return hydra.mode == RunMode.MULTIRUN and (Path(hydra.sweep.dir) / SweepManifest.FILE).exists()
+def _manifest(hydra: HydraConf) -> SweepManifest | None:
+    """Of the sweep, if this job is one of a grid that our sweeper has planned, and whose components it has tried; other
+    sweepers of Hydra's start jobs that stand alone."""
+    file = Path(hydra.sweep.dir) / SweepManifest.FILE
+    if hydra.mode != RunMode.MULTIRUN or not file.exists():
+        return None
+    return _read_manifest(file.parent, file.stat().st_mtime_ns)
 
 
-def _place(hydra: HydraConf, spec: CellSpec) -> Coordinates:
+@lru_cache(maxsize=1)
+def _read_manifest(folder: Path, written: int) -> SweepManifest:
+    """The manifest of a sweep, read once for all jobs of this process."""
+    return SweepManifest.load(folder)
+
+
+def _wandb_settings(config: DictConfig) -> WandbSettings:
+    """Where a cell's run goes."""
+    return _built_settings(json.dumps(plain(config.logger.cells)))
+
+
+@lru_cache(maxsize=1)
+def _built_settings(component: str) -> WandbSettings:
+    """From JSON, built once for all jobs that have it in common."""
+    settings: WandbSettings = build(json.loads(component))
+    return settings
+
+
+def _place(manifest: SweepManifest, spec: CellSpec) -> Coordinates:
     """Where a cell stands in the grid of its sweep."""
-    rows = SweepManifest.load(Path(hydra.sweep.dir)).rows if _planned(hydra) else ()
-    places = [where for where, key in rows if key == spec.key]
+    places = [where for where, key in manifest.rows if key == spec.key]
     return spec.coordinates if spec.coordinates in places or not places else places[0]
 
 
-def _progress(hydra: HydraConf, store: CellStore) -> str:
-    """How many cells of how many there are by now, and the time left if the others come as fast as those so far; empty
-    for a single one. Counted in the store, because this process may be one of several."""
-    if not _planned(hydra):
-        return ""
-    manifest = SweepManifest.load(Path(hydra.sweep.dir))
+def _progress(manifest: SweepManifest, store: CellStore) -> str:
+    """How many cells of how many there are by now, and the time left if the others come as fast as those so far.
+    Counted in the store, because this process may be one of several."""
     done = max(1, manifest.finished(store))
     left = (time.time() - manifest.started) / done * (manifest.pending - done)
     words = f"{left / 60:.0f} min" if left >= 90 else f"{max(left, 0):.0f} s"

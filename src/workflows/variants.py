@@ -6,9 +6,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from src.evaluation import CellSpec, Coordinates
+from src.workflows.composing import parsed
 
 #: A value that a column's name needs beside it: the override, the column, and the name there.
 Variant = tuple[str, str, str]
@@ -32,8 +31,7 @@ def labels(points: Sequence[Sequence[str]], specs: Sequence[CellSpec]) -> list[C
 
 def _values(overrides: Sequence[str]) -> dict[str, str]:
     """The value of each override by its name."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {override.key_or_group: str(override.value()) for override in parsed}
+    return {override.key_or_group: str(override.value()) for override in parsed(overrides)}
 
 
 def _columns(spec: CellSpec) -> dict[str, Any]:
