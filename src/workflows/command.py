@@ -10,8 +10,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
+import omegaconf.base
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -51,6 +53,15 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("data_options", data_options, replace=True)
     register_help()
+    _parse_interpolations_once()
+
+
+def _parse_interpolations_once() -> None:
+    """Let OmegaConf remember how an interpolation reads, which takes it longer to find out than all else it does with a
+    configuration. What it keeps is only looked at."""
+    names = vars(omegaconf.base)
+    if not hasattr(names["parse"], "cache_info"):
+        names["parse"] = lru_cache(maxsize=4096)(names["parse"])
 
 
 def plain_number(value: object) -> str:
