@@ -15,6 +15,7 @@ from src.encoded_images import decode_images
 from src.errors import UserError
 from src.evaluation import CellStore, Protocol
 from src.evaluation.attacking import AttackedSets
+from src.evaluation.evaluator import Evaluator, trainer_on
 from src.evaluation.module import PurificationEvaluation
 from src.models.checkpoint import weights_fingerprint
 
@@ -53,6 +54,14 @@ def test_nothing_is_computed_twice(evaluator, another, specify, counting):
     assert evaluator(specify(eps=0.3, binarize=True)) == first
     assert another()(specify(eps=0.3, binarize=True)) == first
     assert counting.batches == batches
+
+
+def test_one_trainer_tests_all_cells(evaluator, specify, monkeypatch):
+    made = []
+    monkeypatch.setattr(f"{Evaluator.__module__}.trainer_on", lambda *given: made.append(trainer_on(*given)) or made[0])
+    first, second = evaluator(specify(eps=0.1)), evaluator(specify(eps=0.2, binarize=True))
+    assert len(made) == 1
+    assert first.key != second.key
 
 
 def test_another_process_takes_the_attacked_set_from_disk(evaluator, another, specify, counting):
