@@ -10,7 +10,7 @@ from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 #: What this process has composed, by sweep and choice, pickled: to read it back is six times as fast as
 #: ``copy.deepcopy``. Here, because a worker gets a new composer with every job.
@@ -50,6 +50,15 @@ class SweepComposer:
             raise AttributeError(name)
         return getattr(self._loader, name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker gets what this process has composed with it."""
+        own = {key: config for key, config in _composed.items() if key[0] == self._sweep}
+        return self.__dict__ | {"composed": own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _composed.update(state.pop("composed"))
+        self.__dict__.update(state)
+
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job.
 
@@ -60,12 +69,20 @@ class SweepComposer:
         values = [override for override in sweep_overrides if is_plain_value(override, master_config)]
         choice = tuple(override for override in sweep_overrides if override not in values)
         if (self._sweep, choice) not in _composed:
-            _composed[self._sweep, choice] = pickle.dumps(self._loader.load_sweep_config(master_config, list(choice)))
+            _composed[self._sweep, choice] = _pickled(self._loader.load_sweep_config(master_config, list(choice)))
         config: DictConfig = pickle.loads(_composed[self._sweep, choice])
         for override in parsed(values):
             OmegaConf.update(config, override.get_key_element(), override.value())
         _record([override for override in parsed(sweep_overrides) if not override.is_hydra_override()], config)
         return config
+
+
+def _pickled(config: DictConfig) -> bytes:
+    """A composed configuration. Its launcher's type is forgotten: Hydra imports some plugins twice, and pickle finds no
+    class of the first time."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.launcher = OmegaConf.to_container(config.hydra.launcher)
+    return pickle.dumps(config)
 
 
 def _record(overrides: list[Override], config: DictConfig) -> None:

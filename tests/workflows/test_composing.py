@@ -1,13 +1,16 @@
 import copy
 import pickle
+from dataclasses import dataclass
 
+import omegaconf.base
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from src.workflows import composing
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.composing import SweepComposer
 
@@ -72,6 +75,37 @@ def test_it_travels_to_a_worker_process(loader, master):
     again._loader.load_sweep_config = None
     assert again.load_sweep_config(master, POINTS[2]).eps == 0.3  # composed by this process before
     assert received.get_sources() and received.list_groups("")
+
+
+def test_a_worker_composes_nothing_that_was_composed(loader, master, monkeypatch):
+    composer = SweepComposer(loader)
+    composer.load_sweep_config(master, ["attack=mifgsm"])
+    sent = pickle.dumps(composer)
+    monkeypatch.setattr(composing, "_composed", {})
+    received = pickle.loads(sent)
+    received._loader.load_sweep_config = None
+    assert received.load_sweep_config(master, ["attack=mifgsm", "eps=0.2"]).eps == 0.2
+
+
+def test_a_launchers_type_may_be_one_that_pickle_does_not_find(loader, master):
+    @dataclass
+    class Lost:
+        n_jobs: int = 2
+
+    with open_dict(master.hydra):
+        master.hydra.launcher = OmegaConf.structured(Lost)
+    loader.load_sweep_config = lambda config, _: copy.deepcopy(config)
+    assert SweepComposer(loader).load_sweep_config(master, ["eps=0.2"]).hydra.launcher.n_jobs == 2
+
+
+def test_an_interpolation_is_read_once_and_resolved_each_time():
+    register_resolvers()
+    config = OmegaConf.create({"a": 1, "b": "${a}/read-once"})
+    before = omegaconf.base.parse.cache_info().hits
+    assert config.b == "1/read-once"
+    config.a = 2
+    assert config.b == "2/read-once"
+    assert omegaconf.base.parse.cache_info().hits > before
 
 
 def test_what_does_not_exist_is_hydras_error(loader, master):
