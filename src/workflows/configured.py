@@ -24,7 +24,7 @@ from src.workflows.loggers import Training, opened
 from src.workflows.schema import TrainSettings
 from src.workflows.settings import checked
 from src.workflows.trained_on import trained_on
-from src.workflows.training import Overwrite, TrainingPlan, train
+from src.workflows.training import TrainingPlan, train
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         },
         command=_command(config),
         resume=config.resume,
-        overwrite=_overwrite(config),
+        overwrite=config.overwrite,
     )
     _check_trainer(config, data)
     trainer = plain(config.trainer)
@@ -187,13 +187,6 @@ def _callbacks(components: Any) -> list[Any]:
         if not isinstance(callback, Callback):
             raise UserError(f"trainer.callbacks: {callback!r} is no Lightning callback; write [{{_target_: …}}]")
     return made
-
-
-def _overwrite(config: DictConfig) -> Overwrite:
-    value = config.overwrite
-    if not isinstance(value, bool) and value != "different":
-        raise UserError(f"overwrite={value} is neither true nor false nor different")
-    return value
 
 
 def _with_found(config: DictConfig, data: ImageDataModule) -> DictConfig:

@@ -129,11 +129,11 @@ class TrainSettings(Settings):
     logger: Logger
     noise: Noise
     """σ of the Gaussian noise on the training input of a VQ-VAE, VAE or autoencoder, in pixel units"""
-    budget: Any
+    budget: str
     """which of the model's training budgets: full (the report's) or demo"""
     resume: bool
     """continue the interrupted run of this checkpoint"""
-    overwrite: Any
+    overwrite: bool | Literal["different"]
     """true: train again although the checkpoint exists; different: only if it is of another training"""
     cuda_graphs: bool
     """a training step on a GPU as one CUDA graph, where the model allows it; false: kernel by kernel"""
@@ -176,7 +176,7 @@ class Purification(Settings):
     """σ of the noise that the purifier adds to its input, in pixel units"""
     clip_output: bool
     """clip what the purifier returns to [0, 1]"""
-    purify_precision: Any
+    purify_precision: Literal["float32", "bfloat16"]
     """of its convolutions: float32, or bfloat16, which is faster where the processor has it"""
 
 
@@ -191,7 +191,7 @@ class SweepSettings(Purification):
     logger: Logger
     eps: Eps
     """L∞ budget in pixel units, 0 to 1; 8/255 is understood"""
-    split: Any
+    split: Literal["test", "val"]
     """whose images: test to report on, val to choose by; neither is trained on"""
     limit: Count | None
     """evaluate on the first N images of the split; null = all"""
@@ -205,7 +205,7 @@ class SweepSettings(Purification):
     """answers to each image under verdict=worst_of_n and majority"""
     attack_precision: Literal["auto", "float32", "bfloat16"]
     """of an attack's gradients; auto = bfloat16 where it is faster"""
-    surrogate: Any
+    surrogate: Literal["identity", "smooth"]
     """threat=adaptive: smooth = a stand-in for what has no gradient"""
     compare_published: bool
     """show the report's numbers beside ours"""
@@ -221,9 +221,9 @@ class PlaySettings(SweepSettings):
 
     verdict: Literal["single", "frozen"]
     """of a random defense: one answer, or the same random numbers each time"""
-    host: Any
+    host: str
     """0.0.0.0 lets other machines in"""
-    port: Any
+    port: Annotated[int, Field(ge=0, le=65535)]
     """0 = any that is free"""
     noises: list[Noise] | None
     """which VQ-VAEs to offer, such as [0,0.5]; null = all that there are"""
@@ -250,7 +250,7 @@ class CertifySettings(Settings):
     """σ of the smoothing, in pixel units; noise unless given"""
     denoise: bool
     """false: certify the bare classifier at the same sigma"""
-    split: Any
+    split: Literal["test", "val"]
     """whose images: test to report on, val to choose by; neither is trained on"""
     images: Count | None
     """how many of them; null = all that skip leaves"""
@@ -266,7 +266,7 @@ class CertifySettings(Settings):
     """samples a batch; null = chosen by device"""
     precision: Literal["float32", "bfloat16"]
     """that the networks compute in; bfloat16: several times faster on a GPU or a CPU with AMX"""
-    budget: Any
+    budget: str
     """only read by the model's configuration"""
     denoiser: Any
     """the component before the classifier"""

@@ -112,10 +112,11 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     path = [name for name in path if name.isdecimal() or name in _names(schema)]  # less the branches of a union
     name = ".".join(path)
     shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else given
+    texts = [each["ctx"]["expected"] for each in error.errors() if each["type"] == "literal_error"]  # of a union
     words = {
         "model_type": f"is out of place: {name} is set value by value, as in {name}.…=…; see --help",
         "dict_type": "is no component",
-        "bool_type": "is neither true nor false",
+        "bool_type": " nor ".join(["is neither true", "false", *texts]),
         "literal_error": f"is not {first.get('ctx', {}).get('expected')}",
     }
     said = words.get(kind) or f"is not {_expected(schema, path).format(name=name)}"
