@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from src.reporting.analysis.labels import number, percent
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff
-from src.reporting.document.sections import GridSection
+from src.reporting.document.sections import GridSection, headline
 from src.reporting.document.tables import rate_text
 from src.reporting.document.words import warning
 
@@ -47,6 +47,26 @@ def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
     at = f"At eps {number(found.eps or 0)}"
     title = f"{at} the strongest attack leaves {bare} % undefended, {kept} % behind {best.label}"
     return KeyFigures(title, tuple(figures), warning(facet.grid))
+
+
+#: Words of a title, at most.
+TITLE_WORDS = 20
+
+
+def short_title(parts: Sequence[GridSection]) -> str:
+    """What stands on top, in at most ``TITLE_WORDS`` words: the key figures, or else the headline if it is short, or
+    else what was measured."""
+    found, said = key_figures(parts), headline(parts)
+    if found or len(said.split()) <= TITLE_WORDS:
+        return found.title if found else said
+    part = parts[0].subject
+    seeds = len({row.coordinates.seed for row in part.grid})
+    over = f", means over {seeds} seeds" if seeds > 1 else ""
+    return f"{_counted(len(part.columns), 'defense')} under {_counted(len(part.attacks), 'attack')}{over}"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _best(items: Iterable[TradeOff]) -> list[TradeOff]:

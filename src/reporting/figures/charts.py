@@ -43,6 +43,10 @@ Row = dict[str, Any]  #: what is drawn at one place
 IN_LEGEND = 8
 #: Points of a loss curve: losses of single batches jump, and are averaged to as many.
 LOSSES = 150
+#: Lines that have their names at their ends; of more, the names would not fit below one another.
+ENDS_NAMED = 24
+#: Height of a name at the end of a line, as a share of the accuracies from 0 to 1.
+NAME_HEIGHT = 0.042
 #: Columns above which numbers would not be legible in a heat map, and a colour key stands for them.
 WRITTEN_OUT = 16
 #: Columns and rows above which a heat map would be larger than a page.
@@ -120,7 +124,7 @@ def _layer(mark: str, encoding: dict[str, Any], only: str | None = None, **prope
 def _bars(along: str, axis: dict[str, Any], low: str, high: str, others: dict[str, Any]) -> Chart:
     """Error bars with caps ``along`` this axis, "x" or "y"."""
     ends = {along: axis | {"field": low}, f"{along}2": {"field": high}}
-    return _layer("errorbar", ends | others, thickness=1.3, opacity=1, ticks={"size": 9, "opacity": 1})
+    return _layer("errorbar", ends | others, thickness=1.6, opacity=1, ticks={"size": 13, "opacity": 1})
 
 
 def _seen(test: str) -> dict[str, Any]:
@@ -141,8 +145,15 @@ def bar(rate: Rate) -> Row:
 # ---- accuracy against eps
 
 
-def accuracy_chart(columns: Sequence[Column], bare: Sequence[Column], threats: Sequence[str] = ()) -> Chart:
-    """Accuracy against eps, a line a column, with error bars. ``threats``: drawn into one another, the first solid."""
+def accuracy_chart(
+    columns: Sequence[Column], bare: Sequence[Column], threats: Sequence[str] = (), named: bool = False
+) -> Chart:
+    """Accuracy against eps, a line a column, with error bars.
+
+    Args:
+        threats: drawn into one another, the first solid.
+        named: write each column's name at the end of its line.
+    """
     styles = _columns_styled(columns, bare)
     color, shape, dash = ({channel: styles[channel]} for channel in ("color", "shape", "strokeDash"))
     if len(threats) > 1:
@@ -151,8 +162,10 @@ def accuracy_chart(columns: Sequence[Column], bare: Sequence[Column], threats: S
     eps, axis = "eps (L∞, pixel units)", {"tickCount": 7, "format": "~g"}
     y = {"y": _share("accuracy", "accuracy")}
     shown = _tooltip(label="defense", threat="threat", eps="eps", text="accuracy, %")
+    names = _names_at_ends([column_label(*column) for column in columns], color | dash) if named else {"layer": []}
     return {
         "description": "Accuracy against eps",
+        **{name: value for name, value in names.items() if name != "layer"},
         "encoding": {
             "x": _number("eps", eps, scale={"nice": False, "padding": 12}, axis=axis),
             "detail": [{"field": "column"}, {"field": "threat"}],
@@ -160,7 +173,47 @@ def accuracy_chart(columns: Sequence[Column], bare: Sequence[Column], threats: S
         "layer": [
             _layer("line", y | color | dash, strokeWidth=2),
             _bars("y", y["y"], "low", "high", color),
-            _layer("point", y | color | shape | shown, filled=True, size=55, opacity=1),
+            _layer("point", y | color | shape | shown, filled=True, size=26, opacity=1),
+            *names["layer"],
+        ],
+    }
+
+
+def _names_at_ends(labels: Sequence[str], styled: dict[str, Any]) -> Chart:
+    """Layers that write each line's name to the right of its last point, and the padding that this takes.
+
+    Names that would overlap are moved apart. Pushed up from the lowest, the i-th of them, from below, stands at
+    ``i h + max(y_j - j h over j <= i)``, where h is a name's height; pushed down from the highest at the same with the
+    least over j >= i. Halfway between them no two overlap either, nor after all are kept within the chart.
+    """
+
+    def window(sort: str, **operation: Any) -> Row:
+        return {"window": [operation], "sort": [{"field": sort}]}
+
+    h, by_rank = NAME_HEIGHT, "datum.rank"
+    places = [
+        {"filter": "isValid(datum.accuracy)"},
+        {"joinaggregate": [{"op": "max", "field": "eps", "as": "last"}], "groupby": ["column", "threat"]},
+        {"filter": "datum.eps === datum.last"},
+        {"joinaggregate": [{"op": "max", "field": "eps", "as": "end"}, {"op": "count", "as": "lines"}]},
+        {"filter": f"datum.lines <= {ENDS_NAMED}"},
+        window("accuracy", **{"op": "row_number", "as": "rank"}),
+        {"calculate": f"datum.accuracy - {h} * {by_rank}", "as": "free"},
+        window("rank", **{"op": "max", "field": "free", "as": "up"}) | {"frame": [None, 0]},
+        window("rank", **{"op": "min", "field": "free", "as": "down"}) | {"frame": [0, None]},
+        {"calculate": f"(datum.up + datum.down) / 2 + {h} * {by_rank}", "as": "between"},
+        {"calculate": f"min(datum.between, 1.01 - {h} * (datum.lines - {by_rank}))", "as": "below"},
+        {"calculate": f"max(datum.below, -0.01 + {h} * ({by_rank} - 1))", "as": "place"},
+    ]
+    right, place = {"x": _number("end")}, {"y": _number("place")}
+    leader = {"x": _number("eps"), "x2": {"field": "end"}, "y": _number("accuracy"), "y2": {"field": "place"}}
+    limit, text = 90, {"text": {"field": "label"}}
+    room = 24 + min(limit, 6.5 * max(map(len, labels), default=0))
+    return {
+        "padding": {"left": 5, "top": 5, "bottom": 5, "right": room},
+        "layer": [
+            _layer("rule", leader | styled, xOffset=5, x2Offset=16, strokeWidth=1.2) | {"transform": places},
+            _layer("text", right | place | text, align="left", dx=19, limit=limit) | {"transform": places},
         ],
     }
 
@@ -214,7 +267,7 @@ def tradeoff_chart(columns: Sequence[Column], bare: Sequence[Column], eps: float
             _layer("line", x | y | joined, strokeWidth=1.2, color="#b5bcc4"),
             _bars("y", y["y"], "attacked_low", "attacked_high", x | color | pale),
             _bars("x", x["x"], "clean_low", "clean_high", y | color | pale),
-            _layer("point", x | y | color | shape | pale | shown, filled=True, size=90),
+            _layer("point", x | y | color | shape | pale | shown, filled=True, size=36),
             _layer("text", x | y | text | pale, **beside),
         ],
     }

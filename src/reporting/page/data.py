@@ -89,7 +89,7 @@ def _part(part: GridSection, columns: list[Column], bare: list[Column], pixels: 
         "place": part.subject.place,
         "several": len(part.lines) > 1,
         "note": part.note,
-        "chart": accuracy_chart(columns, bare, threats),
+        "chart": accuracy_chart(columns, bare, threats, named=True),
         "points": [row for line in part.lines for row in accuracy_rows(line, columns, line.attacks)],
         "cells": [cell for facet in part.facets for cell in _cells(facet, columns, pixels)],
         "tradeoff": _trade_off(part.trade_offs, columns, bare) if part.trade_offs else None,

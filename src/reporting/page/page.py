@@ -12,7 +12,7 @@ from src.reporting.analysis.certified import Certificates
 from src.reporting.analysis.facets import DIMENSIONS, Facet
 from src.reporting.document.costs import cost_table
 from src.reporting.document.findings import EXPLAINED, NOTHING_CHECKED, TITLE, check_sentences
-from src.reporting.document.key_figures import key_figures
+from src.reporting.document.key_figures import key_figures, short_title
 from src.reporting.document.sections import GridSection, Section, headline
 from src.reporting.figures.colours import HEAT, heat
 from src.reporting.page.data import page_data
@@ -45,6 +45,7 @@ def to_html(
     shown = [part for each in data["parts"] for part in each["cells"]]
     costs = {i: cost_table(part.facets[0]) for i, part in enumerate(parts) if part.trade_offs}
     return template("page.html").render(
+        title=short_title(parts),
         headline=headline(parts),
         key=key_figures(parts),
         parts=parts,

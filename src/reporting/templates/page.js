@@ -219,41 +219,63 @@ function change(before, after, image, name) {
   });
 }
 
-function verdict(shown) {
+function verdict(cell) {
+  // Who takes the image for what, and how surely.
+  const { shown } = cell;
   const [said, truth, sure] = [shown.predictions[state.image], shown.labels[state.image], shown.confidences?.[state.image]];
-  const words = element("span", { className: `verdict ${said === truth ? "right" : "wrong"}`, textContent: `${said === truth ? "✓" : "✗"} ${said}` });
-  words.title = `taken for class ${said}, which is ${said === truth ? "right" : "wrong"}`;
-  if (sure === undefined) return [words];
-  const bar = element("meter", { className: said === truth ? "right" : "wrong", min: 0, max: 1, value: sure });
+  const kind = said === truth ? "right" : "wrong";
+  const words = element("span", { className: `verdict ${kind}`, textContent: `${said === truth ? "✓" : "✗"} ${said}` });
+  words.title = `taken for class ${said}, which is ${kind}`;
+  const outcome = element("div", { className: "outcome" }, element("b", { textContent: named(cell) }), element("br"), words);
+  outcome.dataset.cell = named(cell);
+  if (sure === undefined) return outcome;
+  const bar = element("meter", { className: kind, min: 0, max: 1, value: sure });
   bar.setAttribute("aria-hidden", true);
-  return [words, ` at ${(100 * sure).toFixed(1)}\u00a0%`, bar];
+  outcome.append(` at ${(100 * sure).toFixed(1)}\u00a0%`, bar);
+  return outcome;
 }
 
+const named = cell => (part().several ? `${label(cell)}, ${cell.threat}` : label(cell));
+
 function drawImages() {
-  const table = one(".browser");
-  if (!table || !pixels) return;
+  const box = one(".browser");
+  if (!box || !pixels) return;
   const cells = chosenCells(), pictured = cells.filter(cell => cell.shown);
   one("[data-empty]").hidden = pictured.length > 0;
   one("[data-scene]").textContent = state.eps ? `Attacked by ${state.attack} at eps ${state.eps} · ${part().title}` : `Without attack · ${part().title}`;
-  table.parentElement.hidden = one(".thumbs").hidden = !pictured.length;
+  box.hidden = one(".thumbs").hidden = !pictured.length;
   if (pictured.length) {
-    const heads = ["defense", "original", "attacked", "perturbation", "purified"].map(text => element("th", { textContent: text, scope: "col" }));
-    const rows = pictured.map(cell => imageRow(cell, part().several ? `${label(cell)}, ${cell.threat}` : label(cell)));
-    table.replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
+    const scenes = new Map();  // defenses that were given the very same images share them
+    for (const cell of pictured) scenes.set(cell.shown.attacked, [...(scenes.get(cell.shown.attacked) ?? []), cell]);
+    box.classList.toggle("several", scenes.size > 1);
+    box.replaceChildren(...[...scenes.values()].map((cells, i) => scene(cells, i === 0)));
     drawThumbs(pictured[0].shown);
   }
   drawClasses(cells.filter(cell => cell.classes.length));
 }
 
-function imageRow(cell, name) {
-  const shown = cell.shown, truth = shown.labels[state.image];
-  const about = what => `${what}, class ${truth}, ${name}`;
-  const images = [
-    picture(shown.original, state.image, about("original")), picture(shown.attacked, state.image, about("attacked")),
-    change(shown.original, shown.attacked, state.image, about("perturbation")), picture(shown.purified, state.image, about("purified")),
-  ];
-  const head = element("th", { scope: "row" }, name, element("div", { className: "outcome" }, ...verdict(shown)));
-  return element("tr", {}, head, ...images.map(each => element("td", {}, each)));
+function scene(cells, first) {
+  // Original (in the first scene alone), attacked and perturbation once; then what each defense makes of the attacked.
+  const { original, attacked } = cells[0].shown, clean = original === attacked;
+  const unchanged = cells.filter(cell => cell.shown.purified === attacked);
+  const changed = cells.filter(cell => cell.shown.purified !== attacked);
+  const figures = [];
+  if (first || clean) figures.push(imageFigure("original", picture(original, state.image, about("original", cells[0])), clean ? unchanged : []));
+  if (!clean) {
+    figures.push(imageFigure("attacked", picture(attacked, state.image, about("attacked", cells[0])), unchanged));
+    figures.push(imageFigure("perturbation", change(original, attacked, state.image, about("perturbation", cells[0])), []));
+  }
+  for (const cell of changed) figures.push(imageFigure("", picture(cell.shown.purified, state.image, about(`purified by ${named(cell)}`, cell)), [cell]));
+  return element("div", { className: "scene" }, ...figures);
+}
+
+const about = (what, cell) => `${what}, class ${cell.shown.labels[state.image]}`;
+
+function imageFigure(name, image, cells) {
+  const caption = element("figcaption", {}, name, ...cells.map(verdict));
+  const figure = element("figure", {}, image, caption);
+  figure.dataset.stage = name || "purified";
+  return figure;
 }
 
 function drawThumbs(shown) {
@@ -282,7 +304,7 @@ function drawClasses(cells) {
       [entry.style.background, entry.style.color] = data.heat[Math.round(100 * correct / images)];
       return entry;
     });
-    return element("tr", {}, element("th", { scope: "row", textContent: part().several ? `${label(cell)}, ${cell.threat}` : label(cell) }), ...entries);
+    return element("tr", {}, element("th", { scope: "row", textContent: named(cell) }), ...entries);
   });
   table.replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
 }
@@ -296,7 +318,7 @@ function showReconstructions() {
     const names = ["original", "with noise", "reconstructed"];
     const { run, stacks } = runs[select.value];
     const strips = stacks.map((number, k) => [number, names[k]]).filter(([number], k) => k !== 1 || number !== stacks[0]);  // no noise: the same images
-    one(".strips").replaceChildren(...strips.map(([number, name]) => strip(number, `${name}, ${run}`)));
+    one(".strips").replaceChildren(...strips.map(([number, name]) => element("figure", {}, element("figcaption", { textContent: name }), strip(number, `${name}, ${run}`))));
   };
   select.addEventListener("change", show);
   show();
