@@ -11,6 +11,7 @@ REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`~?([^`]+)`")
+EMPTY_HEADER = re.compile(r"<th([^>]*)></th>")
 PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
@@ -23,6 +24,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if source.parent.name == "tutorials":
         markdown = as_page(source.with_suffix(".py").read_text(encoding="utf-8"))
     return linked_within(markdown, source.parent, source.parent)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """The page, with plain cells for the headers without a word that tables have above their row labels."""
+    return EMPTY_HEADER.sub(r"<td\1></td>", html)
 
 
 def as_page(script: str) -> str:

@@ -34,6 +34,7 @@ class Panel:
             "Parallel Coordinates Plot": self._parallel_plot,
             "Media Browser": self._media,
             "Weave": self._table,
+            "Markdown Panel": list,
         }[self.kind]()
         return [" with ".join(want) for want in wants if not any(_has(run, want) for run in runs)]
 

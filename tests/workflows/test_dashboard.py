@@ -161,7 +161,7 @@ def test_no_panel_is_empty(world: World) -> None:
     unmet = {f"{panel.section}: {panel.title}": missing for panel in found if (missing := panel.unmet(world.runs))}
     assert unmet == {}
     assert {panel.section for panel in found} == {"Grid", "Trade-off", "Images", "Certified", "Training", "Cost"}
-    assert all(panel.unmet([]) for panel in found), "a panel asks for nothing"
+    assert all(panel.unmet([]) for panel in found if panel.kind != "Markdown Panel"), "a panel asks for nothing"
 
 
 def test_there_is_a_panel_for_each_attack_and_threat_and_a_heat_map(world: World) -> None:

@@ -41,7 +41,7 @@ def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
     learned, simple = _best(found.learned), _best(item for item in found.defended if not item.learned)
     figures = [_figure("undefended", found.undefended, found.strongest)]
     figures += [_figure(f"best trained: {item.label}", item.attacked, item.worst) for item in learned]
-    figures += [_figure(f"best that learns nothing: {item.label}", item.attacked, item.worst) for item in simple]
+    figures += [_figure(f"best untrained: {item.label}", item.attacked, item.worst) for item in simple]
     best = found.highest(found.defended)
     bare, kept = (percent(rate.fraction) if rate else "" for rate in (found.undefended, best.attacked))
     at = f"At eps {number(found.eps or 0)}"

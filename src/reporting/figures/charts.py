@@ -160,27 +160,27 @@ def accuracy_chart(
         scale = {"domain": list(threats), "range": [SOLID, DASHED, DASH_DOTTED, DOTTED][: len(threats)]}
         dash = {"strokeDash": {"field": "threat", "type": "nominal", "scale": scale, "legend": None}}
     eps, axis = "eps (L∞, pixel units)", {"tickCount": 7, "format": "~g"}
+    x = {"x": _number("eps", eps, scale={"nice": False, "padding": 12}, axis=axis)}
     y = {"y": _share("accuracy", "accuracy")}
     shown = _tooltip(label="defense", threat="threat", eps="eps", text="accuracy, %")
-    names = _names_at_ends([column_label(*column) for column in columns], color | dash) if named else {"layer": []}
     return {
         "description": "Accuracy against eps",
-        **{name: value for name, value in names.items() if name != "layer"},
         "encoding": {
-            "x": _number("eps", eps, scale={"nice": False, "padding": 12}, axis=axis),
+            **x,
             "detail": [{"field": "column"}, {"field": "threat"}],
         },
         "layer": [
             _layer("line", y | color | dash, strokeWidth=2),
             _bars("y", y["y"], "low", "high", color),
             _layer("point", y | color | shape | shown, filled=True, size=26, opacity=1),
-            *names["layer"],
+            *(_names_at_ends(x | y, color | dash) if named else []),
         ],
     }
 
 
-def _names_at_ends(labels: Sequence[str], styled: dict[str, Any]) -> Chart:
-    """Layers that write each line's name to the right of its last point, and the padding that this takes.
+def _names_at_ends(titled: dict[str, Any], styled: dict[str, Any]) -> list[Chart]:
+    """Layers that write each line's name to the right of its last point. ``titled``: the channels "x" and "y" of the
+    chart; ``styled``: those that tell its lines apart.
 
     Names that would overlap are moved apart. Pushed up from the lowest, the i-th of them, from below, stands at
     ``i h + max(y_j - j h over j <= i)``, where h is a name's height; pushed down from the highest at the same with the
@@ -205,17 +205,13 @@ def _names_at_ends(labels: Sequence[str], styled: dict[str, Any]) -> Chart:
         {"calculate": f"min(datum.between, 1.01 - {h} * (datum.lines - {by_rank}))", "as": "below"},
         {"calculate": f"max(datum.below, -0.01 + {h} * ({by_rank} - 1))", "as": "place"},
     ]
-    right, place = {"x": _number("end")}, {"y": _number("place")}
-    leader = {"x": _number("eps"), "x2": {"field": "end"}, "y": _number("accuracy"), "y2": {"field": "place"}}
-    limit, text = 90, {"text": {"field": "label"}}
-    room = 24 + min(limit, 6.5 * max(map(len, labels), default=0))
-    return {
-        "padding": {"left": 5, "top": 5, "bottom": 5, "right": room},
-        "layer": [
-            _layer("rule", leader | styled, xOffset=5, x2Offset=16, strokeWidth=1.2) | {"transform": places},
-            _layer("text", right | place | text, align="left", dx=19, limit=limit) | {"transform": places},
-        ],
-    }
+    x, y = titled["x"], titled["y"]
+    leader = {"x": x, "x2": {"field": "end"}, "y": y, "y2": {"field": "place"}}
+    name = {"x": x | {"field": "end"}, "y": y | {"field": "place"}, "text": {"field": "label"}}
+    return [
+        _layer("rule", leader | styled, xOffset=5, x2Offset=16, strokeWidth=1.2) | {"transform": places},
+        _layer("text", name, align="left", dx=19, limit=90) | {"transform": places},
+    ]
 
 
 def accuracy_rows(line: Facet | Replicates, columns: Sequence[Column], attacks: Sequence[str]) -> Iterator[Row]:
@@ -267,7 +263,7 @@ def tradeoff_chart(columns: Sequence[Column], bare: Sequence[Column], eps: float
             _layer("line", x | y | joined, strokeWidth=1.2, color="#b5bcc4"),
             _bars("y", y["y"], "attacked_low", "attacked_high", x | color | pale),
             _bars("x", x["x"], "clean_low", "clean_high", y | color | pale),
-            _layer("point", x | y | color | shape | pale | shown, filled=True, size=36),
+            _layer("point", x | y | color | shape | pale | shown, filled=True, size=45),
             _layer("text", x | y | text | pale, **beside),
         ],
     }

@@ -5,7 +5,7 @@ the hundreds of cells of a sweep the grid's run does that once.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # see wandb_session
 
 #: The threat that the names of runs leave out.
 USUAL_THREAT = "gray_box"
+#: What runs of clean cells have for an attack.
+NO_ATTACK = "none"
 
 
 def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> bool:
@@ -28,12 +30,14 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
 
     Args:
         cell: what was computed.
-        coordinates: the row of the grid; several rows can show one cell, and each has a run.
+        coordinates: the row of the grid; several rows can show one cell, and each has a run, but for clean cells,
+            which have one whichever attack and threat their row names.
         settings: where to.
 
     Returns:
         Whether a run was written: False if there already is one for this row and cell, or if W&B failed.
     """
+    where = _run_coordinates(coordinates)
 
     def fill(run: "Run") -> None:
         examples = {"examples": _mosaic(cell.examples)} if cell.examples else {}
@@ -42,11 +46,11 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
     def planned() -> RunPlan:
         environment = {f"environment/{name}": value for name, value in cell.environment.items()}
         return RunPlan(
-            content={"coordinates": asdict(coordinates), "key": cell.key},
-            name=_name(coordinates),
+            content={"coordinates": asdict(where), "key": cell.key},
+            name=_name(where),
             job_type="cell",
-            group=group_of(coordinates, cell.identity),
-            config=_config(coordinates, cell.identity) | environment | {"n": cell.n, "key": cell.key},
+            group=group_of(where, cell.identity),
+            config=_config(where, cell.identity) | environment | {"n": cell.n, "key": cell.key},
         )
 
     return log_run(str(coordinates), planned, fill, settings)
@@ -66,14 +70,15 @@ def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -
         Whether a run was written: False if this very failure is already logged, or if W&B failed.
     """
     reason = f"{type(error).__name__}: {error}"
+    where = _run_coordinates(spec.coordinates)
 
     def planned() -> RunPlan:
         return RunPlan(
-            content={"coordinates": asdict(spec.coordinates), "key": spec.key, "failure": reason},
-            name=_name(spec.coordinates),
+            content={"coordinates": asdict(where), "key": spec.key, "failure": reason},
+            name=_name(where),
             job_type="cell",
-            group=group_of(spec.coordinates, spec.identity),
-            config=_config(spec.coordinates, spec.identity) | {"key": spec.key, "error": reason},
+            group=group_of(where, spec.identity),
+            config=_config(where, spec.identity) | {"key": spec.key, "error": reason},
             exit_code=1,
         )
 
@@ -88,9 +93,15 @@ def group_of(coordinates: Coordinates, identity: Mapping[str, Any]) -> str:
     return "-".join([coordinates.data, coordinates.protocol, *short])
 
 
+def _run_coordinates(row: Coordinates) -> Coordinates:
+    """Those of a row's run. At eps 0 there is no attack, and nobody who attacks."""
+    return row if row.eps else replace(row, attack=NO_ATTACK, threat=USUAL_THREAT)
+
+
 def _name(coordinates: Coordinates) -> str:
-    """``ifgsm eps 0.3 · vqvae 0.25``; other threats and seeds are named."""
-    return str(coordinates).replace(f" · {USUAL_THREAT}", "")
+    """``ifgsm eps 0.3 · vqvae 0.25``, ``clean · vqvae 0.25``; other threats and seeds are named."""
+    name = str(coordinates).replace(f" · {USUAL_THREAT}", "")
+    return name if coordinates.eps else name.replace(f"{NO_ATTACK} eps 0", "clean", 1)
 
 
 def _config(coordinates: Coordinates, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid
+from src.evaluation.spec import content_key
 from src.nested import leaves
 from src.reporting.analysis.facets import Facet, facets
-from src.reporting.analysis.labels import column_label
+from src.reporting.analysis.labels import column_label, listed
+from src.reporting.document.key_figures import short_title
+from src.reporting.document.sections import sections
 from src.reporting.wandb.artifacts import Weights, log_files, use_weights
 from src.reporting.wandb.cells import group_of
 from src.reporting.wandb.names import identifier, images_of
@@ -61,10 +64,15 @@ def log_grid(
             name=f"grid of {len(grid)} cells",
             job_type="grid",
             group=_group(grid),
-            config=_shared_config(grid),
+            config=_shared_config(grid) | {"key": grid_key(grid)},
         )
 
     return log_run("the grid", planned, fill, settings)
+
+
+def grid_key(grid: Grid) -> str:
+    """What tells the run of this grid from those of others: "key" in its config."""
+    return content_key({"grid": grid.to_csv()})
 
 
 def _group(grid: Grid) -> str | None:
@@ -150,15 +158,19 @@ def _log_lines(run: "Run", curves: list[_Curve]) -> None:
         run.log({"eps": eps} | here)
 
 
-def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float]:
-    """How much of the grid is there, and for each column the least that any attack of the grid left of it."""
-    numbers: dict[str, float] = {"cells": len(grid), "missing": len(grid.missing)}
+def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float | str]:
+    """The title of the report, how much of the grid is there, for each column the least that any attack of the grid
+    left of it, and of which column that is highest and lowest."""
+    numbers: dict[str, float | str] = {"headline": short_title(sections(grid))}
+    numbers |= {"cells": len(grid), "missing": len(grid.missing)}
     attacks = grid.without_proofs.values("attack")
-    accuracies = [row.cell.accuracy for row in grid.without_proofs if row.cell]
-    if accuracies:
-        numbers |= {"best_accuracy": max(accuracies), "worst_accuracy": min(accuracies)}
-    curves = [curve for curve in curves if curve.attack in attacks]
-    for label in dict.fromkeys(curve.label for curve in curves):
-        worst = min(accuracy for curve in curves if curve.label == label for _, accuracy in curve.points)
-        numbers[f"worst/{identifier(label)}"] = worst
-    return numbers
+    worst: dict[str, float] = {}
+    for curve in curves:
+        if curve.attack in attacks:
+            least = min(accuracy for _, accuracy in curve.points)
+            worst[curve.label] = min(least, worst.get(curve.label, least))
+    for name, choose in (("best", max), ("worst", min)) if worst else ():
+        label = choose(worst, key=lambda each: worst[each])
+        of = f"{label}, the least under {listed(attacks)}"
+        numbers |= {f"{name}_accuracy": worst[label], f"{name}_accuracy_of": of}
+    return numbers | {f"worst/{identifier(label)}": accuracy for label, accuracy in worst.items()}

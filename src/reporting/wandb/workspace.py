@@ -4,21 +4,25 @@ A panel is empty if it asks for a name that no run logs. Names that depend on th
 grid, by the functions that name what is logged.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from src.evaluation.grid import Grid
+from src.nested import leaves
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.document.certified import certified_sections
-from src.reporting.document.sections import sections
+from src.reporting.document.key_figures import key_figures, short_title
+from src.reporting.document.sections import GridSection, headline, sections
 from src.reporting.figures.plan import plan, plan_certified
-from src.reporting.wandb.grid import line_metrics
+from src.reporting.wandb.grid import grid_key, line_metrics
 from src.reporting.wandb.names import STEP, figure_key
 from src.reporting.wandb.settings import WandbSettings
 
 if TYPE_CHECKING:  # they import wandb, and are an extra
+    from wandb_workspaces.expr import Or
     from wandb_workspaces.reports.v2 import LinePlot, MediaBrowser
     from wandb_workspaces.workspaces import Section, Workspace
 
@@ -28,6 +32,8 @@ MOST_RUNS = 1000
 GRADIENT = {0: "#fde725", 50: "#21918c", 100: "#440154"}
 #: What tells one cell from another in a parallel plot, and the columns that stand beside the names of runs.
 COORDINATES = ("attack", "eps", "threat", "defense", "noise")
+#: A SHA-256.
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 #: What a cell's time goes to, see :attr:`src.evaluation.cell.Cell.stages`.
 STAGES = ("attack", "purify", "classify")
 
@@ -47,6 +53,9 @@ class Logged:
     lines: tuple[Lines, ...] = ()
     figures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: names by topic, such as "heat map"
     certified: bool = False  #: whether there are certificates
+    headline: tuple[str, ...] = ()  #: the report's title, what its numbers are worth, and what it says in words
+    keys: tuple[str, ...] = ()  #: of the cells, the grid and the certificates; "key" in the config of their runs
+    weights: tuple[str, ...] = ()  #: fingerprints of what was evaluated; "weights" in the config of its training
 
 
 def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
@@ -57,13 +66,38 @@ def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
         certified: certificates on the grid's data sets.
     """
     figures: dict[str, list[str]] = {}
-    for drawing in [*plan(sections(grid), []), *plan_certified(certified_sections(certified))]:
+    parts = sections(grid)
+    for drawing in [*plan(parts, []), *plan_certified(certified_sections(certified))]:
         figures.setdefault(drawing.topic, []).append(figure_key(drawing.name))
     return Logged(
         lines=tuple(line for facet in (facets(grid) if len(grid) else []) for line in _lines(facet)),
         figures={topic: tuple(names) for topic, names in figures.items()},
         certified=bool(certified),
+        headline=_headline(parts) if parts else (),
+        keys=_keys(grid, certified) if parts else (),
+        weights=tuple(sorted(_weights(grid, certified))),
     )
+
+
+def _headline(parts: Sequence[GridSection]) -> tuple[str, ...]:
+    key, title = key_figures(parts), short_title(parts)
+    return tuple(dict.fromkeys([title, *([key.warning] if key else []), headline(parts)]))
+
+
+def _keys(grid: Grid, certified: Sequence[CertifiedSet]) -> tuple[str, ...]:
+    cells = dict.fromkeys(row.key for row in grid)
+    return (grid_key(grid), *cells, *(each.certification.key for each in certified))
+
+
+def _weights(grid: Grid, certified: Sequence[CertifiedSet]) -> set[str]:
+    """Every fingerprint that the identities hold; most of them are of weights."""
+    identities = [row.cell.identity for row in grid if row.cell] + [each.certification.identity for each in certified]
+    return {
+        value
+        for identity in identities
+        for name, value in leaves(identity)
+        if isinstance(value, str) and FINGERPRINT.fullmatch(value) and not name.startswith("data")
+    }
 
 
 def _lines(facet: Facet) -> Iterator[Lines]:
@@ -96,8 +130,19 @@ def workspace(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
         name=name,
         sections=sections,
         settings=WorkspaceSettings(max_runs=MOST_RUNS),
-        runset_settings=RunsetSettings(pinned_columns=pinned),
+        runset_settings=RunsetSettings(pinned_columns=pinned, filters=_of_sweep(seen)),
     )
+
+
+def _of_sweep(seen: Logged) -> "Or | str":
+    """Which runs are shown: those of the sweep alone, whichever sweep computed their cells first. All of them where
+    there is no sweep."""
+    from wandb_workspaces.expr import Config, Or
+
+    if not seen.keys:
+        return ""
+    trained = [Config("weights").isin(list(seen.weights))] if seen.weights else []
+    return Or(Config("key").isin(list(seen.keys)), *trained)
 
 
 def to_json(built: "Workspace") -> str:
@@ -106,8 +151,10 @@ def to_json(built: "Workspace") -> str:
 
 
 def _grid(seen: Logged) -> "Section":
-    from wandb_workspaces.reports.v2 import LinePlot, WeavePanelSummaryTable
+    from wandb_workspaces.reports.v2 import LinePlot, MarkdownPanel, WeavePanelSummaryTable
 
+    words = "\n\n".join(seen.headline)
+    said = [MarkdownPanel(markdown=f"## {words}")] if words else []
     lines = [
         LinePlot(
             title=f"Accuracy under {line.title}",
@@ -120,7 +167,7 @@ def _grid(seen: Logged) -> "Section":
         for line in seen.lines
     ]
     heat_maps = _media("Heat map: accuracy in percent", seen.figures.get("heat map", ()))
-    return _section("Grid", [*lines, *heat_maps, WeavePanelSummaryTable(table_name="grid")], is_open=True)
+    return _section("Grid", [*said, *lines, *heat_maps, WeavePanelSummaryTable(table_name="grid")], is_open=True)
 
 
 def _trade_off(seen: Logged) -> "Section":

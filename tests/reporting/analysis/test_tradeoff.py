@@ -213,7 +213,7 @@ def test_the_key_figures_are_three_numbers_of_the_hardest_threat() -> None:
     key = key_figures(sections(blind))
     assert key is not None and "gray-box" in key.warning and len(key.title.split()) <= 20
     assert [figure.label for figure in key.figures] == [
-        *("undefended", "best trained: vqvae 0.5", "best that learns nothing: binarize")
+        *("undefended", "best trained: vqvae 0.5", "best untrained: binarize")
     ]
     assert [figure.note for figure in key.figures] == ["ifgsm"] * 3
     assert [figure.text.split()[0] for figure in key.figures] == ["1.7", "59.7", "79.7"]

@@ -15,6 +15,7 @@ import reporting_factories as make
 
 from src.encoded_images import decode_images
 from src.evaluation.grid import Grid
+from src.reporting.analysis.labels import column_label
 from src.reporting.analysis.tradeoff import trade_offs
 from src.reporting.document.certified import certified_sections
 from src.reporting.document.sections import sections
@@ -22,7 +23,7 @@ from src.reporting.figures.colours import RAMPS, on_dark
 from src.reporting.page.page import to_html
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 SMALL = {
     column: make.COLUMNS[column] for column in [("none", None), ("binarize", None), ("vqvae", 0.25), ("vqvae", 0.5)]
@@ -194,11 +195,15 @@ def test_the_floor_names_the_column_to_take(opened: Open) -> None:
     assert "No column" in page.locator("[data-chosen] p").inner_text()
 
 
-def pixels_of(page: "Page", row: int, column: int) -> np.ndarray:
+def pixels_of(figure: "Locator") -> np.ndarray:
     """The red of a picture in the image browser, (H, W)."""
     script = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0)"
-    canvas = page.locator(".browser tbody tr").nth(row).locator("canvas").nth(column)
-    return np.array(canvas.evaluate(script)).reshape(28, 28)
+    return np.array(figure.locator("canvas").evaluate(script)).reshape(28, 28)
+
+
+def outcome_of(page: "Page", name: str) -> "Locator":
+    """What is said of one defense in the image browser."""
+    return page.locator(f'.browser .outcome[data-cell="{name}"]')
 
 
 def test_the_browser_shows_the_stored_images_step_by_step(opened: Open) -> None:
@@ -212,16 +217,24 @@ def test_the_browser_shows_the_stored_images_step_by_step(opened: Open) -> None:
             eps.focus()
             page.keyboard.press(key)
         rows = grid.where(eps=budget).rows
-        assert page.locator(".browser tbody tr").count() == len(rows)
-        for i, row in enumerate(rows):
+        assert page.locator(".browser .outcome").count() == len(rows)
+        for stage in ("original", "attacked") if budget else ("original",):
+            kept = {str(row.cell.examples[stage]) for row in rows if row.cell}
+            assert page.locator(f'.browser figure[data-stage="{stage}"]').count() == len(kept) == 1
+        for row in rows:
             assert row.cell
-            shown = row.cell.examples
-            for column, stage in ((0, "original"), (1, "attacked"), (3, "purified")):
+            shown, name = row.cell.examples, column_label(row.coordinates.defense, row.coordinates.noise)
+            places = {
+                stage: page.locator(f'.browser figure[data-stage="{stage}"]') for stage in ("original", "attacked")
+            }
+            places["purified"] = page.locator(".browser figure").filter(has=outcome_of(page, name))
+            for stage, place in places.items() if budget else [("original", places["original"])]:
                 stored = np.round(255 * decode_images(shown[stage])[3, 0])
-                assert np.array_equal(pixels_of(page, i, column), stored), (budget, stage)
-            said = page.locator(".browser tbody tr").nth(i).locator(".outcome").inner_text()
+                assert np.array_equal(pixels_of(place), stored), (budget, stage)
+            said = outcome_of(page, name).inner_text()
             right = shown["predictions"][3] == shown["labels"][3]
             assert said.replace("\N{NO-BREAK SPACE}", " ").split() == [
+                *name.split(),
                 "✓" if right else "✗",
                 str(shown["predictions"][3]),
                 "at",
@@ -248,7 +261,7 @@ def test_a_defense_can_be_taken_out_of_charts_and_images(opened: Open) -> None:
     page.keyboard.press("Space")
     assert chip.get_attribute("aria-pressed") == "false"
     assert {row["label"] for row in chart_rows(page, "accuracy")} == {"none", "vqvae 0.25", "vqvae 0.5"}
-    assert page.locator(".browser tbody tr").count() == 3
+    assert page.locator(".browser .outcome").count() == 3
 
 
 def test_names_cannot_smuggle_markup_or_script(opened: Open) -> None:
@@ -274,7 +287,7 @@ def test_names_cannot_smuggle_markup_or_script(opened: Open) -> None:
 )
 def test_what_there_is_is_shown(opened: Open, grid: Grid) -> None:
     page = opened(grid)
-    assert page.locator("h1").inner_text()
+    assert 0 < len(page.locator("h1").inner_text().split()) <= 20
     assert page.locator("svg").count() == 0 or chart_rows(page, "accuracy")
 
 
@@ -343,6 +356,39 @@ def test_the_chart_opens_on_the_attack_of_the_headline_and_the_images_name_it(op
     assert kinds == {"right", "wrong"} or page.locator(".verdict.wrong").count() == page.locator("meter.wrong").count()
 
 
+def test_the_warning_stands_beside_three_numbers_and_names_stand_at_the_ends_of_lines_apart(opened: Open) -> None:
+    alike = {("vqvae", i / 8): (0.97, 0.5 + i / 1000) for i in range(9)}
+    page = opened(make.make_grid(("fgsm",), (0.0, 0.3), SMALL | alike), width=1280)
+    boxes = [page.locator(each).bounding_box() for each in (".figures", ".warning", ".lead")]
+    assert page.locator(".figures div > dt").count() == 3
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] and boxes[1]["y"] < boxes[2]["y"]
+    chart_rows(page, "accuracy")
+    names = page.locator('[data-chart="accuracy"] .mark-text.role-mark text')
+    labels = {each: box for each in names.all() if (box := each.bounding_box())}
+    shown = page.locator(".chips.controls button[aria-pressed=true]").all_inner_texts()
+    assert sorted(each.text_content() or "" for each in labels) == sorted(shown)
+    tops = sorted(box["y"] for box in labels.values())
+    assert all(lower - upper > 11 for upper, lower in itertools.pairwise(tops))
+    chart = page.locator('[data-chart="accuracy"]').bounding_box()
+    assert all(box["x"] + box["width"] <= chart["x"] + chart["width"] for box in labels.values())
+
+
+def test_where_the_attacker_knows_the_defense_each_attacked_image_stands_beside_what_is_made_of_it(
+    opened: Open,
+) -> None:
+    grid = make.make_grid(("fgsm",), (0.3,), SMALL, images=True)
+    other = make.make_grid(("pgd",), (0.3,), SMALL, images=True).rows[-1].cell
+    assert other
+    last = grid.rows[-1]
+    assert last.cell
+    moved = {**last.cell.examples, "attacked": other.examples["purified"]}
+    rows = [*grid.rows[:-1], replace(last, cell=replace(last.cell, examples=moved))]
+    page = opened(Grid(tuple(rows)))
+    assert page.locator(".browser .scene").count() == 2
+    assert page.locator('.browser figure[data-stage="original"]').count() == 1
+    assert page.locator('.browser figure[data-stage="attacked"]').count() == 2
+
+
 def test_shades_of_one_family_are_told_apart_on_the_dark_page_too() -> None:
     for ramp in RAMPS:
         dark = [[int(on_dark(colour)[i : i + 2], 16) for i in (1, 3, 5)] for colour in ramp]
@@ -377,4 +423,4 @@ def test_paper_shows_what_was_chosen_and_not_what_was_not(opened: Open) -> None:
     assert page.locator(".switches .option:visible").all_inner_texts() == ["ifgsm"]
     assert page.locator(".chips.controls button:visible").all_inner_texts() == ["none", "binarize", "vqvae 0.5"]
     assert page.locator("nav:visible, input[type=range]:visible").count() == 0
-    assert page.locator(".browser tbody tr:visible").count() == 3
+    assert page.locator(".browser .outcome:visible").count() == 3

@@ -6,6 +6,8 @@ from typing import Any
 from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid, GridRow
 from src.reporting.analysis.facets import facets
+from src.reporting.document.key_figures import short_title
+from src.reporting.document.sections import sections
 from src.reporting.wandb.grid import _curves
 from tests.reporting.wandb.wandb_writing import Sweep, cell_at, csv_rows, small_grid
 
@@ -65,8 +67,16 @@ def test_the_grid_run_holds_figures_summary_and_config(sweep: Sweep) -> None:
     accuracies = {row.coordinates: row.cell.accuracy for row in small_grid() if row.cell}
     assert run.summary["cells"] == 18
     assert run.summary["missing"] == 1
-    assert run.summary["best_accuracy"] == max(accuracies.values())
-    assert run.summary["worst_accuracy"] == min(accuracies.values())
+    least = {
+        noise: min(accuracy for where, accuracy in accuracies.items() if where.noise == noise)
+        for noise in (None, 0.0, 0.25)
+    }
+    assert run.summary["best_accuracy"] == max(least.values()) == least[0.25]
+    assert run.summary["worst_accuracy"] == min(least.values()) == least[0.0]
+    assert run.summary["best_accuracy_of"] == "vqvae 0.25, the least under fgsm and ifgsm"
+    assert run.summary["worst_accuracy_of"] == "vqvae 0, the least under fgsm and ifgsm"
+    assert run.summary["headline"] == short_title(sections(small_grid()))
+    assert len(run.summary["headline"].split()) <= 20
     vqvae = [accuracy for where, accuracy in accuracies.items() if where.noise == 0.25]
     assert run.summary["worst/vqvae_0_25"] == min(vqvae)
     assert run.config["data"] == "mnist"

@@ -9,6 +9,9 @@ import reporting_factories as make
 from wandb_workspaces.workspaces import Workspace, internal
 
 from src.evaluation.grid import Grid
+from src.reporting.document.key_figures import key_figures
+from src.reporting.document.sections import sections as report_sections
+from src.reporting.wandb.grid import grid_key
 from src.reporting.wandb.settings import WandbSettings
 from src.reporting.wandb.workspace import Logged, logged, to_json, workspace
 from tests.reporting.document.test_certified import FIVE
@@ -79,9 +82,22 @@ def test_what_is_not_computed_is_not_asked_for(grid):
     assert not any("vqvae_0_5" in metric for panel in lines for metric in panel.config["metrics"])
 
 
+def test_it_opens_with_the_reports_title_and_warning_and_shows_the_runs_of_the_sweep_alone(grid):
+    here = stored(logged(grid, [FIVE]))
+    first = panels(here)[0]
+    key = key_figures(report_sections(grid))
+    assert first.section == "Grid" and first.config["value"].startswith(f"## {key.title}\n\n{key.warning}")
+    (runs,) = here["spec"]["section"]["runSets"]
+    filters = {each["key"]["name"]: (each["op"], set(each["value"])) for each in runs["filters"]["filters"]}
+    keys = {row.key for row in grid} | {grid_key(grid), FIVE.certification.key}
+    assert filters["key"] == ("IN", keys)
+    assert filters["weights"] == ("IN", {FIVE.certification.classifier} | filters["weights"][1])
+
+
 @pytest.mark.parametrize("empty", [Logged(), logged(Grid(()))])
 def test_without_a_sweep_the_rest_is_there(empty):
     assert line_panels(empty) == []
+    assert stored(empty)["spec"]["section"]["runSets"][0]["filters"]["filters"] == []
     assert [section["name"] for section in sections(stored(empty))] == ALWAYS
 
 
