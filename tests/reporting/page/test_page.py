@@ -197,13 +197,17 @@ def test_the_floor_names_the_column_to_take(opened: Open) -> None:
 
 def pixels_of(figure: "Locator") -> np.ndarray:
     """The red of a picture in the image browser, (H, W)."""
-    script = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0)"
+    script = """c => {
+      const copy = new OffscreenCanvas(c.width, c.height).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(c, 0, 0);
+      return [...copy.getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0);
+    }"""
     return np.array(figure.locator("canvas").evaluate(script)).reshape(28, 28)
 
 
 def outcome_of(page: "Page", name: str) -> "Locator":
     """What is said of one defense in the image browser."""
-    return page.locator(f'.browser .outcome[data-cell="{name}"]')
+    return page.locator(f'.outcome[data-cell="{name}"]')
 
 
 def test_the_browser_shows_the_stored_images_step_by_step(opened: Open) -> None:
@@ -373,7 +377,7 @@ def test_the_warning_stands_beside_three_numbers_and_names_stand_at_the_ends_of_
     assert all(box["x"] + box["width"] <= chart["x"] + chart["width"] for box in labels.values())
 
 
-def test_where_the_attacker_knows_the_defense_each_attacked_image_stands_beside_what_is_made_of_it(
+def test_attacked_images_that_differ_stand_beside_what_is_made_of_each(
     opened: Open,
 ) -> None:
     grid = make.make_grid(("fgsm",), (0.3,), SMALL, images=True)
@@ -424,3 +428,14 @@ def test_paper_shows_what_was_chosen_and_not_what_was_not(opened: Open) -> None:
     assert page.locator(".chips.controls button:visible").all_inner_texts() == ["none", "binarize", "vqvae 0.5"]
     assert page.locator("nav:visible, input[type=range]:visible").count() == 0
     assert page.locator(".browser .outcome:visible").count() == 3
+
+
+@pytest.mark.parametrize("settings", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"width": 360}], ids=str)
+def test_axe_finds_nothing_that_keeps_people_out(opened: Open, settings: dict[str, Any]) -> None:
+    """axe-core's rules, of WCAG and of good practice (https://github.com/dequelabs/axe-core)."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    grid = Grid((*crossed().rows, *make.make_grid(("fgsm",), (0.3,), SMALL, seed=2, images=True).rows))
+    page = opened(grid, records=make.make_records(), certified=[make.certified(0.1, 0.2, wrong=1)], **settings)
+    chart_rows(page, "accuracy")
+    found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert {each["id"]: [node["target"] for node in each["nodes"]] for each in found} == {}
