@@ -17,6 +17,7 @@ from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.labels import MISSING
 from src.reporting.document.certified import certified_sections
 from src.reporting.document.findings import EXPLAINED, TITLE, check_sentences
+from src.reporting.document.key_figures import short_title
 from src.reporting.document.sections import Section, all_sentences, comparisons, sections
 from src.reporting.document.tables import Entry, Table
 from src.reporting.figures.colours import heat
@@ -46,6 +47,12 @@ def print_grid(grid: Grid, console: Console) -> None:
             _print_table(console, table, f"{chapter.name} · " if chapter.name else "")
     console.print()
     _say(console, all_sentences(parts))
+
+
+def print_title(grid: Grid, console: Console) -> None:
+    """Print what stands on top of the page: the last words, where other tables have moved the first out of sight."""
+    console.print()
+    _say(console, [short_title(sections(grid))], style="bold")
 
 
 def print_check_report(found: CheckReport, console: Console) -> None:

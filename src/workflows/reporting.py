@@ -12,9 +12,10 @@ from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.grid import latest_sweep, next_number
 from src.evaluation.sanity_checks import BROKEN, CheckReport
 from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
+from src.reporting.analysis.facets import facets
 from src.reporting.index import INDEX, KEPT, write_index
 from src.reporting.report import Report, copy_report, write_report
-from src.reporting.terminal import print_certified, print_check_report, print_comparison, print_grid
+from src.reporting.terminal import print_certified, print_check_report, print_comparison, print_grid, print_title
 from src.reporting.wandb.cells import log_cell
 from src.reporting.wandb.grid import log_grid
 from src.reporting.wandb.settings import WandbSettings
@@ -49,6 +50,8 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     if made.compared:
         print_comparison(grid, console)
     print_certified(made.certified, console)
+    if made.compared or made.certified or len(facets(grid)) > 1:
+        print_title(grid, console)
     if config.logger.cells:
         _log_to_wandb(grid, made.written, Path(config.paths.checkpoints), build(config.logger.cells))
     log.info("report: %s", made.written.folder / "index.html")

@@ -9,7 +9,8 @@ import reporting_factories as make
 from rich.console import Console
 
 from src.evaluation.grid import Grid
-from src.reporting.terminal import print_comparison, print_grid
+from src.evaluation.sanity_checks import CheckReport
+from src.reporting.terminal import print_check_report, print_comparison, print_grid
 
 
 def piped(grid: Grid, show: object = print_grid) -> str:
@@ -83,6 +84,17 @@ def test_lines_end_between_words_and_never_within_a_number(grid: Grid, width: in
     sentences = piped(grid).splitlines()[-4:]
     assert all(len(sentence) > width for sentence in sentences[:2])
     assert " ".join(" ".join(lines).split()).endswith(" ".join(" ".join(sentences).split()))
+
+
+def test_the_last_screen_of_a_grid_is_its_words_and_fits_80_by_24(grid: Grid) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, color_system=None, width=80, height=24)
+    print_grid(grid, console)
+    print_check_report(CheckReport(judged=63, asked=12, probed=12), console)
+    lines = text.getvalue().split("\n")
+    begin = next(i for i, line in enumerate(lines) if line.startswith("At eps 0.3 the strongest attack"))
+    places = 2  # where the page is, and where those of all sweeps are
+    assert len(lines[begin:]) - 1 + places <= 23  # one is left for the prompt
 
 
 def test_the_heat_follows_the_accuracy() -> None:

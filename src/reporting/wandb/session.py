@@ -18,7 +18,7 @@ from src.evaluation.spec import content_key
 from src.reporting.wandb.settings import WandbSettings, key_configured, resolve_mode, wandb_folder
 
 if TYPE_CHECKING:  # wandb takes half a second to import, and whoever logs nothing should not wait for it
-    from wandb import Run
+    from wandb import Artifact, Run
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _init(run_id: str, plan: RunPlan, settings: WandbSettings, mode: str | None)
     import wandb
 
     patience = {name: value for name, value in PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
-    return wandb.init(
+    run = wandb.init(
         project=settings.project,
         entity=settings.entity,
         group=settings.group or os.environ.get("WANDB_RUN_GROUP") or plan.group,
@@ -168,6 +168,28 @@ def _init(run_id: str, plan: RunPlan, settings: WandbSettings, mode: str | None)
             **patience,  # type: ignore[arg-type]
         ),
     )
+    with harmless("where files lie, relative to this folder"):
+        _keep_paths_relative(run)
+    return run
+
+
+def _keep_paths_relative(run: "Run") -> None:
+    """Have the run's log name the staged files of its artifacts relative to the working directory, if they lie below
+    it, so that ``wandb sync`` finds them where the outputs were copied to as well. W&B has no setting for that."""
+    interface = run._interface
+    if interface is None:
+        return
+    made = interface._make_artifact
+
+    def relative(artifact: "Artifact") -> Any:
+        record, here = made(artifact), Path.cwd()
+        for entry in record.manifest.contents:
+            path = Path(entry.local_path)
+            if path.is_absolute() and path.is_relative_to(here):
+                entry.local_path = path.relative_to(here).as_posix()
+        return record
+
+    interface._make_artifact = relative  # type: ignore[method-assign]
 
 
 @contextmanager

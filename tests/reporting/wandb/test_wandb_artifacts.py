@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def runs(written: tuple[Path, Ended]) -> tuple[LoggedRun, LoggedRun]:
 
 def artifacts(run: LoggedRun, kind: str) -> list[dict[str, Any]]:
     return [each for each in run.of("artifact") if each["type"] == kind]
+
+
+def synced(runs: Sequence[LoggedRun], address: str, folder: Path, home: Path) -> None:
+    """``wandb sync`` of these runs to a server, called in a folder."""
+    keyed = {"WANDB_API_KEY": 40 * "a", "WANDB_BASE_URL": address, "HOME": str(home)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | keyed
+    command = [str(Path(sys.executable).with_name("wandb")), "sync", *(str(run.folder) for run in runs)]
+    subprocess.run(command, env=environment, cwd=folder, capture_output=True, timeout=60, check=True)
 
 
 def test_a_grid_uses_the_very_version_that_the_training_put_out(runs: tuple[LoggedRun, LoggedRun]) -> None:
@@ -83,10 +92,7 @@ def test_a_sync_uploads_the_weights_and_tells_that_the_grid_uses_them(
 ) -> None:
     training, grid = (run.start["run_id"] for run in runs)
     with serving() as server:
-        keyed = {"WANDB_API_KEY": 40 * "a", "WANDB_BASE_URL": server.address, "HOME": str(tmp_path)}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | keyed
-        command = [str(Path(sys.executable).with_name("wandb")), "sync", *(str(run.folder) for run in runs)]
-        subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+        synced(runs, server.address, tmp_path, tmp_path)
     made = [each["input"] for each in server.told("CreateArtifact") if each["input"]["artifactTypeName"] == "model"]
     assert {each["runName"] for each in made} == {training, None}  # who uses weights has not made them
     assert len({(each["artifactCollectionName"], each["digest"]) for each in made}) == 1
@@ -94,6 +100,20 @@ def test_a_sync_uploads_the_weights_and_tells_that_the_grid_uses_them(
     assert (used["runName"], used["artifactID"]) == (grid, made[0]["digest"])
     assert server.uploads["weights.ckpt"] == b"weights"
     assert server.uploads["index.html"] == b"a page"
+
+
+def test_outputs_can_be_synced_from_where_they_were_copied_to(processes: Processes, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert processes.run("write_artifacts_here", first, home=tmp_path / "home").code == 0
+    first.rename(second)
+    runs = read_runs(second / "outputs")
+    entries = [entry for run in runs for each in run.of("artifact") for entry in each["manifest"]["contents"]]
+    assert {Path(entry["local_path"]).parent for entry in entries} == {Path("outputs/wandb/artifacts/staging")}
+    with serving() as server:
+        synced(runs, server.address, second, tmp_path / "home")
+    assert server.uploads["weights.ckpt"] == b"weights"
+    assert server.uploads["index.html"] == b"a page"
+    assert any(name.endswith(".table.json") for name in server.uploads)
 
 
 def test_names_are_those_of_checkpoints_and_such_that_wandb_takes() -> None:

@@ -228,6 +228,13 @@ def write_artifacts(outputs: str) -> dict[str, Any]:
     return {"grids": grids, "left": sorted(path.name for path in folder.iterdir())}
 
 
+def write_artifacts_here(folder: str) -> dict[str, Any]:
+    """:func:`write_artifacts`, to ``outputs`` in this folder as commands do, whose outputs are named relatively."""
+    Path(folder).mkdir()
+    os.chdir(folder)
+    return write_artifacts("outputs")
+
+
 def record_of(model: str, noise: float | None, seed: int) -> TrainingRecord:
     epochs = [{"epoch": epoch, "step": 10.0 * epoch, "val/loss": 1 / epoch} for epoch in (1, 2)]
     return TrainingRecord(model, "mnist", noise, seed, WEIGHTS, seconds=7.5, losses=[(20, 0.5)], epochs=epochs)
