@@ -44,10 +44,10 @@ def same_as_the_basic_launcher(outputs: Path, swept: Path) -> None:
     )
     complete = [row for row in rows.values() if row["accuracy"]]
     clean_once = {
-        (r["attack"] if float(r["eps"]) else "none", float(r["eps"]), r["defense"], float(r["accuracy"]))
+        r["key"]: (r["attack"] if float(r["eps"]) else "none", float(r["eps"]), r["defense"], float(r["accuracy"]))
         for r in complete
     }
-    assert logged == sorted(clean_once)
+    assert logged == sorted(clean_once.values())
 
 
 def failures(said: str) -> list[tuple[int, int]]:

@@ -57,9 +57,10 @@ def test_wandb_has_a_run_a_cell_and_the_grid_and_its_numbers_are_the_grids(swept
         (run.config["attack"], run.config["eps"], run.config["defense"], run.summary["accuracy"]) for run in runs
     )
     clean_once = {
-        (r["attack"] if float(r["eps"]) else "none", float(r["eps"]), r["defense"], float(r["accuracy"])) for r in rows
+        r["key"]: (r["attack"] if float(r["eps"]) else "none", float(r["eps"]), r["defense"], float(r["accuracy"]))
+        for r in rows
     }
-    assert logged == sorted(clean_once) and len(logged) == CELLS
+    assert logged == sorted(clean_once.values()) and len(logged) == CELLS
     assert len({run.start["run_group"] for run in runs}) == 1
     (summary,) = read_runs(outputs, "grid")
     table = summary.table("grid")
