@@ -2,6 +2,7 @@ import functools
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import LightningModule
@@ -73,9 +74,10 @@ def test_checks_what_its_attack_returns(overspent, source, images, labels):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, monkeypatch):
     """conf/attack/transfer.yaml where seed is 0."""
     register_resolvers()
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # what a command in another test was given
     config = OmegaConf.create({"seed": 0, "paths": {"checkpoints": str(tmp_path)}, "data": {"name": "mnist"}})
     config.attack = OmegaConf.load(REPO / "conf" / "attack" / "transfer.yaml")
     return config
