@@ -92,7 +92,7 @@ bench: setup ## Time our code beside its peers -> outputs/bench/bench.md: some f
 
 bench-gpu: setup ## Time the whole report on one GPU, then attacks and certificates -> outputs/bench/gpu.md, gpu_limits.md
 	@$(RUN) tests.benchmarks.gpu $(ARGS)
-	@$(RUN) tests.benchmarks.gpu_limits
+	@$(if $(ARGS),,$(RUN) tests.benchmarks.gpu_limits)
 
 docs: setup ## Build the documentation site, offline -> outputs/site
 	@$(RUN) mkdocs build --strict

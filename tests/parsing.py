@@ -1,4 +1,4 @@
-"""Hydra parses YAML files, overrides and interpolations anew for every configuration: a third of its time.
+"""Hydra parses YAML files and overrides anew for every configuration.
 
 Here a text is parsed once in the life of a process. Files are read each time, so a test that changes one sees that.
 """
@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-import omegaconf.base
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
@@ -17,7 +16,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
-from omegaconf.grammar_parser import parse
 
 from src.workflows.command import CONFIG_PATH, PLUGINS, register_resolvers
 
@@ -52,11 +50,10 @@ def _mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
 
 
 def parse_once() -> None:
-    """Let this process, and its forks, parse each YAML text, override and interpolation once, and compose once."""
+    """Let this process, and its forks, parse each YAML text and override once, and compose once."""
     Hydra.get_mode = _mode
     OmegaConf.load = staticmethod(_load)
     OverridesParser.parse_rule = lambda self, s, rule_name: copy(_parsed_rule(s, rule_name))
-    omegaconf.base.parse = cache(parse)
 
 
 def compose_all() -> None:

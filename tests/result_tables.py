@@ -57,6 +57,20 @@ def purifiers(demo: Measured, board: Measured, certified: Measured) -> str:
     return markdown(("purifier", "clean", "gray-box, strongest of three", "adaptive, worst of ten", "proved"), rows)
 
 
+def grid(demo: Measured) -> str:
+    """The demo's: every attack and eps, every defense. Bold is the best of its row, and whatever is as high."""
+    columns = list(dict.fromkeys((row["defense"], row["noise"]) for row in demo.rows))
+    scenes = [("no attack", "fgsm", 0.0)]
+    for label, attack in (("FGSM", "fgsm"), ("I-FGSM", "ifgsm"), ("MI-FGSM", "mifgsm")):
+        scenes += [(f"{label} {eps:g}", attack, eps) for eps in (0.1, 0.2, 0.3)]
+    rows = []
+    for label, attack, eps in scenes:
+        found = [demo.row(attack=attack, eps=eps, defense=defense, noise=noise) for defense, noise in columns]
+        best = max(map(share, found), key=float)
+        rows.append((label, *(rate(row, strong=share(row) == best) for row in found)))
+    return markdown(("attack, eps", *(" ".join(filter(None, column)) for column in columns)), rows)
+
+
 def by_library(attacks: Measured) -> str:
     """What attacks of four libraries leave of a classifier whose logits are multiplied by k."""
     names = list(dict.fromkeys(row["classifier"] for row in attacks.rows))
@@ -264,6 +278,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "ablations in short": ablations_in_short,
     "robust": robust,
     "fashion": fashion,
+    "grid": grid,
     "proofs": proofs,
     "trials": trials,
     "certificates": certificates,

@@ -30,9 +30,9 @@ class BitAttack:
         self.network = network
         levels = torch.tensor(network.thresholds, dtype=torch.float32).double()
         self.thresholds = levels.sort().values
-        rank = levels.argsort().argsort()
+        self.rank = levels.argsort().argsort()  #: how many thresholds are below each, (T,)
         # Bit of threshold t at level l: whether l is above its rank. (T + 1, T)
-        self.patterns = (torch.arange(len(levels) + 1)[:, None] > rank).float()
+        self.patterns = (torch.arange(len(levels) + 1)[:, None] > self.rank).float()
 
     def __call__(self, x: Tensor, y: Tensor, eps: float) -> Tensor:
         """The strongest image within ``eps`` found for each of ``x`` (N, 1, H, W), N ≥ 0, with classes ``y`` (N,)."""
@@ -41,7 +41,7 @@ class BitAttack:
         return torch.cat([self._attacked(*part, eps) for part in zip(x.split(BATCH), y.split(BATCH), strict=True)])
 
     def _attacked(self, x: Tensor, y: Tensor, eps: float) -> Tensor:
-        values, allowed = self._choices(x, eps)
+        values, allowed = self.choices(x, eps)
         start = (x.flatten(1).double()[:, None] > self.thresholds[:, None]).sum(1)
         with torch.no_grad():
             scores = self._scores(self._bits(start, x)).scatter(1, y[:, None], -torch.inf)
@@ -56,7 +56,7 @@ class BitAttack:
             height[left[better]], best[left[better]] = reached[better], levels[better]
         return values.gather(1, best[:, None]).view_as(x).float()
 
-    def _choices(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def choices(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """For each level and pixel, a value of that level within eps (the pixel's own where that is its level), and
         whether there is one; both (N, T + 1, H·W)."""
         pixels = x.flatten(1).double()[:, None]
@@ -80,8 +80,7 @@ class BitAttack:
         for _ in range(ROUNDS):
             gains, choice, here = self._gains(levels[left], x[left], y[left], target[left], allowed[left])
             height[left] = here
-            order = gains.argsort(1, descending=True)
-            ranks = order.argsort(1)
+            ranks = gains.argsort(1, descending=True).argsort(1)
             tries = torch.stack([torch.where((ranks < m) & (gains > 0), choice, levels[left]) for m in TRIES], 1)
             with torch.no_grad():
                 scores = self._scores(self._bits(tries.flatten(0, 1), x)).view(len(left), len(TRIES), -1)

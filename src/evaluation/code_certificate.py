@@ -181,16 +181,13 @@ class _Search:
 
     def _candidates(self, nodes: Interval, by_centre: Tensor) -> Tensor:
         """For each box the image (M, 1, H, W) whose bits lower the worst margin most, to first order."""
-        bits = nodes.centre - nodes.radius * by_centre.sign() > 0.5
-        t = self.certifier.thresholds.to(bits.device)
-        x = self.x[None].double()
-        # From the largest threshold whose bit is set to the smallest one above it whose bit is not. In float32 an
-        # image on a threshold counts as below it.
-        floor = torch.where(bits, t, -1.0).amax(1, keepdim=True)
-        ceiling = torch.where(~bits & (t > floor), t, 2.0).amin(1, keepdim=True)
-        low = torch.maximum(torch.maximum(floor + 1e-6, x - self.eps), torch.zeros_like(x))
-        high = torch.minimum(torch.minimum(ceiling, x + self.eps), torch.ones_like(x))
-        return torch.where(low <= high, (low + high) / 2, x).float()
+        bits = (nodes.centre - nodes.radius * by_centre.sign() > 0.5).flatten(2)
+        # Bits are chosen one by one, and need not fit each other: the largest threshold whose bit is set counts.
+        levels = (bits * (self.certifier.attack.rank + 1)[:, None]).amax(1)
+        values, allowed = self.certifier.attack.choices(self.x[None], self.eps)
+        chosen = (each.expand(len(levels), -1, -1).gather(1, levels[:, None])[:, 0] for each in (values, allowed))
+        value, possible = chosen
+        return torch.where(possible, value, self.x.flatten().double()).view(-1, *self.x.shape).float()
 
     def _fooling(self, images: Tensor) -> Tensor | None:
         """The first of ``images`` (M, 1, H, W) that the defended classifier gets wrong."""

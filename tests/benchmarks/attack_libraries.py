@@ -39,7 +39,7 @@ def ours(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) 
         MIFGSM: lambda x, y: attacks.mifgsm(network, x, y, **iterative),
         PGD: lambda x, y: attacks.pgd(network, x, y, random_start=False, **iterative),
     }
-    return _in_batches(calls[recipe], batch_size)
+    return in_batches(calls[recipe], batch_size)
 
 
 def torchattacks(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
@@ -52,7 +52,7 @@ def torchattacks(network: nn.Module, recipe: Recipe, batch_size: int, eps: float
         MIFGSM: lambda: torchattacks.MIFGSM(network, **iterative),
         PGD: lambda: torchattacks.PGD(network, random_start=False, **iterative),
     }
-    return _in_batches(makers[recipe](), batch_size)
+    return in_batches(makers[recipe](), batch_size)
 
 
 def foolbox(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
@@ -67,7 +67,7 @@ def foolbox(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EP
     }
     attack, model = makers[recipe](), foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     criterion = foolbox.criteria.Misclassification
-    return _in_batches(lambda x, y: attack.run(model, x, criterion(y), epsilon=eps), batch_size)
+    return in_batches(lambda x, y: attack.run(model, x, criterion(y), epsilon=eps), batch_size)
 
 
 def art(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -> Batched:
@@ -89,7 +89,9 @@ def art(network: nn.Module, recipe: Recipe, batch_size: int, eps: float = EPS) -
     return lambda x, y: torch.from_numpy(np.asarray(attack.generate(x.numpy(), y.numpy())))
 
 
-def _in_batches(attack: Callable[[Tensor, Tensor], Tensor], size: int) -> Batched:
+def in_batches(attack: Callable[[Tensor, Tensor], Tensor], size: int) -> Batched:
+    """``attack`` on ``size`` images at a time."""
+
     def run(x: Tensor, y: Tensor) -> Tensor:
         pairs = zip(x.split(size), y.split(size), strict=True)
         return torch.cat([attack(*pair).detach() for pair in pairs])

@@ -78,7 +78,7 @@ def _parsed(arguments: list[str] | None) -> Run:
     parser.add_argument("--limit", type=int, help="test images; all if not given")
     parser.add_argument("--budget", choices=("full", "demo"), default="full", help="of training; full is the report's")
     parser.add_argument("--batches", type=int, help="training batches an epoch, to try things out")
-    parser.add_argument("--workers", type=int, default=1, help="networks trained at a time, in processes of their own")
+    parser.add_argument("--workers", type=int, default=5, help="networks trained at a time, in processes of their own")
     parser.add_argument("--output", type=Path, default=REPO / "outputs" / "bench", help="where gpu.md and gpu/ go")
     asked = vars(parser.parse_args(arguments))
     return Run(outputs=asked.pop("output").resolve() / "gpu", data=REPO / "outputs" / "data", **asked)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,24 +128,13 @@ def _attacks(network: nn.Module, x: Tensor, y: Tensor) -> list[Row]:
 
     for recipe in RECIPES:
         for side, make in (("ours", libraries.ours), ("torchattacks", libraries.torchattacks)):
-            attack = make(network, recipe, BATCH)
-            add(recipe.name, side, recipe.steps, lambda attack=attack: attack(x, y))  # type: ignore[misc]
+            add(recipe.name, side, recipe.steps, partial(make(network, recipe, BATCH), x, y))
     for precision in ("float32", "bfloat16"):
         for steps in (PGD.steps, PGD_STEPS):
             options = {"eps": EPS, "rel_step": 2.5 / steps, "random_start": False, "precision": precision}
-            add(
-                f"PGD, {steps} steps",
-                f"ours, {precision}",
-                steps,
-                lambda steps=steps, options=options: torch.cat(  # type: ignore[misc]
-                    [attacks.pgd(network, *part, steps=steps, **options) for part in _batches(x, y)]
-                ),
-            )
+            attack = libraries.in_batches(partial(attacks.pgd, network, steps=steps, **options), BATCH)
+            add(f"PGD, {steps} steps", f"ours, {precision}", steps, partial(attack, x, y))
     return rows
-
-
-def _batches(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(x.split(BATCH), y.split(BATCH), strict=True))
 
 
 def _certificates(network: nn.Module, x: Tensor, images: int, samples: int) -> Row:

@@ -260,10 +260,32 @@ def test_the_exponent_of_growth_is_the_slope_between_logarithms(power: float) ->
     assert growth.exponent({size: 3 * size**power for size in (10, 20, 40)}) == pytest.approx(power)
 
 
-def test_without_a_gpu_one_line_says_so() -> None:
+def test_attacks_and_certificates_are_measured_beside_the_limits(tmp_path, monkeypatch, capsys) -> None:
+    import torch
+
+    from src.models import Classifier
+    from tests.benchmarks import gpu_limits
+
+    network, x = Classifier(widths=(4, 8), hidden=16).eval().requires_grad_(False), torch.rand(4, 1, 28, 28)
+    monkeypatch.setattr(gpu_limits, "_loaded", lambda *_: (network, x, network(x).argmax(1)))
+    asked = ("--device=cpu", "--certified=1", "--samples=20", f"--output={tmp_path}")
+    assert gpu_limits.main(asked) == 0
+    written = (tmp_path / "gpu_limits.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ")][2:]
+    assert written.strip() in capsys.readouterr().out
+    assert [row[:2] for row in rows[:2]] == [["FGSM", "ours"], ["FGSM", "torchattacks"]]
+    assert rows[-1][0] == "smoothing, σ 0.5, n = 20"
+    strong = [row for row in rows if row[0].startswith("PGD")]
+    assert len(strong) == 6 and all(row[5] == "0.00%" for row in strong)
+    assert all(float(row[6].rstrip("%")) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("module", ["gpu", "gpu_limits"])
+def test_without_a_gpu_one_line_says_so(module: str) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.gpu"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len((done.stdout + done.stderr).strip().splitlines()) == 1 and "no CUDA device" in done.stdout + done.stderr

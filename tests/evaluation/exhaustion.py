@@ -1,5 +1,5 @@
 """What an attacker can do to an image behind thresholds, all of it, one after the other: the independent check of a
-certificate.
+certificate. And networks and images that are small enough for it.
 
 Nothing here comes from the code that proves. A pixel matters to the network by its bits alone, so it is enough to try,
 of each pixel, one value for each pattern of bits that it can take within eps.
@@ -13,6 +13,27 @@ import torch
 from torch import Tensor
 
 from src.models import CertifiedVQVAE
+
+
+def small_network(*thresholds: float) -> CertifiedVQVAE:
+    """An untrained network for four classes and images (1, 8, 8), in ``eval()``."""
+    torch.manual_seed(0)
+    shape = {"convolutions": ((4, 3, 2, 1),), "linears": (8,), "dimension": 4, "num_classes": 4, "image_size": 8}
+    made = CertifiedVQVAE(thresholds=thresholds, style_codes=2, style_dimension=2, hidden=2, **shape)
+    for _ in range(200):  # statistics of its own
+        made.margins(made.box(torch.rand(64, 1, 8, 8), 0.0), torch.zeros(64, dtype=torch.int64))
+    return made.eval().requires_grad_(False)
+
+
+def nearly_black_and_white(grey: int) -> Tensor:
+    """Sixty images (1, 8, 8), black and white but for 1 to ``grey`` pixels each."""
+    torch.manual_seed(1)
+    x = torch.randint(0, 2, (60, 1, 8, 8)).float()
+    for i, image in enumerate(x):
+        places = torch.randperm(64)[: 1 + i % grey]
+        image.view(-1)[places] = 0.25 + 0.5 * torch.rand(len(places))
+    return x
+
 
 #: Images that are shown to the network at a time.
 BATCH = 1000

@@ -6,30 +6,19 @@ from torch import Tensor
 
 from src.evaluation.bit_attack import BitAttack
 from src.models import CertifiedVQVAE
-from tests.evaluation.exhaustion import outcomes
+from tests.evaluation.exhaustion import nearly_black_and_white, outcomes, small_network
 
 EPS = 0.2
 
 
 @pytest.fixture(scope="module", params=[(0.4, 0.6), (0.65, 0.35, 0.5)], ids=["two thresholds", "three, in no order"])
 def network(request: pytest.FixtureRequest) -> CertifiedVQVAE:
-    torch.manual_seed(0)
-    shape = {"convolutions": ((4, 3, 2, 1),), "linears": (8,), "dimension": 4, "num_classes": 4, "image_size": 8}
-    made = CertifiedVQVAE(thresholds=request.param, style_codes=2, style_dimension=2, hidden=2, **shape)
-    for _ in range(200):  # statistics of its own
-        made.margins(made.box(torch.rand(64, 1, 8, 8), 0.0), torch.zeros(64, dtype=torch.int64))
-    return made.eval().requires_grad_(False)
+    return small_network(*request.param)
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Black and white, but for 1 to 6 grey pixels each."""
-    torch.manual_seed(1)
-    x = torch.randint(0, 2, (60, 1, 8, 8)).float()
-    for i, image in enumerate(x):
-        grey = torch.randperm(64)[: 1 + i % 6]
-        image.view(-1)[grey] = 0.25 + 0.5 * torch.rand(len(grey))
-    return x
+    return nearly_black_and_white(6)
 
 
 def codes(network: CertifiedVQVAE, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from src.evaluation.code_certificate import CodeCertifier, Verdict, bit_box, readings
 from src.models import CertifiedVQVAE
-from tests.evaluation.exhaustion import outcomes
+from tests.evaluation.exhaustion import nearly_black_and_white, outcomes, small_network
 
 EPS = 0.2
 
@@ -25,33 +25,14 @@ def reads(images: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def network() -> CertifiedVQVAE:
-    torch.manual_seed(0)
-    made = CertifiedVQVAE(
-        thresholds=(0.4, 0.6),
-        convolutions=((4, 3, 2, 1),),
-        linears=(8,),
-        dimension=4,
-        num_classes=4,
-        image_size=8,
-        style_codes=2,
-        style_dimension=2,
-        hidden=2,
-    )
+    made = small_network(0.4, 0.6)
     made.decoder = Painter()
-    for _ in range(200):  # statistics of its own
-        made.margins(made.box(torch.rand(64, 1, 8, 8), 0.0), torch.zeros(64, dtype=torch.int64))
-    return made.eval().requires_grad_(False)
+    return made
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Black and white, but for 1 to 7 grey pixels each."""
-    torch.manual_seed(1)
-    x = torch.randint(0, 2, (60, 1, 8, 8)).float()
-    for i, image in enumerate(x):
-        grey = torch.randperm(64)[: 1 + i % 7]
-        image.view(-1)[grey] = 0.25 + 0.5 * torch.rand(len(grey))
-    return x
+    return nearly_black_and_white(7)
 
 
 def everything(network: CertifiedVQVAE, x: Tensor) -> set[int]:
