@@ -53,9 +53,9 @@ certified: setup ## Train the purifier that is proved, prove all test images, at
 	@$(RUN) src.sweep -m +experiment=certified limit=1000 checks.images=20
 
 board: setup ## Rank all purifiers by what an attacker who knows them leaves, 1,000 test images: hours
-	@$(RUN) src.train model=classifier overwrite=different +experiment=demo
+	@$(RUN) src.train model=classifier overwrite=different
 	@$(RUN) src.train model=classifier overwrite=different seed=1 +experiment=demo
-	@for noise in $(NOISES); do $(RUN) src.train model=vqvae overwrite=different noise=$$noise +experiment=demo || exit; done
+	@for noise in $(NOISES); do $(RUN) src.train model=vqvae overwrite=different noise=$$noise || exit; done
 	@$(RUN) src.sweep -m +experiment=board limit=1000 checks.images=20
 
 ablations: setup ## Train that purifier without each of its ingredients, an epoch and 3 seeds each: two hours

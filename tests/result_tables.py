@@ -8,8 +8,9 @@ from scipy.special import stdtrit
 
 from src.evaluation.statistics import mean_and_deviation
 from src.reporting.analysis.certified import CertifiedSet, load_certified, published_certified
-from src.reporting.analysis.labels import half_width, percent
+from src.reporting.analysis.labels import column_label, half_width, percent
 from src.reporting.analysis.rates import Rate
+from src.reporting.document.published import published
 from tests.results import REPO, Measured
 
 Row = dict[str, str]
@@ -35,26 +36,84 @@ def share(row: Row) -> str:
     return percent(int(row["correct"]) / int(row["n"]))
 
 
-def purifiers(demo: Measured, board: Measured, certified: Measured) -> str:
-    """The front page's: clean, gray-box, adaptive and proved accuracy."""
+#: The purifiers of the front page, by defense and noise.
+FRONT = {
+    ("none", ""): "none",
+    ("kmeans", ""): "K-means, k = 20",
+    ("binarize", ""): "thresholding at 0.5",
+    ("vqvae", "0.5"): "the report's VQ-VAE, noise 0.5",
+    ("vqvae_robust", ""): "`vqvae_robust`",
+    ("vqvae_certified", ""): "`vqvae_certified`",
+}
+
+
+def purifiers(measured: Measured) -> str:
+    """The front page's: clean, gray-box, adaptive and proved accuracy, and time."""
     rows = []
-    for label, defense, noise in (
-        ("none", "none", ""),
-        ("K-means, k = 20", "kmeans", ""),
-        ("thresholding at 0.5", "binarize", ""),
-        ("the report's VQ-VAE, noise 0.5", "vqvae", "0.5"),
-    ):
-        clean = demo.row(attack="fgsm", eps=0.0, defense=defense, noise=noise)
-        blind = demo.where(eps=0.3, defense=defense, noise=noise)
-        adaptive = board.where(attack="worst", eps=0.3, threat="adaptive", defense=defense, noise=noise)
-        informed = rate(adaptive[0]) if adaptive else "not measured again"
-        rows.append((label, rate(clean), rate(min(blind, key=lambda row: int(row["correct"]))), informed, "–"))
-    ours = [
-        rate(certified.row(attack=attack, eps=eps, n=n, defense="vqvae_certified"), strong=eps > 0)
-        for attack, eps, n in (("certified", 0.0, 10_000), ("worst", 0.3, 1000), ("certified", 0.3, 10_000))
-    ]
-    rows.append(("`vqvae_certified`", ours[0], "not measured", *ours[1:]))
-    return markdown(("purifier", "clean", "gray-box, strongest of three", "adaptive, worst of ten", "proved"), rows)
+    for (defense, noise), label in FRONT.items():
+        found = _judged(measured, defense, noise)
+        strong = defense.startswith("vqvae_")
+        shown = [rate(found[name], strong) if name in found else "–" for name in ("gray_box", "adaptive", "proved")]
+        rows.append((label, rate(found["clean"]), *shown, _milliseconds(found["clean"])))
+    return markdown(("purifier", "clean", "gray-box", "adaptive", "proved", "ms an image"), rows)
+
+
+def _judged(measured: Measured, defense: str, noise: str) -> dict[str, Row]:
+    """The worst of ten attacks on a purifier at the largest eps: clean, by threat, and what is proved of it."""
+    where = {"defense": defense, "noise": noise}
+    eps = max(float(row["eps"]) for row in measured.rows)
+    found = {"clean": measured.row(attack="worst", eps=0.0, threat="gray_box", **where)}
+    for threat in ("gray_box", "adaptive"):
+        found[threat] = measured.row(attack="worst", eps=eps, threat=threat, **where)
+    found |= {"proved": row for row in measured.where(attack="certified", eps=eps, **where)}
+    return found
+
+
+def _milliseconds(row: Row) -> str:
+    return f"{float(row['purify_ms']):.2f}" if row.get("purify_ms") else "–"
+
+
+def board(measured: Measured) -> str:
+    """All purifiers, ranked by what an attacker leaves who knows them. Bold is the best of its column."""
+    columns = list(dict.fromkeys((row["defense"], row["noise"]) for row in measured.where(attack="worst")))
+    judged = {column: _judged(measured, *column) for column in columns}
+    ranked = sorted(columns, key=lambda column: -_left_by_the_stronger(judged[column]))
+    rows = []
+    for column in ranked:
+        found = judged[column]
+        proved = rate(found["proved"]) if "proved" in found else "–"
+        shown = [rate(found[name]) for name in ("clean", "gray_box", "adaptive")]
+        label = " ".join(filter(None, column))
+        rows.append((label, *shown, _strongest(measured, *column), proved, _milliseconds(found["clean"])))
+    head = ("purifier", "clean", "gray-box", "adaptive", "strongest single attack", "proved", "ms an image")
+    return markdown(head, rows)
+
+
+def _left_by_the_stronger(found: dict[str, Row]) -> int:
+    """The images left by the stronger of two attackers: who knows the purifier could also act as if he did not."""
+    return min(int(found[threat]["correct"]) for threat in ("gray_box", "adaptive"))
+
+
+def _strongest(measured: Measured, defense: str, noise: str) -> str:
+    """The adaptive attack that leaves least, and what it leaves."""
+    found = measured.where(threat="adaptive", defense=defense, noise=noise)
+    single = [row for row in found if float(row["eps"]) > 0 and row["attack"] not in ("worst", "certified")]
+    least = min(single, key=lambda row: int(row["correct"]))
+    return f"{least['attack']}, {share(least)}"
+
+
+def report_protocol(measured: Measured) -> str:
+    """The report's 75 numbers under its own protocol: ours / the report's."""
+    columns = list(dict.fromkeys(each.column for each in published()))
+    rows: dict[tuple[str, float], list[str]] = {}
+    for each in published():
+        defense, noise = each.column
+        where = {"defense": defense, "noise": "" if noise is None else noise}
+        ours = measured.row(attack=each.attack, eps=each.eps, **where)
+        rows.setdefault((each.attack, each.eps), []).append(f"{share(ours)} / {each.percent:.1f}")
+    labels = {"fgsm": "FGSM", "ifgsm": "I-FGSM", "mifgsm": "MI-FGSM"}
+    lines = [(labels[attack], f"{eps:g}", *cells) for (attack, eps), cells in rows.items()]
+    return markdown(("attack", "eps", *(column_label(*column) for column in columns)), lines)
 
 
 def grid(demo: Measured) -> str:
@@ -271,6 +330,8 @@ def certificates_of_the_present_denoiser() -> str:
 #: By the name in a page's comment.
 TABLES: dict[str, Callable[..., str]] = {
     "purifiers": purifiers,
+    "board": board,
+    "the report's protocol": report_protocol,
     "attacks by library": by_library,
     "gradients in bfloat16": precision,
     "verdicts": verdicts,

@@ -28,6 +28,8 @@ TERMS = {
     "mnist": "MNIST, by Yann LeCun and Corinna Cortes, from data of NIST: Creative Commons Attribution-ShareAlike 3.0, "
     "as Keras' documentation has it.",
     "fashion_mnist": "Fashion-MNIST, by Zalando SE: MIT.",
+    "kmnist": "Kuzushiji-MNIST, by ROIS-DS Center for Open Data in the Humanities, from data of NIJL: Creative Commons "
+    "Attribution-ShareAlike 4.0.",
     "cifar10": "CIFAR-10, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton: no licence is stated; they ask to be "
     "cited.",
 }
