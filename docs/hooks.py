@@ -1,4 +1,5 @@
-"""What the site needs beyond MkDocs: links out of ``docs/`` and Sphinx's roles in docstrings, both as code."""
+"""What the site needs beyond MkDocs: tutorials as pages and notebooks, and links out of ``docs/`` and Sphinx's roles in
+docstrings as code."""
 
 import os
 import re
@@ -6,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+import jupytext
+from mkdocs.structure.files import File, Files
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
@@ -13,6 +18,30 @@ LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`~?([^`]+)`")
 EMPTY_HEADER = re.compile(r"<th([^>]*)></th>")
 PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+#: What a notebook begins with. Jupyter's own arguments would be taken for the script's.
+SETUP_WORDS = """\
+Run this notebook in the folder of the project, with its packages installed (`make setup`). In Colab, first bring the
+project there and install it:
+
+```
+!git clone ADDRESS-OF-THE-PROJECT project
+%cd project
+%pip install -e .
+!python -m src.prepare data=mnist
+```"""
+SETUP_CODE = """\
+import sys
+
+sys.argv = sys.argv[:1]"""
+
+
+def on_files(files: Files, config: Any, **_: Any) -> Files:
+    """The site's files, and a notebook for each tutorial."""
+    for script in sorted((DOCS / "tutorials").glob("*.py")):
+        notebook = jupytext.writes(as_notebook(script.read_text(encoding="utf-8")), "ipynb")
+        files.append(File.generated(config, f"tutorials/{script.stem}.ipynb", content=notebook))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -32,21 +61,32 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def as_page(script: str) -> str:
-    """A script in percent cells as Markdown: cells of text as text, cells of code as code. What stands before the first
-    cell is left out.
+    """A script in percent cells as Markdown. What stands before the first cell is left out.
 
     Args:
         script: its text; a cell begins with the line ``# %% [markdown]`` or ``# %%``.
     """
-    _, *parts = re.split(r"^# %%(.*)\n", script, flags=re.MULTILINE)
-    cells = zip(parts[::2], parts[1::2], strict=True)
-    return "\n\n".join(_cell(kind.strip(), text.strip("\n")) for kind, text in cells) + "\n"
+    return "\n\n".join(map(_in_markdown, _cells(script))) + "\n"
 
 
-def _cell(kind: str, text: str) -> str:
-    if kind == "[markdown]":
-        return "\n".join(line.removeprefix("#").removeprefix(" ") for line in text.splitlines())
-    return f"```python\n{text}\n```"
+def as_notebook(script: str) -> NotebookNode:
+    """The same script as a notebook, after a cell on how to run it."""
+    notebook = jupytext.reads(script, "py:percent")
+    notebook.cells = [new_markdown_cell(SETUP_WORDS), new_code_cell(SETUP_CODE), *_cells(script)]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"  # random ones would make each build another
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return notebook
+
+
+def _cells(script: str) -> list[NotebookNode]:
+    cells: list[NotebookNode] = jupytext.reads(script[script.index("# %%") :], "py:percent").cells
+    return cells
+
+
+def _in_markdown(cell: NotebookNode) -> str:
+    source: str = cell.source
+    return source if cell.cell_type == "markdown" else f"```python\n{source}\n```"
 
 
 def linked_within(markdown: str, place: Path, page_place: Path) -> str:

@@ -65,7 +65,8 @@ def _judged(measured: Measured, defense: str, noise: str) -> dict[str, Row]:
     found = {"clean": measured.row(attack="worst", eps=0.0, threat="gray_box", **where)}
     for threat in ("gray_box", "adaptive"):
         found[threat] = measured.row(attack="worst", eps=eps, threat=threat, **where)
-    found |= {"proved": row for row in measured.where(attack="certified", eps=eps, **where)}
+    for row in measured.where(attack="certified", eps=eps, **where):
+        found["proved"] = row
     return found
 
 

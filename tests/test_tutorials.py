@@ -1,12 +1,15 @@
 """The tutorials run as they are, on a slice of real digits, and show what their words say."""
 
+import ast
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import nbformat
 import pytest
 
 from tests.conftest import REPO
@@ -50,13 +53,18 @@ def test_the_own_purifier_is_measured_under_both_attackers(slice_root: Path) -> 
     assert clean > gray > adaptive > told["Identity adaptive"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_page_is_the_script_in_its_order(name: str) -> None:
-    pytest.importorskip("griffe")
+@pytest.fixture
+def hooks() -> ModuleType:
+    """What the site adds to MkDocs."""
     spec = importlib.util.spec_from_file_location("hooks", REPO / "docs" / "hooks.py")
     assert spec and spec.loader
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_is_the_script_in_its_order(hooks: ModuleType, name: str) -> None:
     page = hooks.as_page((TUTORIALS / f"{name}.py").read_text(encoding="utf-8"))
     title = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8").splitlines()[0]
     assert page.startswith(f"{title}\n")
@@ -64,3 +72,19 @@ def test_a_page_is_the_script_in_its_order(name: str) -> None:
     code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     compile("\n".join(code), name, "exec")
     assert len(code) > 3 and "import torch" in code[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_the_script_after_its_setup(
+    hooks: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (TUTORIALS / f"{name}.py").read_text(encoding="utf-8")
+    notebook = hooks.as_notebook(script)
+    nbformat.validate(notebook)
+    assert notebook == hooks.as_notebook(script)
+    setup, *code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    statements = [ast.dump(statement) for statement in ast.parse("\n".join(code)).body]
+    assert statements == [ast.dump(statement) for statement in ast.parse(script).body[1:]]
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    exec(setup, {})
+    assert len(sys.argv) == 1, "the script's argument is a folder of MNIST"

@@ -172,4 +172,4 @@ tell("rounding + VQ-VAE, PGD with BPDA", correct(target, seeing))
 # ```
 #
 # The words are explained in the [concepts](../concepts.md). This page is a script that runs as it is,
-# [honest_number.py](honest_number.py).
+# [honest_number.py](honest_number.py), and a notebook for Jupyter or Colab, [honest_number.ipynb](honest_number.ipynb).

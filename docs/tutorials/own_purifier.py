@@ -126,4 +126,4 @@ print(f"It pays {100 * paid:.1f} points on clean images, and keeps {100 * kept:.
 #
 # [Your own defense, attack, classifier](../extend.md) has the rest: purifiers without a gradient, with random
 # numbers, with a noise level, and your own attacks. This page is a script that runs as it is,
-# [own_purifier.py](own_purifier.py).
+# [own_purifier.py](own_purifier.py), and a notebook for Jupyter or Colab, [own_purifier.ipynb](own_purifier.ipynb).
