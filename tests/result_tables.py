@@ -96,11 +96,11 @@ def _left_by_the_stronger(found: dict[str, Row]) -> int:
 
 
 def _strongest(measured: Measured, defense: str, noise: str) -> str:
-    """The adaptive attack that leaves least, and what it leaves."""
+    """The adaptive attack that leaves least, and what it leaves; a dash where each attack tried only what was left."""
     found = measured.where(threat="adaptive", defense=defense, noise=noise)
     single = [row for row in found if float(row["eps"]) > 0 and row["attack"] not in ("worst", "certified")]
-    least = min(single, key=lambda row: int(row["correct"]))
-    return f"{least['attack']}, {share(least)}"
+    least = min(single, key=lambda row: int(row["correct"]), default=None)
+    return f"{least['attack']}, {share(least)}" if least else "–"
 
 
 def report_protocol(measured: Measured) -> str:

@@ -85,7 +85,7 @@ def _of_an_override(error: Exception) -> str | None:
     if match := re.match(r"Ambiguous value for argument '(.*)'", str(error)):
         return f"{match[1]} has several values: put -m before it for a job each, or write a list as [a,b]"
     if match := re.match(r"Could not override '(.*)'\. No match in the defaults list\.\n.* use \+(\S+)", str(error)):
-        return f"nothing is chosen of {match[1]} here that could be another; to add it: +{match[2]}"
+        return f"this command has no {match[1]} to choose: leave {match[2]} out; +{match[2]} would add it all the same"
     return None
 
 
