@@ -113,6 +113,7 @@ def test_a_network_whose_numbers_would_mean_nothing(refuse, trained, command, mo
         (("attack=ifgsm", "atack.steps=4"), ["no atack here", "did you mean attack?"]),
         (("attack=ifgsm", "iterative.steps=x"), ["ifgsm: steps=x is not a whole number"]),
         (("eps",), ["eps cannot be read as name=value"]),
+        (("model=vqvae",), ["no model to choose: leave model=vqvae out"]),
         (("eps=[0.1",), ["eps=[0.1 cannot be read"]),
         (("checks=5",), ["checks=5", "checks.…="]),
         (("protocol=report",), ["protocol=report", "protocol.…="]),
