@@ -78,7 +78,7 @@ def _milliseconds(row: Row) -> str:
 
 
 def board(measured: Measured) -> str:
-    """All purifiers, ranked by what an attacker leaves who knows them. Bold is the best of its column."""
+    """All purifiers, ranked by what an attacker leaves who knows them."""
     columns = list(dict.fromkeys((row["defense"], row["noise"]) for row in measured.where(attack="worst")))
     judged = {column: _judged(measured, *column) for column in columns}
     ranked = sorted(columns, key=lambda column: -_left_by_the_stronger(judged[column]))
@@ -86,7 +86,7 @@ def board(measured: Measured) -> str:
     for column in ranked:
         found = judged[column]
         proved = rate(found["proved"]) if "proved" in found else "–"
-        shown = [rate(found[name]) for name in ("clean", "gray_box", "adaptive")]
+        shown = [rate(found[name]) if name in found else "not measured" for name in ("clean", "gray_box", "adaptive")]
         label = " ".join(filter(None, column))
         rows.append((label, *shown, proved, _milliseconds(found["clean"])))
     return markdown(("purifier", "clean", "gray-box", "adaptive", "proved", "ms an image"), rows)
@@ -94,7 +94,7 @@ def board(measured: Measured) -> str:
 
 def _left_by_the_stronger(found: dict[str, Row]) -> int:
     """The images left by the stronger of two attackers: who knows the purifier could also act as if he did not."""
-    return min(int(found[threat]["correct"]) for threat in ("gray_box", "adaptive"))
+    return min(int(found[threat]["correct"]) for threat in ("gray_box", "adaptive") if threat in found)
 
 
 def report_protocol(measured: Measured) -> str:
