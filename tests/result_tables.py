@@ -48,14 +48,14 @@ FRONT = {
 
 
 def purifiers(measured: Measured) -> str:
-    """The front page's: clean, gray-box, adaptive and proved accuracy, and time."""
+    """The front page's: clean, gray-box, adaptive and proved accuracy."""
     rows = []
     for (defense, noise), label in FRONT.items():
         found = _judged(measured, defense, noise)
         strong = defense.startswith("vqvae_")
         shown = [rate(found[name], strong) if name in found else "–" for name in ("gray_box", "adaptive", "proved")]
-        rows.append((label, rate(found["clean"]), *shown, _milliseconds(found["clean"])))
-    return markdown(("purifier", "clean", "gray-box", "adaptive", "proved", "ms an image"), rows)
+        rows.append((label, rate(found["clean"]), *shown))
+    return markdown(("purifier", "clean", "gray-box", "adaptive", "proved"), rows)
 
 
 def _judged(measured: Measured, defense: str, noise: str) -> dict[str, Row]:
@@ -73,10 +73,6 @@ def _judged(measured: Measured, defense: str, noise: str) -> dict[str, Row]:
     return {name: max(some, key=lambda row: int(row["n"])) for name, some in rows.items() if some}
 
 
-def _milliseconds(row: Row) -> str:
-    return f"{float(row['purify_ms']):.2f}" if row.get("purify_ms") else "–"
-
-
 def board(measured: Measured) -> str:
     """All purifiers, ranked by what an attacker leaves who knows them."""
     columns = list(dict.fromkeys((row["defense"], row["noise"]) for row in measured.where(attack="worst")))
@@ -88,8 +84,8 @@ def board(measured: Measured) -> str:
         proved = rate(found["proved"]) if "proved" in found else "–"
         shown = [rate(found[name]) if name in found else "not measured" for name in ("clean", "gray_box", "adaptive")]
         label = " ".join(filter(None, column))
-        rows.append((label, *shown, proved, _milliseconds(found["clean"])))
-    return markdown(("purifier", "clean", "gray-box", "adaptive", "proved", "ms an image"), rows)
+        rows.append((label, *shown, proved))
+    return markdown(("purifier", "clean", "gray-box", "adaptive", "proved"), rows)
 
 
 def _left_by_the_stronger(found: dict[str, Row]) -> int:
