@@ -88,9 +88,12 @@ def board(measured: Measured) -> str:
     return markdown(("purifier", "clean", "gray-box", "adaptive", "proved"), rows)
 
 
-def _left_by_the_stronger(found: dict[str, Row]) -> int:
-    """The images left by the stronger of two attackers: who knows the purifier could also act as if he did not."""
-    return min(int(found[threat]["correct"]) for threat in ("gray_box", "adaptive") if threat in found)
+def _left_by_the_stronger(found: dict[str, Row]) -> float:
+    """The share left by the stronger of two attackers: who knows the purifier could also act as if he did not. Below
+    all others where the adaptive one was not tried."""
+    if "adaptive" not in found:
+        return -1.0
+    return min(int(found[threat]["correct"]) / int(found[threat]["n"]) for threat in ("gray_box", "adaptive"))
 
 
 def report_protocol(measured: Measured) -> str:

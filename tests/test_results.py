@@ -68,9 +68,9 @@ def test_no_page_has_two_versions_of_a_network_under_one_name() -> None:
 
 
 def test_another_version_of_a_network_is_told(copied: Path) -> None:
-    change(copied / "docs/results/demo.json", '"vqvae 0.5": "0c4d', '"vqvae 0.5": "1c4d')
-    (told,) = results.contradictions(copied / "README.md", copied)
-    assert told.endswith("vqvae 0.5 has other weights in demo than in board")
+    change(copied / "docs/results/report.json", '"vqvae 0.5": "7c15', '"vqvae 0.5": "1c15')
+    (told,) = results.contradictions(copied / "docs/results.md", copied)
+    assert told.endswith("vqvae 0.5 has other weights in report than in board")
     with pytest.raises(UserError, match="other weights"):
         results.check(copied)
 
@@ -155,7 +155,8 @@ def swept(folder: Path, *cells: Cell) -> None:
 
 def test_a_csv_is_collected_from_stored_cells(copied: Path, tmp_path: Path) -> None:
     folder, member = copied / "docs" / "results", a_cell("fgsm", "1101")
-    change(folder / "board.json", "+experiment=board limit=100 noise=0.5 checks.images=0", "attack=worst eps=0.3")
+    manifest = manifest_of(folder / "board.csv") | {"commands": ["python -m src.sweep -m attack=worst eps=0.3"]}
+    results.save(folder / "board.csv", manifest)
     swept(tmp_path / "outputs", member, a_cell("worst", "1001", members=(member,)))
     results.collect("board", tmp_path / "outputs", folder, commit="0123456789")
     board = Measured.load("board", folder)
