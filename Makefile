@@ -12,6 +12,9 @@ OVERWRITE := false
 # vqvae_robust with one ingredient less, each in its name; see `make ablations`
 ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
+# Test processes take whole files, in the order of tests/conftest.py
+TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 \
+  --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo reproduce robust certified board ablations weights results results-run test coverage test-slow bench bench-gpu docs lint format clean
 
@@ -82,10 +85,10 @@ results-run: setup ## Measure docs/results again, then write the tables: many ho
 	@$(RUN) tests.results --run $(ARGS)
 
 test: setup ## Run the tests, on up to four cores
-	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(TEST)
 
 coverage: setup ## As test, and fail if fewer lines of src are run than the floor in pyproject.toml says
-	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
+	@$(TEST) --cov
 
 test-slow: setup ## Run the tests that take minutes
 	@$(RUN) pytest -m slow

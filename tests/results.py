@@ -291,8 +291,6 @@ def collect(name: str, outputs: Path, folder: Path, commit: str = NOT_RECORDED) 
     for line, cell in zip(lines, cells, strict=True):
         line |= {side: str(count) for side, count in cell.propagations.items()}
         line |= {count: str(cell.attacker[count]) for count in PROVED if cell.is_proof and count in cell.attacker}
-        if "purify" in cell.stages:
-            line["purify_ms"] = f"{1000 * cell.stages['purify'] / cell.n:.4f}"
     columns = [*COLUMNS, *(extra for extra in EXTRAS if any(extra in line for line in lines))]
     _write_rows(path, columns, lines)
     versions = {package: {cell.environment.get(package) for cell in cells} for package in ("torch", "python")}
@@ -309,8 +307,8 @@ def collect(name: str, outputs: Path, folder: Path, commit: str = NOT_RECORDED) 
 #: What a proof counts beside the images that are proved.
 PROVED = ("refuted", "open", "boxes")
 
-#: Columns of a CSV after those of ``grid.csv``: propagations, what a proof counts, and milliseconds an image.
-EXTRAS = ("forward", "backward", *PROVED, "purify_ms")
+#: Columns of a CSV after those of ``grid.csv``: propagations, and what a proof counts.
+EXTRAS = ("forward", "backward", *PROVED)
 
 
 def _only(values: set[str | None]) -> str | None:

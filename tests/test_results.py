@@ -211,3 +211,17 @@ def test_commands_of_manifests_compose(path: Path) -> None:
                 module, *words = command.removeprefix("python -m src.").split()
                 single = [re.sub(r"=([^,]+),.*", r"=\1", word) for word in words if word != "-m"]
                 assert compose(module, single)
+
+
+def test_the_board_ranks_by_the_stronger_attacker_and_last_what_was_not_tried(copied: Path) -> None:
+    """"a" falls to the attacker who knows it, "b" to the one who does not; of "c" only the latter is known."""
+    counts = {"a": (9, 1), "b": (4, 8), "c": (10, None)}
+    threats = ("gray_box", "adaptive")
+    lines = ["attack,eps,threat,defense,noise,n,correct"]
+    for defense, left in counts.items():
+        asked = [("gray_box", 0, 10), *((threat, 0.3, k) for threat, k in zip(threats, left, strict=True))]
+        lines += [f"worst,{eps},{threat},{defense},,10,{k}" for threat, eps, k in asked if k is not None]
+    (copied / "docs/results/board.csv").write_text("\n".join(lines) + "\n")
+    table = TABLES["board"](Measured.load("board", copied / "docs/results"))
+    assert re.findall(r"^\| (\w) \|", table, re.MULTILINE) == ["b", "a", "c"]
+    assert table.splitlines()[-1].count("not measured") == 1
