@@ -13,10 +13,10 @@ OVERWRITE := false
 ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 # Test processes take whole files, in the order of tests/conftest.py
-TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" --numprocesses auto --maxprocesses 4 \
-  --dist loadfile --no-loadscope-reorder
+TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+  --no-loadscope-reorder
 
-.PHONY: help setup demo reproduce robust certified board ablations weights results results-run test coverage test-slow bench bench-gpu docs lint format clean
+.PHONY: help setup demo reproduce robust certified board ablations weights results results-run test test-slow test-very-slow coverage bench bench-gpu docs lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,14 +84,17 @@ results: setup ## Write the tables of README and docs from docs/results: seconds
 results-run: setup ## Measure docs/results again, then write the tables: many hours (ARGS="demo verdicts" for some)
 	@$(RUN) tests.results --run $(ARGS)
 
-test: setup ## Run the tests, on up to four cores
-	@$(TEST)
+test: setup ## Run the tests but the slow ones, on up to four cores: minutes
+	@$(TEST) -m "not slow and not very_slow"
 
-coverage: setup ## As test, and fail if fewer lines of src are run than the floor in pyproject.toml says
-	@$(TEST) --cov
+test-slow: setup ## Run the slow tests: whole commands, launchers, kills, browsers, tutorials
+	@$(TEST) -m "slow and not very_slow"
 
-test-slow: setup ## Run the tests that take minutes
-	@$(RUN) pytest -m slow
+test-very-slow: setup ## Run the tests that take minutes each: twenty kills, heavier launchers, trained networks
+	@$(TEST) -m very_slow --timeout 1800
+
+coverage: setup ## Run all tests but the very slow ones, and fail if they run fewer lines of src than the floor in pyproject.toml says
+	@$(TEST) -m "not very_slow" --cov
 
 bench: setup ## Time our code beside its peers -> outputs/bench/bench.md: some forty minutes (ARGS="attacks kmeans")
 	@$(RUN) tests.benchmarks $(ARGS)

@@ -14,6 +14,8 @@ from src.defenses import AutoencoderPurifier, Binarize, Chain, VQVAEPurifier
 from src.models import VAE, VQVAE, Autoencoder, Classifier
 from src.models.denoiser import Denoiser
 
+pytestmark = pytest.mark.slow
+
 Function = Callable[[Tensor], Tensor]
 Export = Callable[[nn.Module, Tensor, Path], Function]
 

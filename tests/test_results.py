@@ -214,7 +214,7 @@ def test_commands_of_manifests_compose(path: Path) -> None:
 
 
 def test_the_board_ranks_by_the_stronger_attacker_and_last_what_was_not_tried(copied: Path) -> None:
-    """"a" falls to the attacker who knows it, "b" to the one who does not; of "c" only the latter is known."""
+    """Defense a falls to the attacker who knows it, b to the one who does not; of c only the latter is known."""
     counts = {"a": (9, 1), "b": (4, 8), "c": (10, None)}
     threats = ("gray_box", "adaptive")
     lines = ["attack,eps,threat,defense,noise,n,correct"]

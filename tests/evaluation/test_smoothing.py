@@ -291,7 +291,7 @@ def test_no_attack_breaks_a_certificate_on_digits(mnist, quickly_trained):
     assert (inflated & ~survived[0.75]).any()
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("denoise", [True, False])
 def test_no_attack_breaks_a_certificate_of_the_trained_networks(mnist, denoise):

@@ -25,6 +25,8 @@ from tests.playground.play_world import overrides_for, playing, shared_world
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
 
+pytestmark = pytest.mark.slow
+
 #: Starts the command in a process that writes down whom it talks to.
 WATCHED = """
 import json, runpy, signal, sys

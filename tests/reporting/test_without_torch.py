@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import reporting_factories as make
 
 from src.evaluation import CellStore, SweepManifest
 from src.evaluation.certificates import CertificateFile
 from src.evaluation.grid import Grid
 from tests.conftest import REPO
+
+pytestmark = pytest.mark.slow
 
 #: The command in an interpreter that finds no PyTorch, and not the slow part of SciPy.
 REPORT_WITHOUT_TORCH = """

@@ -6,6 +6,8 @@ import pytest
 
 from tests.workflows.conftest import USERS_OWN, cells, copy_of, read_grid
 
+pytestmark = pytest.mark.slow
+
 #: Members of conf/attack/worst.yaml that are kept; the others take too long for a test.
 KEPT = ("ifgsm", "pgd")
 SWEEP = (

@@ -18,6 +18,8 @@ from src.models.checkpoint import read_checkpoint
 from tests.evaluation.exhaustion import outcomes, patterns
 from tests.workflows.conftest import copy_of, read_grid
 
+pytestmark = pytest.mark.slow
+
 NARROW = (
     "model.module.convolutions=[[4,5,2,2],[8,4,2,1]]",
     "model.module.linears=[16]",
@@ -66,7 +68,7 @@ def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     assert "proved-and-fooled" in (outputs / "report" / "index.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_what_is_proved_of_a_trained_network_agrees_with_exhaustion_and_stands_attacks(
     trained, run_command, slice_root, tmp_path
 ):

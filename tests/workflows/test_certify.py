@@ -14,6 +14,8 @@ from src.data import ImageDataModule
 from tests.wandb_reading import read_runs
 from tests.workflows.conftest import Command, copy_of
 
+pytestmark = pytest.mark.slow
+
 #: Every tenth of 120 images, few samples: a fraction of a second for each image.
 SMALL = ("images=12", "n=200", "n0=20", "batch_size=50")
 INDICES = list(range(0, 120, 10))

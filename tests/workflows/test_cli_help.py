@@ -109,7 +109,7 @@ def test_it_is_readable_and_complete(show, command):
     assert listed.count("=") == 1 + sum(not group.startswith("override") for group in chosen)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_process_that_has_imported_nothing_says_it_too(command):
     """The quick tests have some commands in processes of their own: sweep, report, play, purify."""
@@ -176,6 +176,7 @@ PAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_so_can_those_of_readme_and_docs(compose):
     found = [pair for page in PAGES for pair in COMMAND.findall(page.read_text())]
     assert len(found) > 40
@@ -183,6 +184,7 @@ def test_so_can_those_of_readme_and_docs(compose):
         assert "…" in arguments or compose(name, arguments, jobs=1), (name, arguments)
 
 
+@pytest.mark.slow
 def test_so_can_the_makefiles(compose):
     targets = ["demo", "reproduce", "robust", "certified", "board", "ablations", "weights"]
     said = subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, text=True, check=True).stdout

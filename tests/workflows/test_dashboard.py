@@ -24,6 +24,8 @@ from tests.wandb_reading import LoggedRun, Processes, read_runs
 from tests.workflows.conftest import Command
 from tests.workspace_reading import panels, read_workspace
 
+pytestmark = pytest.mark.slow
+
 DATA = {"name": "mnist", "fingerprint": "f00d"}
 COLUMNS = [("none", None), ("vqvae", 0.0), ("vqvae", 0.5)]
 PLACES = [("fgsm", "gray_box"), ("ifgsm", "gray_box"), ("ifgsm", "adaptive")]
@@ -275,7 +277,7 @@ def test_wandb_mode_offline_is_obeyed_although_there_is_a_key(
     assert "unset WANDB_MODE" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_no_panel_is_empty_after_the_real_commands(
     swept: tuple[Path, str], run_command: Command, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from src.workflows.callbacks import EpochSeeds
 from tests.conftest import REPO
 from tests.wandb_reading import read_runs
 
+pytestmark = pytest.mark.slow
+
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
 SMALL = ("model.module.hidden=32", "model.module.residual_hidden=8", "model.module.num_embeddings=64")
 
@@ -69,7 +71,7 @@ def is_alive(process: int) -> bool:
     return bool(state.strip()) and not state.startswith("Z")
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("told", ["first", "second"])
 def test_sigterm_ends_both(told, slice_root, tmp_path):
     command = [sys.executable, "-m", "src.train", "model=vqvae", "logger=none", "model.epochs=500", *SMALL, *TWO]

@@ -14,6 +14,8 @@ from src.models import VQVAE, Classifier
 from src.models.checkpoint import load_module, read_checkpoint
 from tests.workflows.conftest import copy_of
 
+pytestmark = pytest.mark.slow
+
 QUIET = ("logger=none", "checks.images=0")
 
 

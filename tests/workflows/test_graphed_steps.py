@@ -15,6 +15,8 @@ from src.data import ImageDataModule
 from src.models import VAE, VQVAE, Autoencoder, CertifiedVQVAE, Classifier, RobustVQVAE, SmoothVQVAE
 from src.workflows.graphed_steps import ORDINARY_STEPS, Batch, GraphedSteps, Pass, attach, can_be_graphed, detach
 
+pytestmark = pytest.mark.slow
+
 LAYERS = {"hidden": 16, "residual_hidden": 4, "lr": 1e-3}
 CODES = {"num_embeddings": 16, "embedding_dim": 8}
 CLASSIFIER = partial(Classifier, widths=(4, 8), hidden=16)

@@ -55,6 +55,7 @@ def failures(said: str) -> list[tuple[int, int]]:
     return [(int(t), int(p)) for t, p in re.findall(r"failed: .*fragile.*: (\d+) threads in process (\d+)", said)]
 
 
+@pytest.mark.slow
 def test_joblib(swept, trained, run_process, tmp_path, monkeypatch):
     """Two processes with half of the cores each. A failing job stops no other, whatever it raises."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -71,6 +72,7 @@ def test_joblib(swept, trained, run_process, tmp_path, monkeypatch):
     same_as_the_basic_launcher(outputs, swept[0])
 
 
+@pytest.mark.slow
 def test_submitit_starts_no_more_jobs_than_it_may(trained, run_command, tmp_path, monkeypatch):
     """One at a time, so the second, which needs the first one's set of attacked images, finds it made."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -86,7 +88,7 @@ def test_submitit_starts_no_more_jobs_than_it_may(trained, run_command, tmp_path
     assert threads == 1
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
 def test_heavier_launchers(launcher, swept, trained, run_process, tmp_path, monkeypatch):
     if launcher == "ray":

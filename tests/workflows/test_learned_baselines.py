@@ -7,6 +7,8 @@ import pytest
 from src.models.checkpoint import read_checkpoint
 from tests.workflows.conftest import copy_of, read_grid
 
+pytestmark = pytest.mark.slow
+
 NARROW = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.dimension=8")
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import REPO
 
+pytestmark = pytest.mark.slow
+
 #: Page faults of a loop that allocates and frees four tensors of 64 MB ten times, after it has done so twice; first as
 #: the system would have it, in a fork, then as we would. Blocks of more than 32 MB go back to the system when freed,
 #: whatever glibc has learned of the process; smaller ones may not.

@@ -8,6 +8,8 @@ import torch
 from src.data.idx import write_idx
 from tests.workflows.conftest import read_grid
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=16")
 
 

@@ -102,6 +102,7 @@ def test_nor_over_anything_else_unless_asked(purify, folder, tmp_path):
     assert both.returncode == 1 and "would both become" in both.stderr
 
 
+@pytest.mark.slow
 def test_folders_without_a_name_are_input_and_output(command_server, folder, tmp_path):
     odd = tmp_path / "it's, {odd}=1"
     folder.rename(odd)

@@ -16,6 +16,8 @@ from src.evaluation import Cell
 from tests.conftest import REPO
 from tests.workflows.conftest import Command
 
+pytestmark = pytest.mark.slow
+
 GRID = (
     *("-m", "attack=fgsm,ifgsm,mifgsm", "eps=0,0.1,0.2,0.3", "defense=none,kmeans,binarize,vqvae", "noise=0,0.5"),
     "checks.images=0",
@@ -76,7 +78,7 @@ def accuracies(outputs: Path) -> list[str]:
         return [row["accuracy"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.timeout(1200)
 def test_killed_twenty_times_at_random_moments(start, tmp_path):
     expected, outputs, chance = tmp_path / "undisturbed", tmp_path / "killed", random.Random(0)

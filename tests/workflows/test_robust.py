@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from src.models.checkpoint import read_checkpoint
 from tests.workflows.conftest import cells, copy_of, read_grid
 
@@ -19,6 +21,7 @@ def test_a_classifier_that_saw_the_validation_images_or_other_data_does_not_guid
     assert not list(outputs.rglob("vqvae_robust*.ckpt"))
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_swept_like_any_other(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     narrow = ("model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=32")

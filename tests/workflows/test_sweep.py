@@ -6,6 +6,8 @@ import shutil
 import signal
 import time
 
+import pytest
+
 from src.evaluation.grid import COLUMNS
 from src.models.checkpoint import read_checkpoint, weights_fingerprint
 from tests.wandb_reading import read_runs
@@ -77,6 +79,7 @@ def test_again_computes_nothing(swept, run_command):
     assert len(read_grid(outputs)) == ROWS
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on_gives_the_cells_of_a_fresh_one(swept, trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     for noises in ("0.5", "0,0.5"):
@@ -148,6 +151,7 @@ def test_a_users_own_defense_and_attack_are_one_yaml_each_and_a_failing_cell_sto
     assert float(rows["random_signs", "none"]) > float(rows["fgsm", "none"])
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_every_cell_once_and_none_lost(trained, run_command, start_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     grid = ("-m", "attack=fgsm,ifgsm", "eps=0.2", "defense=none,kmeans,binarize,vqvae", "noise=0", "checks.images=0")
@@ -168,6 +172,7 @@ def test_killed_and_started_again_every_cell_once_and_none_lost(trained, run_com
     assert all(row["accuracy"] for row in read_grid(outputs))
 
 
+@pytest.mark.slow
 def test_the_reports_protocol(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     grid = ("-m", "+experiment=report", "eps=0,0.2", "defense=none,vqvae", "noise=0,0.5", "logger=none")

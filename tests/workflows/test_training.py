@@ -264,6 +264,7 @@ def test_sigterm_leaves_the_last_whole_epoch_and_says_how_to_go_on(start_command
     assert not (state.parent / "classifier.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_one_command_trains_several_models(run_command, trained, tmp_path):
     arguments = ("-m", "model=vqvae,classifier", "model.epochs=1", "noise=0.5", "logger=none", "+experiment=demo")
     run_command("src.train", *arguments, outputs=tmp_path)

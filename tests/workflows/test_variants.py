@@ -12,6 +12,8 @@ from src.evaluation import NO_DEFENSE, AttackSpec, CellSpec, DataSpec, DefenseSp
 from src.workflows.variants import labels
 from tests.workflows.conftest import copy_of, read_grid
 
+pytestmark = pytest.mark.slow
+
 HERE = "tests.workflows.components"
 FEW = ("logger=none", "limit=20", "checks.images=0", "noise=0")
 

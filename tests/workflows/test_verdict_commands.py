@@ -8,6 +8,7 @@ FEW = ("logger=none", "limit=20", "checks.images=0", "eps=0.1", "attack=fgsm")
 ALL = "verdict=single,worst_of_n,majority,frozen"
 
 
+@pytest.mark.slow
 def test_four_verdicts_stand_side_by_side(trained, run_command, tmp_path):
     outputs = copy_of(trained, tmp_path)
     noisy = ("defense=vqvae,none,binarize", "noise=0.5", "inference_noise=0.5", "verdict_samples=5")

@@ -164,6 +164,7 @@ def test_what_is_brought_is_the_network_that_was_packed(
     assert brought(tmp_path) == sorted(f"{name}.ckpt" for name in NETWORKS)
 
 
+@pytest.mark.slow
 def test_every_command_that_needs_networks_takes_them(
     packed: Path, trained: Path, run_command: Command, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_failures_are_marked_failed_cost_a_line_and_can_be_made_good(processes: 
     assert crashed.start["run_group"] == good.start["run_group"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_written_again(processes: Processes, tmp_path: Path) -> None:
     killed = processes.run("write_and_die", tmp_path / "out", home=tmp_path / "home")
     assert killed.code == -signal.SIGKILL
