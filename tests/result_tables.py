@@ -188,9 +188,9 @@ LEFT_OUT = {
 }
 
 
-def _percents(measured: Measured, defense: str, eps: float) -> list[float]:
-    """The accuracies of a purifier, seed by seed."""
-    found = measured.where(defense=defense, eps=eps)
+def _percents(measured: Measured, defense: str, eps: float, **others: str) -> list[float]:
+    """The accuracies of a purifier, seed by seed. Others: values of more columns."""
+    found = measured.where(defense=defense, eps=eps, **others)
     return [100 * int(row["correct"]) / int(row["n"]) for row in sorted(found, key=lambda row: int(row["seed"]))]
 
 
@@ -228,6 +228,30 @@ def ablations_in_short(measured: Measured) -> str:
     """The means alone, on one line."""
     means = [" ".join(_spread(_percents(measured, defense, 0.3))) for defense in LEFT_OUT]
     return markdown([short for *_, short in LEFT_OUT.values()], [means], words=0)
+
+
+#: The report's model and what takes the quantizer's place in the same encoder and decoder.
+RIVALS = {
+    "vqvae": "vector quantizer (VQ-VAE)",
+    "vae": "Gaussian (VAE)",
+    "autoencoder": "nothing (denoising autoencoder)",
+}
+
+
+def quantization(measured: Measured) -> str:
+    """The report's model without its quantizer: means ± standard deviations over seeds, and the difference to it."""
+
+    def of(name: str) -> list[list[float]]:
+        asked = ((0.0, "gray_box"), (0.3, "gray_box"), (0.3, "adaptive"))
+        return [_percents(measured, name, eps, threat=threat, attack="worst_gradient") for eps, threat in asked]
+
+    rows = []
+    for name, label in RIVALS.items():
+        means = [" ".join(_spread(percents)) for percents in of(name)]
+        differences = [" ".join(_difference(*pair)[1:]) for pair in zip(of(name), of("vqvae"), strict=True)]
+        rows.append((label, *means, *("" if name == "vqvae" else each for each in differences[1:])))
+    head = ("on the way to the codes", "clean", "gray-box", "adaptive", "gray-box, to VQ-VAE", "adaptive, to VQ-VAE")
+    return markdown(head, rows)
 
 
 def robust(measured: Measured) -> str:
@@ -344,6 +368,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "verdicts": verdicts,
     "ablations": ablations,
     "ablations in short": ablations_in_short,
+    "quantization": quantization,
     "robust": robust,
     "fashion": fashion,
     "grid": grid,
