@@ -250,7 +250,7 @@ def quantization(measured: Measured) -> str:
         means = [" ".join(_spread(percents)) for percents in of(name)]
         differences = [" ".join(_difference(*pair)[1:]) for pair in zip(of(name), of("vqvae"), strict=True)]
         rows.append((label, *means, *("" if name == "vqvae" else each for each in differences[1:])))
-    head = ("on the way to the codes", "clean", "gray-box", "adaptive", "gray-box, to VQ-VAE", "adaptive, to VQ-VAE")
+    head = ("bottleneck", "clean", "gray-box", "adaptive", "gray-box, to VQ-VAE", "adaptive, to VQ-VAE")
     return markdown(head, rows)
 
 
