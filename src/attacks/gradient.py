@@ -311,7 +311,6 @@ def _ascend(
     decay: float | None = None,
     refresh_gradient: bool = True,
     gradient: Tensor | None = None,
-    precision: Precision = "float32",
 ) -> Tensor:
     """The loop all of them share: ``steps`` sign steps from ``start``, projected back after each.
 
