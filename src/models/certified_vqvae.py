@@ -115,25 +115,9 @@ class CertifiedVQVAE(LightningModule):
         draw_for_intervals(self.to_code.weight)
         nn.init.zeros_(self.to_code.bias)
         self.codebook = nn.Parameter(torch.eye(num_classes, dimension))
-        quarter = image_size // 4
-        self.style_encoder = nn.Sequential(
-            nn.Conv2d(len(self.thresholds), hidden, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(hidden, 2 * hidden, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(2 * hidden * quarter**2, styles * style_dimension),
-            nn.Unflatten(1, (styles, style_dimension)),
-        )
+        self.style_encoder = _style_encoder(len(self.thresholds), hidden, image_size // 4, (styles, style_dimension))
         self.quantizer = EMAQuantizer(style_codes, style_dimension)
-        self.decoder = nn.Sequential(
-            nn.Linear(dimension + styles * style_dimension, 2 * hidden * quarter**2),
-            nn.ReLU(),
-            nn.Unflatten(1, (2 * hidden, quarter, quarter)),
-            nn.ConvTranspose2d(2 * hidden, hidden, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(hidden, 1, 4, stride=2, padding=1),
-        )
+        self.decoder = _decoder(dimension + styles * style_dimension, hidden, image_size // 4)
         self.register_buffer("levels", torch.tensor(self.thresholds).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("eps_now", torch.zeros(()), persistent=False)  # of this training step
         # For each class, which combination of styles is drawn where a combination is asked for.
@@ -325,3 +309,28 @@ def _half_cosine(share: float) -> float:
 def _proved(margins: Tensor) -> Tensor:
     """Share of the images (rows) all of whose margins but their own are above zero."""
     return ((margins > 0).sum(1) == margins.shape[1] - 1).float().mean()
+
+
+def _style_encoder(channels: int, hidden: int, quarter: int, codes: tuple[int, int]) -> nn.Sequential:
+    """Bits (N, ``channels``, 4 ``quarter``, 4 ``quarter``) → the style's vectors (N, *codes)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(hidden, 2 * hidden, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2 * hidden * quarter**2, math.prod(codes)),
+        nn.Unflatten(1, codes),
+    )
+
+
+def _decoder(dimension: int, hidden: int, quarter: int) -> nn.Sequential:
+    """All codes of an image (N, ``dimension``) → its drawing (N, 1, 4 ``quarter``, 4 ``quarter``)."""
+    return nn.Sequential(
+        nn.Linear(dimension, 2 * hidden * quarter**2),
+        nn.ReLU(),
+        nn.Unflatten(1, (2 * hidden, quarter, quarter)),
+        nn.ConvTranspose2d(2 * hidden, hidden, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(hidden, 1, 4, stride=2, padding=1),
+    )

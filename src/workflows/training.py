@@ -101,22 +101,14 @@ def train(
             device, or the training diverged.
     """
     data.prepare_data()
-    provenance = Provenance(
-        model=plan.model,
-        data=data.name,
-        data_fingerprint=data.fingerprint,
-        image_shape=list(data.image_shape),
-        split_seed=data.split_seed,
-        val_size=data.val_size,
-        seed=plan.seed,
-        epochs=0,
-        planned_epochs=plan.epochs,
-        noise=plan.noise,
-        config=plan.config,
-    )
+    provenance = _provenance(plan, data)
     images, recorder = next(iter(data.val_dataloader()))[0][:EXAMPLES], Recorder()
-    callbacks = [EpochSeeds(plan.seed), recorder, Illustrate(images), Stamp(provenance), _save_every_epoch(plan.state)]
-    callbacks += [
+    callbacks: list[Callback] = [
+        EpochSeeds(plan.seed),
+        recorder,
+        Illustrate(images),
+        Stamp(provenance),
+        _save_every_epoch(plan.state),
         StopTogether(),
         LogEveryEpoch(),
         StopWhenDiverged(),
@@ -144,6 +136,23 @@ def train(
         for told in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
             told.log_trained(plan.checkpoint, record)
         return record
+
+
+def _provenance(plan: TrainingPlan, data: ImageDataModule) -> Provenance:
+    """What the training's checkpoints say of themselves, before the first epoch."""
+    return Provenance(
+        model=plan.model,
+        data=data.name,
+        data_fingerprint=data.fingerprint,
+        image_shape=list(data.image_shape),
+        split_seed=data.split_seed,
+        val_size=data.val_size,
+        seed=plan.seed,
+        epochs=0,
+        planned_epochs=plan.epochs,
+        noise=plan.noise,
+        config=plan.config,
+    )
 
 
 def _check_sizes(model: str, module: LightningModule, images: Tensor) -> None:
