@@ -127,6 +127,7 @@ def windows(browser: "Browser") -> "Iterator[BrowserContext]":
         yield context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["index", "start", "concepts", "architecture", "results", "api/attacks", "api/models"])
 def test_a_browser_asks_nobody_else_and_need_not_scroll_sideways(
     served: str, windows: "BrowserContext", page: str

@@ -173,6 +173,7 @@ def test_what_is_said_to_be_stronger_is(knows_digits, real_digits):
     assert reached(steps=8, candidates=16).mean() > reached(steps=8, candidates=1).mean()
 
 
+@pytest.mark.slow
 def test_finds_what_straight_through_pgd_misses(knows_digits, real_digits):
     """On real digits behind a threshold: never fewer errors than 40 steps along the straight-through gradient."""
     x, y = real_digits

@@ -260,6 +260,7 @@ def test_the_exponent_of_growth_is_the_slope_between_logarithms(power: float) ->
     assert growth.exponent({size: 3 * size**power for size in (10, 20, 40)}) == pytest.approx(power)
 
 
+@pytest.mark.slow
 def test_attacks_and_certificates_are_measured_beside_the_limits(tmp_path, monkeypatch, capsys) -> None:
     import torch
 
@@ -280,6 +281,7 @@ def test_attacks_and_certificates_are_measured_beside_the_limits(tmp_path, monke
     assert all(float(row[6].rstrip("%")) > 0 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["gpu", "gpu_limits"])
 def test_without_a_gpu_one_line_says_so(module: str) -> None:
     torch = pytest.importorskip("torch")

@@ -279,6 +279,7 @@ def quickly_trained(mnist: ImageDataModule) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_no_attack_breaks_a_certificate_on_digits(mnist, quickly_trained):
     """On 200 test images; and the attack is strong enough to break certificates of twice their radius."""
     x, y = mnist.test_set(200)

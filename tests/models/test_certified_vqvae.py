@@ -76,6 +76,7 @@ def learn(network: CertifiedVQVAE, x: Tensor, y: Tensor, steps: int) -> None:
     network.eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_training_makes_its_codes_provable_and_its_drawings_readable(network, trained, knows_digits, real_digits):
     x, y = real_digits[0][:128], real_digits[1][:128]
 

@@ -91,6 +91,7 @@ def suite() -> Cell:
     )
 
 
+@pytest.mark.slow
 def test_a_cell_with_something_else_in_a_place_is_damaged_or_harmless(suite: Cell, tmp_path: Path) -> None:
     good = suite.to_json()
     assert Cell.from_json(good) == suite
@@ -116,6 +117,7 @@ def _holding(cell: Cell, folder: Path) -> CellStore:
     return store
 
 
+@pytest.mark.slow
 def test_a_training_record_with_something_else_in_a_place_is_damaged_or_harmless(tmp_path: Path) -> None:
     good = make.make_record("vqvae", 0.5, images=True)
     path, accepted = tmp_path / "vqvae.json", list[TrainingRecord]()

@@ -91,6 +91,7 @@ def logged(processes: Processes, slice_root: Path, tmp_path_factory: pytest.Temp
     return Trained(folder / "outputs", ended.result, read_runs(folder / "outputs"))
 
 
+@pytest.mark.slow
 def test_a_training_that_crashed_or_was_interrupted_is_marked_failed(logged: Trained) -> None:
     assert logged.result["ended"] == ["ZeroDivisionError", "SystemExit", "well", "well"]
     assert [run.exit_code for run in logged.runs] == [1, 1, 0, 0]

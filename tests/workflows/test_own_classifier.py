@@ -34,6 +34,7 @@ def own(run_command, tmp_path_factory) -> Path:
     return outputs
 
 
+@pytest.mark.slow
 def test_the_grid_is_that_of_the_users_module(own, slice_root):
     images = read_idx(slice_root / "t10k-images-idx3-ubyte")[:, None] / 255
     labels = read_idx(slice_root / "t10k-labels-idx1-ubyte").long()
@@ -141,6 +142,7 @@ def test_what_is_a_factory_and_what_a_path(asked, expected):
     assert is_factory(asked) is expected
 
 
+@pytest.mark.slow
 def test_a_pretrained_network_is_asked_for_by_its_name(run_command, tmp_path):
     """With a searchpath of the user's, as any group; the network of conf/pretrained needs the package index."""
     folder = tmp_path / "conf" / "pretrained"

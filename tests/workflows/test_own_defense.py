@@ -27,6 +27,7 @@ def sweep(run_command, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_defense_that_writes_in_place_changes_no_other_column(sweep):
     beside, cells, _ = sweep("defense=blackens_in_place,binarize,none")
     alone, without, _ = sweep("defense=binarize,none")
@@ -36,6 +37,7 @@ def test_a_defense_that_writes_in_place_changes_no_other_column(sweep):
         assert cells[name]["examples"] == without[name]["examples"]
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_zero_is_found_and_passed_straight_through(sweep):
     beaten, _, found = sweep("defense=rounded", "threat=adaptive")
     assert "zero-gradient" in found

@@ -11,6 +11,7 @@ SMALL = ["trainer=cpu", "trainer.limit_train_batches=2", "data.source=null", "da
 SMALL += ["model.module.hidden=16", "model.module.residual_hidden=4", "model.module.num_embeddings=16", "logger=none"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("native", "trained_in"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_auto_is_bfloat16_where_the_machine_computes_in_it(
     monkeypatch, trained, slice_root, tmp_path, native, trained_in

@@ -26,6 +26,7 @@ def test_four_verdicts_stand_side_by_side(trained, run_command, tmp_path):
     assert cells(outputs) == before, "the keys of single are those of the sweep without a verdict"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "given", "said"),
     [

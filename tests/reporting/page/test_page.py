@@ -25,6 +25,8 @@ from src.reporting.page.page import to_html
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     column: make.COLUMNS[column] for column in [("none", None), ("binarize", None), ("vqvae", 0.25), ("vqvae", 0.5)]
 }
@@ -295,7 +297,6 @@ def test_what_there_is_is_shown(opened: Open, grid: Grid) -> None:
     assert page.locator("svg").count() == 0 or chart_rows(page, "accuracy")
 
 
-@pytest.mark.slow
 def test_a_hundred_noises_and_six_hundred_cells_fit(opened: Open, tmp_path: Path) -> None:
     columns: dict[tuple[str, float | None], tuple[float, float]] = {("none", None): (0.98, 0.01)}
     columns |= {("vqvae", i / 99): (0.98 - i / 2000, 0.2 + i / 500) for i in range(100)}

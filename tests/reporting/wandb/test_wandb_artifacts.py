@@ -102,6 +102,7 @@ def test_a_sync_uploads_the_weights_and_tells_that_the_grid_uses_them(
     assert server.uploads["index.html"] == b"a page"
 
 
+@pytest.mark.slow
 def test_outputs_can_be_synced_from_where_they_were_copied_to(processes: Processes, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert processes.run("write_artifacts_here", first, home=tmp_path / "home").code == 0
