@@ -30,6 +30,10 @@ TERMS = {
     "fashion_mnist": "Fashion-MNIST, by Zalando SE: MIT.",
     "kmnist": "Kuzushiji-MNIST, by ROIS-DS Center for Open Data in the Humanities, from data of NIJL: Creative Commons "
     "Attribution-ShareAlike 4.0.",
+    "emnist_balanced": "EMNIST, by Gregory Cohen, Saeed Afshar, Jonathan Tapson and André van Schaik, of NIST's data: "
+    "no licence is stated; they ask to be cited.",
+    "qmnist": "QMNIST, by Chhavi Yadav and Léon Bottou, from data of NIST: its repository is under a BSD licence.",
+    "usps": "USPS, by Jonathan Hull, as LIBSVM distributes it: no licence is stated.",
     "cifar10": "CIFAR-10, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton: no licence is stated; they ask to be "
     "cited.",
 }

@@ -24,6 +24,7 @@ from src.data.idx import read_idx
 from src.errors import UserError
 from tests.data.test_wheel import Bomb, Python2Pickler
 
+NAME = "cifar-10-python.tar.gz"
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 
 
@@ -64,7 +65,8 @@ def source(tmp_path):
     """f(the right archive's bytes, **arguments): the source that takes no other."""
 
     def make(content: bytes, **arguments) -> CifarSource:
-        return CifarSource(cache=str(tmp_path / "decoded"), md5=md5(content), **{"urls": (), **arguments})
+        known = {"of": "cifar10", "dataset": "CIFAR10", "archives": {NAME: md5(content)}, "urls": {}}
+        return CifarSource(cache=str(tmp_path / "decoded"), **known | arguments)
 
     return make
 
@@ -83,7 +85,7 @@ def server(tmp_path):
 
 def brought(root: Path, content: bytes) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    (root / "cifar-10-python.tar.gz").write_bytes(content)
+    (root / NAME).write_bytes(content)
     return root
 
 
@@ -121,12 +123,12 @@ def test_torchvision_reads_the_same_images_from_the_same_archive(source, tmp_pat
 
 def test_what_is_missing_is_fetched_from_torchvisions_address(source, server, tmp_path, monkeypatch):
     content = archive(good())
-    (server[1] / "it.tar.gz").write_bytes(content)
-    known = SimpleNamespace(url=f"{server[0]}/it.tar.gz")
+    (server[1] / NAME).write_bytes(content)
+    known = SimpleNamespace(url=f"{server[0]}/{NAME}")
     monkeypatch.setattr(torchvision.datasets, "Small", known, raising=False)
     root = tmp_path / "not" / "there"
     assert_good(source(content, urls=None, dataset="Small")(root))
-    assert (root / "cifar-10-python.tar.gz").read_bytes() == content
+    assert (root / NAME).read_bytes() == content
 
 
 def test_another_file_at_the_address_is_not_stored(source, server, tmp_path):
@@ -135,7 +137,7 @@ def test_another_file_at_the_address_is_not_stored(source, server, tmp_path):
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}/it.tar.gz"
     with pytest.raises(UserError) as error:
-        source(archive(good()), urls=[closed, f"{server[0]}/it.tar.gz"])(tmp_path / "root")
+        source(archive(good()), urls={NAME: [closed, f"{server[0]}/it.tar.gz"]})(tmp_path / "root")
     message = str(error.value)
     assert "\n" not in message and closed in message and server[0] in message and "data.root" in message
     assert not list((tmp_path / "root").glob("[!.]*"))
@@ -169,7 +171,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damaged", DAMAGE.values(), ids=DAMAGE)
 def test_anything_else_is_named_in_a_line(source, tmp_path, damaged):
     content = damaged()
-    with pytest.raises(UserError, match="no archive of CIFAR-10") as error:
+    with pytest.raises(UserError, match="cannot be read as cifar10") as error:
         source(content)(brought(tmp_path / "mine", content))
     assert "\n" not in str(error.value)
 
@@ -178,12 +180,12 @@ def test_nothing_is_fetched_into_a_folder_of_other_things(source, server, tmp_pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "cat.png").write_bytes(b"mine")
     with pytest.raises(UserError, match="holds other files"):
-        source(archive(good()), urls=[f"{server[0]}/it.tar.gz"])(tmp_path / "mine")
+        source(archive(good()), urls={NAME: [f"{server[0]}/it.tar.gz"]})(tmp_path / "mine")
     assert os.listdir(tmp_path / "mine") == ["cat.png"]
 
 
 def test_the_configuration_is_of_the_canonical_archive(from_config, tmp_path):
-    data = from_config("cifar10", root=str(tmp_path / "mine"), source={"urls": []})
+    data = from_config("cifar10", root=str(tmp_path / "mine"), source={"urls": {}})
     with pytest.raises(UserError, match="c58f30108f718f92721af3b95e74349a"):
         data.prepare_data()
     assert (data.image_shape, data.num_classes) == ((3, 32, 32), 10)
