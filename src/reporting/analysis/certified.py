@@ -61,8 +61,8 @@ class CertifiedSet:
 
     def at(self, radius: float) -> Rate:
         """The certified accuracy at an L2 radius."""
-        holds = len(self._radii) - int(np.searchsorted(self._radii, radius, side="left"))
-        return Rate.quoted(holds / len(self.images), len(self.images))
+        count = len(self._radii) - int(np.searchsorted(self._radii, radius, side="left"))
+        return Rate.quoted(count / len(self.images), len(self.images))
 
     @property
     def average_radius(self) -> float:
@@ -89,8 +89,8 @@ class CertifiedSet:
     @property
     def limit(self) -> float:
         """The largest radius that the number of samples allows: that of an image whose samples are all of one class."""
-        asked = self.certification
-        return certified_radius(asked.n, asked.n, asked.sigma, asked.alpha)
+        certification = self.certification
+        return certified_radius(certification.n, certification.n, certification.sigma, certification.alpha)
 
     def curve(self) -> list[tuple[float, Rate]]:
         """(radius, certified accuracy): the accuracy at a radius holds back to the radius before it."""
@@ -132,7 +132,7 @@ class Certificates:
 def load_certified(folder: Path) -> list[CertifiedSet]:
     """All certificates below ``folder``, usually ``outputs/certified``, by data, σ and denoiser. What is damaged is
     named in a warning and left out."""
-    found = []
+    sets = []
     for description in sorted(folder.glob("*.json")):
         try:
             file = CertificateFile.load(description)
@@ -141,20 +141,32 @@ def load_certified(folder: Path) -> list[CertifiedSet]:
             log.warning("left out of the report: %s", error)
             continue
         if rows:
-            found.append(CertifiedSet(file.certification, tuple(rows[index] for index in sorted(rows))))
-    return sorted(found, key=_order)
+            sets.append(CertifiedSet(file.certification, tuple(rows[index] for index in sorted(rows))))
+    return sorted(sets, key=_order)
 
 
-def _order(each: CertifiedSet) -> tuple[Any, ...]:
-    asked = each.certification
-    return (asked.data, asked.sigma, asked.denoiser is None, asked.noise or 0, asked.n, asked.seed, asked.key)
+def _order(certified_set: CertifiedSet) -> tuple[Any, ...]:
+    certification = certified_set.certification
+    return (
+        certification.data,
+        certification.sigma,
+        certification.denoiser is None,
+        certification.noise or 0,
+        certification.n,
+        certification.seed,
+        certification.key,
+    )
 
 
 def of_grid(sets: Iterable[CertifiedSet], grid: Grid) -> list[CertifiedSet]:
-    """Those that were computed on images of the grid: the same data set and split, as many of them or not."""
+    """The sets computed on images of the grid: the same data set and split, however many images."""
     identities = [row.cell.identity.get("data") for row in grid if row.cell]
-    known = [_images_of(data) for data in identities if isinstance(data, dict)]
-    return [each for each in sets if _images_of(each.certification.identity["data"]) in known]
+    grid_images = [_images_of(data) for data in identities if isinstance(data, dict)]
+    return [
+        certified_set
+        for certified_set in sets
+        if _images_of(certified_set.certification.identity["data"]) in grid_images
+    ]
 
 
 def _images_of(data: Mapping[str, Any]) -> dict[str, Any]:

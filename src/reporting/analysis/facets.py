@@ -15,7 +15,7 @@ DIMENSIONS = ("data", "threat", "protocol", "seed")
 
 
 class GridPart:
-    """What can be read off the rows of a part of a grid, whatever tells it from the other parts."""
+    """What every part of a grid can read off its rows."""
 
     grid: Grid
 
@@ -72,8 +72,8 @@ class Facet(GridPart):
     @property
     def place(self) -> dict[str, str]:
         """Where it stands, dimension by dimension, and its settings."""
-        at = {"data": self.data, "threat": self.threat, "protocol": self.protocol, "seed": str(self.seed)}
-        return at | {"settings": self.settings}
+        coordinates = {"data": self.data, "threat": self.threat, "protocol": self.protocol, "seed": str(self.seed)}
+        return coordinates | {"settings": self.settings}
 
     def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
         """The cell at a place; None if it is missing or was not asked for."""
@@ -88,7 +88,10 @@ class Facet(GridPart):
     def _cells(self) -> dict[tuple[str, float, str, float | None], Cell | None]:
         places = (row.coordinates for row in self.grid)
         cells = (row.cell for row in self.grid)
-        return {(at.attack, at.eps, at.defense, at.noise): cell for at, cell in zip(places, cells, strict=True)}
+        return {
+            (place.attack, place.eps, place.defense, place.noise): cell
+            for place, cell in zip(places, cells, strict=True)
+        }
 
 
 def facets(grid: Grid) -> list[Facet]:
@@ -99,23 +102,23 @@ def facets(grid: Grid) -> list[Facet]:
     """
     parts: dict[tuple[str, str, str, int], list[GridRow]] = {}
     for row in grid:
-        at = row.coordinates
-        parts.setdefault((at.data, at.threat, at.protocol, at.seed), []).append(row)
-    varying = [i for i in range(len(DIMENSIONS)) if len({place[i] for place in parts}) > 1]
-    found: list[Facet] = []
-    for place, rows in parts.items():
-        values = [f"seed {place[i]}" if DIMENSIONS[i] == "seed" else str(place[i]) for i in varying]
+        coordinates = row.coordinates
+        parts.setdefault((coordinates.data, coordinates.threat, coordinates.protocol, coordinates.seed), []).append(row)
+    varying = [i for i in range(len(DIMENSIONS)) if len({key[i] for key in parts}) > 1]
+    all_facets: list[Facet] = []
+    for key, rows in parts.items():
+        values = [f"seed {key[i]}" if DIMENSIONS[i] == "seed" else str(key[i]) for i in varying]
         for settings, variant in _variants(rows):
             names = [*values, *filter(None, [settings])]
             suffix = "".join(f"-{slug(name.replace('seed ', 'seed'))}" for name in names)
-            if any(other.suffix == suffix for other in found):  # their names were cut to the same
-                suffix += f"-{len(found) + 1}"
-            found.append(Facet(*place, settings, " · ".join(names), suffix, Grid(tuple(variant))))
-    return found
+            if any(other.suffix == suffix for other in all_facets):  # their names were cut to the same
+                suffix += f"-{len(all_facets) + 1}"
+            all_facets.append(Facet(*key, settings, " · ".join(names), suffix, Grid(tuple(variant))))
+    return all_facets
 
 
 def _variants(rows: list[GridRow]) -> Iterator[tuple[str, list[GridRow]]]:
-    """The rows with one cell a place, once for every setting that their coordinates do not show."""
+    """The rows with one cell per place, once for every setting that their coordinates do not show."""
     places: dict[Coordinates, list[GridRow]] = {}
     for row in rows:
         places.setdefault(row.coordinates, []).append(row)
@@ -129,9 +132,9 @@ def _settings(groups: list[list[GridRow]], i: int) -> str:
     """What tells the i-th cells of these groups from the others, such as ``attack.steps=5``."""
     differing: dict[str, str] = {}
     for group in groups:
-        known = [dict(leaves(row.cell.identity, separator=".")) if row.cell else {} for row in group]
-        for name, value in known[i].items():
-            if any(other and other.get(name) != value for other in known):
+        identities = [dict(leaves(row.cell.identity, separator=".")) if row.cell else {} for row in group]
+        for name, value in identities[i].items():
+            if any(other and other.get(name) != value for other in identities):
                 differing.setdefault(name, str(value)[:16])
-    listed = ", ".join(f"{name}={value}" for name, value in list(differing.items())[:3])
-    return listed or f"settings {i + 1}"
+    text = ", ".join(f"{name}={value}" for name, value in list(differing.items())[:3])
+    return text or f"settings {i + 1}"

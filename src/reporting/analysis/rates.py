@@ -41,8 +41,8 @@ class Rate:
 
 def leaders(rates: Sequence[Rate | None]) -> list[bool]:
     """Which of the rates are the best, or cannot be told apart from it. None stands for a missing one."""
-    known = [rate for rate in rates if rate is not None]
-    if not known:
+    computed_rates = [rate for rate in rates if rate is not None]
+    if not computed_rates:
         return [False] * len(rates)
-    best = max(known, key=lambda rate: rate.fraction)
+    best = max(computed_rates, key=lambda rate: rate.fraction)
     return [rate is not None and rate.overlaps(best) for rate in rates]

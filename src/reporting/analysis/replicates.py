@@ -39,18 +39,17 @@ class Average:
 
 
 def average(values: Sequence[float | None]) -> Average | None:
-    """Mean and deviation of a number over seeds, over those that have it; None if none has. None stands for a missing
-    one."""
-    known = [value for value in values if value is not None]
-    return Average(*mean_and_deviation(known), len(known), len(values)) if known else None
+    """Mean and deviation of a number over the seeds that have it; None if none has. A missing number is None."""
+    numbers = [value for value in values if value is not None]
+    return Average(*mean_and_deviation(numbers), len(numbers), len(values)) if numbers else None
 
 
 def average_rate(rates: Sequence[Rate | None]) -> Average | None:
     """The same of an accuracy, with what its seeds' binomial intervals come to."""
-    found = average([rate.fraction if rate else None for rate in rates])
-    if found is None:
+    summary = average([rate.fraction if rate else None for rate in rates])
+    if summary is None:
         return None
-    return replace(found, half_width=fmean((rate.high - rate.low) / 2 for rate in rates if rate))
+    return replace(summary, half_width=fmean((rate.high - rate.low) / 2 for rate in rates if rate))
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class Replicates(GridPart):
     @property
     def title(self) -> str:
         """``mnist · gray_box · default protocol · mean of 3 seeds (0, 1, 2)``."""
-        one, seeds = self.facets[0], [str(facet.seed) for facet in self.facets]
-        named = ", ".join(seeds) if len(seeds) <= NAMED else f"{seeds[0]} … {seeds[-1]}"
-        mean = f"mean of {len(seeds)} seeds ({named})"
-        return " · ".join(filter(None, (one.data, one.threat, f"{one.protocol} protocol", mean, one.settings)))
+        first, seeds = self.facets[0], [str(facet.seed) for facet in self.facets]
+        seed_list = ", ".join(seeds) if len(seeds) <= NAMED else f"{seeds[0]} … {seeds[-1]}"
+        mean = f"mean of {len(seeds)} seeds ({seed_list})"
+        return " · ".join(filter(None, (first.data, first.threat, f"{first.protocol} protocol", mean, first.settings)))
 
     @cached_property
     def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
@@ -93,20 +92,20 @@ class Replicates(GridPart):
 
     def rate(self, attack: str, eps: float, column: Column) -> Rate | None:
         """The same as a point with an error bar: the mean, the deviation over seeds."""
-        found = self.accuracy(attack, eps, column)
-        return found.bar if found else None
+        accuracy = self.accuracy(attack, eps, column)
+        return accuracy.bar if accuracy else None
 
     @property
     def places(self) -> list[tuple[str, float, Column]]:
         """Every (attack, eps, column) that was asked for with some seed."""
-        at = [row.coordinates for row in self.grid]
-        return list(dict.fromkeys((where.attack, where.eps, (where.defense, where.noise)) for where in at))
+        coordinates = [row.coordinates for row in self.grid]
+        return list(dict.fromkeys((place.attack, place.eps, (place.defense, place.noise)) for place in coordinates))
 
     @property
     def incomplete(self) -> list[tuple[str, float, Column]]:
         """The places that have no cell for some seed."""
-        found = {place: self.accuracy(*place) for place in self.places}
-        return [place for place, average in found.items() if not (average and average.complete)]
+        accuracies = {place: self.accuracy(*place) for place in self.places}
+        return [place for place, accuracy in accuracies.items() if not (accuracy and accuracy.complete)]
 
 
 def replicates(facets: Sequence[Facet]) -> list[tuple[Replicates | None, list[Facet]]]:
@@ -115,15 +114,15 @@ def replicates(facets: Sequence[Facet]) -> list[tuple[Replicates | None, list[Fa
     groups: dict[tuple[str, ...], list[Facet]] = {}
     for facet in facets:
         groups.setdefault((facet.data, facet.threat, facet.protocol, facet.settings), []).append(facet)
-    varying = [i for i in range(4) if len({place[i] for place in groups}) > 1]
-    found: list[tuple[Replicates | None, list[Facet]]] = []
-    for place, group in groups.items():
-        names = [place[i] for i in varying if place[i]]
+    varying = [i for i in range(4) if len({key[i] for key in groups}) > 1]
+    pairs: list[tuple[Replicates | None, list[Facet]]] = []
+    for key, group in groups.items():
+        names = [key[i] for i in varying if key[i]]
         suffix = "".join(f"-{slug(name)}" for name in names) + "-seeds"
         replicated = len(group) == len({facet.seed for facet in group}) > 1
         name = " · ".join([*names, f"mean of {len(group)} seeds"])
-        found.append((Replicates(tuple(group), name, suffix) if replicated else None, group))
-    return found
+        pairs.append((Replicates(tuple(group), name, suffix) if replicated else None, group))
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -155,15 +154,15 @@ class AverageTradeOffs:
 
     @property
     def best(self) -> AverageTradeOff | None:
-        """The trained defense, or without any the defense, with the highest mean under attack, of those with the most
-        seeds; None if no defense met every attack."""
+        """The trained defense with the highest mean under attack, of those with the most seeds. If none is trained,
+        the best defense; None if no defense met every attack."""
         defended = [item for item in self.items if item.defended and item.attacked]
         learned = [item for item in defended if item.learned]
         return max(learned or defended, key=_standing, default=None)
 
     @property
     def simplest(self) -> AverageTradeOff | None:
-        """The best in the same sense of those that learn nothing."""
+        """The best, in the same sense, of the defenses that learn nothing."""
         return max(
             (item for item in self.items if item.defended and not item.learned and item.attacked),
             key=_standing,
@@ -179,7 +178,7 @@ def average_trade_offs(found: Replicates) -> AverageTradeOffs:
     """Compare the columns of a grid over its seeds. A seed whose cells at the largest eps are missing counts as missing
     there; it is not compared at a smaller one."""
     by_seed = [trade_offs(facet.grid) for facet in found.facets]
-    arena = max(((seed.eps, seed.attacks) for seed in by_seed), key=lambda arena: (arena[0] or 0, len(arena[1])))
+    arena = max(((seed.eps, seed.attacks) for seed in by_seed), key=lambda pair: (pair[0] or 0, len(pair[1])))
     in_arena = [seed if (seed.eps, seed.attacks) == arena else None for seed in by_seed]
     return AverageTradeOffs(
         *arena,
@@ -191,18 +190,18 @@ def average_trade_offs(found: Replicates) -> AverageTradeOffs:
 def _average_item(
     column: Column, by_seed: Sequence[TradeOffs], in_arena: Sequence[TradeOffs | None]
 ) -> AverageTradeOff:
-    own = [_item(seed, column) for seed in by_seed]
-    attacked = [_item(seed, column) if seed else None for seed in in_arena]
+    items = [_item(seed, column) for seed in by_seed]
+    arena_items = [_item(seed, column) if seed else None for seed in in_arena]
     return AverageTradeOff(
         *column,
-        clean=average_rate([item.clean if item else None for item in own]),
-        attacked=average_rate([item.attacked if item else None for item in attacked]),
-        price=average([item.price if item else None for item in own]),
-        gain=average([item.gain if item else None for item in attacked]),
-        defended=any(item.defended for item in own if item),
-        learned=any(item.learned for item in own if item),
+        clean=average_rate([item.clean if item else None for item in items]),
+        attacked=average_rate([item.attacked if item else None for item in arena_items]),
+        price=average([item.price if item else None for item in items]),
+        gain=average([item.gain if item else None for item in arena_items]),
+        defended=any(item.defended for item in items if item),
+        learned=any(item.learned for item in items if item),
     )
 
 
-def _item(found: TradeOffs, column: Column) -> TradeOff | None:
-    return next((item for item in found.items if (item.defense, item.noise) == column), None)
+def _item(tradeoffs: TradeOffs, column: Column) -> TradeOff | None:
+    return next((item for item in tradeoffs.items if (item.defense, item.noise) == column), None)

@@ -90,14 +90,14 @@ class TradeOffs:
             None if no column reaches the floor.
         """
         items = self.items if among is None else among
-        reached = floor - 1e-9  # 98.4 / 100 is not quite 0.984
-        eligible = [item for item in items if item.clean and item.attacked and item.clean.fraction >= reached]
+        threshold = floor - 1e-9  # 98.4 / 100 is not quite 0.984
+        eligible = [item for item in items if item.clean and item.attacked and item.clean.fraction >= threshold]
         if not eligible:
             return None
         top = max(eligible, key=_attacked).attacked
         group = [item for item in eligible if top and item.attacked and item.attacked.overlaps(top)]
-        chosen = max(group, key=_clean)
-        return Choice(chosen, tuple(item for item in group if item is not chosen))
+        best = max(group, key=_clean)
+        return Choice(best, tuple(item for item in group if item is not best))
 
     def frontier(self, among: Iterable[TradeOff] | None = None) -> list[tuple[float, Choice]]:
         """Every choice that some floor leads to, with the highest such floor (a fraction), highest floor first."""
@@ -129,8 +129,8 @@ def trade_offs(grid: Grid) -> TradeOffs:
     """
     proofs = {(row.coordinates.eps, row.coordinates.defense, row.coordinates.noise): row.cell for row in grid.proofs}
     grid = grid.without_proofs
-    at = [(row.coordinates, row.cell) for row in grid]
-    cells = {(where.attack, where.eps, where.defense, where.noise): cell for where, cell in at if cell}
+    pairs = [(row.coordinates, row.cell) for row in grid]
+    cells = {(place.attack, place.eps, place.defense, place.noise): cell for place, cell in pairs if cell}
     eps, attacks = _arena(grid, cells)
     bare, learned = grid.bare, grid.learned
     undefended = _undefended(cells, eps, attacks, bare)
@@ -155,45 +155,45 @@ def _arena(grid: Grid, cells: Cells) -> tuple[float | None, tuple[str, ...]]:
     bare, members = grid.bare, {member["key"] for cell in cells.values() for member in cell.members.values()}
     arenas = []
     for eps in sorted((eps for eps in grid.values("eps") if eps > 0), reverse=True):
-        there = grid.where(eps=eps)
-        asked = there.values("attack")
+        rows = grid.where(eps=eps)
+        attack_names = rows.values("attack")
         # A suite's worst case speaks for its members.
-        alone = {row.coordinates.attack for row in there if row.cell is None or row.key not in members}
-        attacks = tuple(attack for attack in asked if attack in alone)
+        standalone = {row.coordinates.attack for row in rows if row.cell is None or row.key not in members}
+        attacks = tuple(attack for attack in attack_names if attack in standalone)
         arenas.append((eps, attacks))
-        if any(_worst(cells, c, eps, attacks) for c in there.columns() if c not in bare):
+        if any(_worst(cells, c, eps, attacks) for c in rows.columns() if c not in bare):
             return eps, attacks
     return arenas[0] if arenas else (None, ())
 
 
 def _worst(cells: Cells, column: tuple[str, float | None], eps: float | None, attacks: tuple[str, ...]) -> Rate | None:
     """The lowest accuracy over the attacks; None unless all of them are computed."""
-    met = [cells.get((attack, eps, *column)) for attack in attacks if eps is not None]
-    computed = [Rate.of(cell) for cell in met if cell]
-    return min(computed, key=lambda rate: rate.fraction) if computed and len(computed) == len(met) else None
+    attacked_cells = [cells.get((attack, eps, *column)) for attack in attacks if eps is not None]
+    computed = [Rate.of(cell) for cell in attacked_cells if cell]
+    return min(computed, key=lambda rate: rate.fraction) if computed and len(computed) == len(attacked_cells) else None
 
 
 def _undefended(
     cells: Cells, eps: float | None, attacks: tuple[str, ...], bare: list[tuple[str, float | None]]
 ) -> dict[str, Rate]:
     """What each attack leaves without a defense, measured or quoted."""
-    found: dict[str, Rate] = {}
+    rates: dict[str, Rate] = {}
     for (attack, budget, *column), cell in cells.items():
         if budget == eps and attack in attacks:
             if tuple(column) in bare:
-                found[attack] = Rate.of(cell)
+                rates[attack] = Rate.of(cell)
             else:
-                found.setdefault(attack, Rate.quoted(cell.undefended_accuracy, cell.n))
-    return found
+                rates.setdefault(attack, Rate.quoted(cell.undefended_accuracy, cell.n))
+    return rates
 
 
 def _clean_rate(cells: Cells, column: tuple[str, float | None]) -> Rate | None:
     """A column's accuracy without attack, measured or quoted."""
-    own = {(attack, eps): cell for (attack, eps, *key), cell in cells.items() if tuple(key) == column}
-    measured = next((cell for (_, eps), cell in own.items() if eps == 0), None)
-    if measured:
-        return Rate.of(measured)
-    return next((Rate.quoted(cell.clean_accuracy, cell.n) for cell in own.values()), None)
+    column_cells = {(attack, eps): cell for (attack, eps, *key), cell in cells.items() if tuple(key) == column}
+    clean_cell = next((cell for (_, eps), cell in column_cells.items() if eps == 0), None)
+    if clean_cell:
+        return Rate.of(clean_cell)
+    return next((Rate.quoted(cell.clean_accuracy, cell.n) for cell in column_cells.values()), None)
 
 
 def _trade_off(

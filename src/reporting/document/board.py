@@ -21,8 +21,8 @@ class _Place:
 
     @property
     def counted(self) -> TradeOff | None:
-        """What ranks it: usually what the attacker leaves who knows it. He can do all that the others can, so the lower
-        of the two numbers counts. None unless he tried all attacks."""
+        """What ranks it: the lower of the two, as an attacker who knows the defense can do all that others can. None
+        unless that attacker tried all attacks."""
         if self.informed is None or self.informed.attacked is None:
             return None
         blind = self.blind
@@ -36,9 +36,9 @@ class _Place:
 
 
 def board_table(beside: SideBySide) -> Table | None:
-    """A row a purifier, at the largest eps: clean accuracy and its price, what attackers leave who do not and who do
-    know it, the attack that set the rank, its time, and what was claimed of it. The highest first; purifiers that no
-    informed attacker was tried on come last, with a dash.
+    """One row per purifier, at the largest eps: clean accuracy and its price, accuracy under the blind and the informed
+    attacker, the attack that set the rank, its time, and what was claimed of it. The highest first; purifiers without
+    an informed attacker come last, with a dash.
 
     Returns:
         None unless one threat knows the defense and another does not.
@@ -47,20 +47,26 @@ def board_table(beside: SideBySide) -> Table | None:
     informed = next((facet for facet in beside.facets if facet.grid.informed), None)
     if blind is None or informed is None:
         return None
-    before, after = trade_offs(blind.grid), trade_offs(informed.grid)
-    if before.eps is None or before.eps != after.eps:
+    blind_tradeoffs, informed_tradeoffs = trade_offs(blind.grid), trade_offs(informed.grid)
+    eps = informed_tradeoffs.eps
+    if eps is None or eps != blind_tradeoffs.eps:
         return None
-    known, unknown = ({(item.defense, item.noise): item for item in found.items} for found in (after, before))
-    places = [_Place(column, unknown.get(column), known.get(column)) for column in unknown | known]
+    informed_items, blind_items = (
+        {(item.defense, item.noise): item for item in tradeoffs.items}
+        for tradeoffs in (informed_tradeoffs, blind_tradeoffs)
+    )
+    places = [
+        _Place(column, blind_items.get(column), informed_items.get(column)) for column in blind_items | informed_items
+    ]
     places.sort(key=lambda place: place.rank, reverse=True)
     claims = {(row.coordinates.defense, row.coordinates.noise): row.claim for row in beside.grid if row.claim}
-    strong = leaders([place.counted.attacked if place.counted else None for place in places])
+    leading = leaders([place.counted.attacked if place.counted else None for place in places])
     rows = [
-        (column_label(*place.column), _entries(place, _set_by(place, blind, informed, after.eps), best, claims))
-        for place, best in zip(places, strong, strict=True)
+        (column_label(*place.column), _entries(place, _set_by(place, blind, informed, eps), best, claims))
+        for place, best in zip(places, leading, strict=True)
     ]
     columns = ("clean", "paid", blind.threat, informed.threat, "set by", "proved", "ms an image", "claimed")
-    title = f"Ranked by {informed.threat} accuracy at eps {number(after.eps)}, or {blind.threat} where that is lower"
+    title = f"Ranked by {informed.threat} accuracy at eps {number(eps)}, or {blind.threat} where that is lower"
     return Table(title, "purifier", columns, tuple(rows))
 
 
@@ -95,7 +101,7 @@ def _set_by(place: _Place, blind: Facet, informed: Facet, eps: float) -> str:
 
 
 def _least(cell: Cell | None) -> str:
-    """Of a suite the member that leaves least; else the attack itself."""
+    """The member of a suite that leaves least; without a suite the attack itself."""
     if cell is None:
         return MISSING
     return min(cell.members, key=lambda name: cell.members[name]["correct"], default=cell.coordinates.attack)

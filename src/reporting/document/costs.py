@@ -7,7 +7,7 @@ from src.evaluation.cell import Cell
 from src.reporting.analysis.facets import Column, Facet
 from src.reporting.document.tables import Entry, Table
 
-#: Stages of a cell whose time an image is worth a median; an attack is shared by all defenses, so its is not.
+#: Stages whose median time per image is shown; not the attack's, which all defenses share.
 PER_IMAGE = ("purify", "classify")
 STAGES = ("attack", *PER_IMAGE)
 
@@ -17,19 +17,19 @@ def cost_table(facet: Facet) -> Table | None:
     it what an attack costs on any machine: images through the classifier, forward and backward, for each image that is
     attacked (median again)."""
     rows = [(label, _entries(facet, column)) for column, label in zip(facet.columns, facet.column_labels, strict=True)]
-    each = (*(f"{stage}, ms an image" for stage in PER_IMAGE), "attack, propagations an image")
-    columns = (*each, *(f"{stage}, s" for stage in STAGES))
+    image_columns = (*(f"{stage}, ms an image" for stage in PER_IMAGE), "attack, propagations an image")
+    columns = (*image_columns, *(f"{stage}, s" for stage in STAGES))
     return Table("Time by stage", "defense", columns, tuple(rows)) if any(row.cell for row in facet.grid) else None
 
 
 def _entries(facet: Facet, column: Column) -> tuple[Entry, ...]:
-    own = {row.key: row.cell for row in facet.grid.where(defense=column[0], noise=column[1]) if row.cell}
-    each = [
-        Entry(f"{1000 * median(found):.2f}") if (found := _per_image(own.values(), s)) else Entry() for s in PER_IMAGE
+    cells = {row.key: row.cell for row in facet.grid.where(defense=column[0], noise=column[1]) if row.cell}
+    entries = [
+        Entry(f"{1000 * median(times):.2f}") if (times := _per_image(cells.values(), s)) else Entry() for s in PER_IMAGE
     ]
-    work = [cell.propagations_per_image for cell in own.values() if cell.propagations_per_image is not None]
-    each.append(Entry(f"{median(work):,.0f}") if work else Entry())
-    return (*each, *(Entry(f"{sum(cell.stages.get(s, 0.0) for cell in own.values()):,.1f}") for s in STAGES))
+    work = [cell.propagations_per_image for cell in cells.values() if cell.propagations_per_image is not None]
+    entries.append(Entry(f"{median(work):,.0f}") if work else Entry())
+    return (*entries, *(Entry(f"{sum(cell.stages.get(s, 0.0) for cell in cells.values()):,.1f}") for s in STAGES))
 
 
 def _per_image(cells: Iterable[Cell], stage: str) -> list[float]:

@@ -15,21 +15,21 @@ EXPLAINED = (
 
 def check_sentences(found: CheckReport) -> list[str]:
     """What was checked, and a sentence a finding: ``zero-gradient (pgd eps 0.3 · vqvae 0.5 · adaptive): the loss
-    gradient is …``. Nothing at all of a grid in which there is nothing to check."""
+    gradient is …``. Empty for a grid in which there is nothing to check."""
     if not found.judged and not found.findings:
         return []
-    return [_checked(found), *(f"{each.name} ({each.where}): {each.message}." for each in found.findings)]
+    return [_checked(found), *(f"{finding.name} ({finding.where}): {finding.message}." for finding in found.findings)]
 
 
-def _checked(found: CheckReport) -> str:
+def _checked(report: CheckReport) -> str:
     """How much was checked. A grid without findings must not look like one without checks."""
-    outcome = f"{len(found.findings)} found" if found.findings else "None found"
-    runs = f"{found.probed} extra runs of attacks" if found.asked else "no extra run of an attack"
-    without = "" if found.asked else ", without which two of them cannot be made"
-    missing = f" ({found.asked - found.probed} more are missing)" if found.probed < found.asked else ""
-    return f"{outcome} by {len(CHECKS)} checks of {found.judged} cells, with {runs}{missing}{without}."
+    outcome = f"{len(report.findings)} found" if report.findings else "None found"
+    runs = f"{report.probed} extra runs of attacks" if report.asked else "no extra run of an attack"
+    without = "" if report.asked else ", without which two of them cannot be made"
+    missing = f" ({report.asked - report.probed} more are missing)" if report.probed < report.asked else ""
+    return f"{outcome} by {len(CHECKS)} checks of {report.judged} cells, with {runs}{missing}{without}."
 
 
 def findings_to_json(found: CheckReport) -> str:
     """``findings.json``: a list of objects with "name", "where" (the cell's coordinates) and "message"."""
-    return json.dumps([asdict(each) for each in found.findings], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([asdict(finding) for finding in found.findings], indent=1, ensure_ascii=False) + "\n"

@@ -18,7 +18,7 @@ MEAN_LEGEND = (
 
 
 def mean_tables(over: Replicates) -> list[Table]:
-    """A table an attack, a row an eps, a column a defense; each entry a mean with its deviation."""
+    """One table per attack, one row per eps, one column per defense; each entry is a mean with its deviation."""
     return [_mean_table(over, attack) for attack in over.attacks]
 
 
@@ -44,7 +44,7 @@ def mean_tradeoff_table(found: AverageTradeOffs) -> Table | None:
 
 
 def _leaders(averages: Sequence[Average | None]) -> list[bool]:
-    return leaders([each.bar if each and each.complete else None for each in averages])
+    return leaders([average.bar if average and average.complete else None for average in averages])
 
 
 def _accuracy(average: Average | None, strong: bool = False) -> Entry:
@@ -72,30 +72,30 @@ def mean_sentences(over: Replicates, found: AverageTradeOffs) -> list[str]:
     if len(over.grid.missing) == len(over.grid):
         return ["No cell of this grid is computed yet."]
     if found.eps is None:
-        said = ["Nothing is attacked in this grid: it holds clean accuracies only."]
+        lines = ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        said = [_headline(over, found), warning(over.grid)]
+        lines = [_headline(over, found), warning(over.grid)]
     if over.incomplete:
-        said.append(
+        lines.append(
             f"At {len(over.incomplete)} of {len(over.places)} places cells of some seeds are missing: the mean "
             "there is over the others, and says over how many."
         )
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in lines if sentence]
 
 
-def _headline(over: Replicates, found: AverageTradeOffs) -> str:
-    """What attacks leave and what the best purifier makes of it, as means. Nothing is called better: which differences
-    would outlast another seed is left to the deviations."""
-    at, best = f"At eps {number(found.eps or 0)}", found.best
-    if best is None or found.undefended is None:
-        return f"{at} there is no seed with every attack computed, so no defense can be judged there yet."
-    worst = f"the worst of {named(found.attacks)}" if len(found.attacks) > 1 else found.attacks[0]
+def _headline(over: Replicates, tradeoffs: AverageTradeOffs) -> str:
+    """What attacks leave and what the best purifier makes of it, as means. Nothing is called better: the deviations
+    show which differences would outlast another seed."""
+    budget, best = f"At eps {number(tradeoffs.eps or 0)}", tradeoffs.best
+    if best is None or tradeoffs.undefended is None:
+        return f"{budget} there is no seed with every attack computed, so no defense can be judged there yet."
+    worst = f"the worst of {named(tradeoffs.attacks)}" if len(tradeoffs.attacks) > 1 else tradeoffs.attacks[0]
     kind = "trained purifiers" if best.learned else "defenses"
-    left = f"{_said(found.undefended)} undefended, {_said(best.attacked)} with {best.label}"
-    simple = found.simplest if best.learned else None
+    accuracies = f"{_said(tradeoffs.undefended)} undefended, {_said(best.attacked)} with {best.label}"
+    simple = tradeoffs.simplest if best.learned else None
     rival = f" and {_said(simple.attacked)} with {simple.label}, which learns nothing" if simple else ""
-    highest = f"{left}, the highest mean of the {kind},{rival}".rstrip(",")
-    return f"{at} {worst} leaves {highest} (means ± standard deviation over {len(over.facets)} seeds)."
+    highest = f"{accuracies}, the highest mean of the {kind},{rival}".rstrip(",")
+    return f"{budget} {worst} leaves {highest} (means ± standard deviation over {len(over.facets)} seeds)."
 
 
 def _said(average: Average | None) -> str:

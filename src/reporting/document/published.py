@@ -64,14 +64,16 @@ def compare(facet: Facet) -> list[Compared]:
 
 
 def comparison_tables(compared: Sequence[Compared]) -> list[Table]:
-    """A table an attack, in the form of the report's: ours / the report's / difference."""
-    columns = list(dict.fromkeys(each.published.column for each in compared))
+    """One table per attack, in the form of the report's: ours / the report's / difference."""
+    columns = list(dict.fromkeys(pair.published.column for pair in compared))
     tables = []
-    for attack in dict.fromkeys(each.published.attack for each in compared):
-        here = {(c.published.eps, c.published.column): c for c in compared if c.published.attack == attack}
+    for attack in dict.fromkeys(pair.published.attack for pair in compared):
+        by_place = {
+            (pair.published.eps, pair.published.column): pair for pair in compared if pair.published.attack == attack
+        }
         rows = tuple(
-            (number(eps), tuple(_entry(here[eps, column]) for column in columns))
-            for eps in dict.fromkeys(eps for eps, _ in here)
+            (number(eps), tuple(_entry(by_place[eps, column]) for column in columns))
+            for eps in dict.fromkeys(eps for eps, _ in by_place)
         )
         labels = tuple(column_label(*column) for column in columns)
         tables.append(Table(f"{attack}, ours / report / difference", "eps", labels, rows))
@@ -88,19 +90,20 @@ def _entry(compared: Compared) -> Entry:
 
 def comparison_words(compared: Sequence[Compared]) -> str:
     """How far ours are from the report's, in two or three sentences."""
-    both = [each for each in compared if each.cell]
-    words = [f"{len(both)} of the report's {len(compared)} numbers have a cell here."]
-    if both:
-        columns = dict.fromkeys(each.published.column for each in both)
-        gaps = {column: _mean_gap([e for e in both if e.published.column == column]) for column in columns}
+    pairs = [pair for pair in compared if pair.cell]
+    words = [f"{len(pairs)} of the report's {len(compared)} numbers have a cell here."]
+    if pairs:
+        columns = dict.fromkeys(pair.published.column for pair in pairs)
+        gaps = {column: _mean_gap([pair for pair in pairs if pair.published.column == column]) for column in columns}
         by_column = [f"{gap:.1f} for {column_label(*column)}" for column, gap in gaps.items()]
-        words.append(f"They differ by {_mean_gap(both):.1f} points on average: {listed(by_column)}.")
-        worst = max(both, key=_gap)
-        at = worst.published
-        within = sum(_within(each) for each in both)
+        words.append(f"They differ by {_mean_gap(pairs):.1f} points on average: {listed(by_column)}.")
+        worst = max(pairs, key=_gap)
+        theirs = worst.published
+        within = sum(_within(pair) for pair in pairs)
         words.append(
-            f"The largest difference is {points(worst.difference or 0)} points at {at.attack}, eps {number(at.eps)}, "
-            f"{column_label(*at.column)}; {within} of the report's numbers lie inside our 95 % intervals."
+            f"The largest difference is {points(worst.difference or 0)} points at {theirs.attack}, "
+            f"eps {number(theirs.eps)}, {column_label(*theirs.column)}; "
+            f"{within} of the report's numbers lie inside our 95 % intervals."
         )
     return " ".join(words)
 

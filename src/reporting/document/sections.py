@@ -40,11 +40,11 @@ GridSection = Section[Facet | Replicates | SideBySide]
 
 
 def sections(grid: Grid) -> list[GridSection]:
-    """A section for each data set, threat, protocol and seed of the grid; where there are several seeds, first what
-    they come to together; and before all, the threats side by side if there are several."""
-    found = facets(grid)
-    parts = [_of_threats(beside) for beside in side_by_side(found)]
-    for replicated, group in replicates(found):
+    """A section for each data set, threat, protocol and seed of the grid. Several threats side by side come
+    before all of them, the means of several seeds before these seeds."""
+    all_facets = facets(grid)
+    parts = [_of_threats(beside) for beside in side_by_side(all_facets)]
+    for replicated, group in replicates(all_facets):
         parts += [_of_seeds(replicated)] if replicated else []
         parts += map(_of_facet, group)
     return parts
@@ -64,50 +64,50 @@ def _of_threats(beside: SideBySide) -> GridSection:
 
 
 def _of_seeds(over: Replicates) -> GridSection:
-    found = average_trade_offs(over)
+    averages = average_trade_offs(over)
     return Section(
         over,
         over.title,
-        tuple(mean_sentences(over, found)),
+        tuple(mean_sentences(over, averages)),
         tuple(mean_tables(over)),
         MEAN_LEGEND,
         name=over.name,
         facets=over.facets[:1],
         lines=(over,),
-        tradeoff=mean_tradeoff_table(found),
+        tradeoff=mean_tradeoff_table(averages),
         note="first seed",
     )
 
 
 def _of_facet(facet: Facet) -> GridSection:
-    found = trade_offs(facet.grid)
+    tradeoffs = trade_offs(facet.grid)
     return Section(
         facet,
         facet.title,
-        tuple(sentences(facet, found)),
+        tuple(sentences(facet, tradeoffs)),
         tuple(accuracy_tables(facet)),
         name=facet.name,
         facets=(facet,),
         lines=(facet,),
-        tradeoff=tradeoff_table(found),
-        trade_offs=found,
+        tradeoff=tradeoff_table(tradeoffs),
+        trade_offs=tradeoffs,
     )
 
 
 def comparisons(grid: Grid) -> list[Section[Facet]]:
     """Each part of the grid beside the report's 75 numbers."""
-    found = []
+    compared_sections = []
     for facet in facets(grid):
         compared = compare(facet)
         title, words = f"Beside the report's tables · {facet.title}", comparison_words(compared)
-        found.append(Section(facet, title, (words,), tuple(comparison_tables(compared)), COMPARISON_LEGEND))
-    return found
+        compared_sections.append(Section(facet, title, (words,), tuple(comparison_tables(compared)), COMPARISON_LEGEND))
+    return compared_sections
 
 
 def headline(parts: Sequence[GridSection]) -> str:
     """The one sentence on top. Threats side by side name themselves."""
-    beside = parts and len(parts[0].lines) > 1
-    return parts[0].sentences[0] if beside else all_sentences(parts)[0]
+    several = parts and len(parts[0].lines) > 1
+    return parts[0].sentences[0] if several else all_sentences(parts)[0]
 
 
 def all_sentences(parts: Sequence[GridSection]) -> list[str]:

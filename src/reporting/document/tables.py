@@ -36,7 +36,7 @@ class Table:
 
 
 def accuracy_tables(facet: Facet) -> list[Table]:
-    """A table an attack, a row an eps, a column a defense: the form of the report's tables."""
+    """One table per attack, one row per eps, one column per defense: the form of the report's tables."""
     return [_accuracy_table(facet, attack) for attack in facet.attacks]
 
 
@@ -65,11 +65,11 @@ def tradeoff_table(found: TradeOffs) -> Table | None:
     if found.eps is None:
         return None
     proved = any(item.proved for item in found.items)
-    at = f"at eps {number(found.eps)}"
-    columns = ("clean", "paid", at, *(["proved"] if proved else []), "won", "ms an image")
-    strong = leaders([item.attacked for item in found.items])
+    budget = f"at eps {number(found.eps)}"
+    columns = ("clean", "paid", budget, *(["proved"] if proved else []), "won", "ms an image")
+    leading = leaders([item.attacked for item in found.items])
     rows = []
-    for item, best in zip(found.items, strong, strict=True):
+    for item, best in zip(found.items, leading, strict=True):
         milliseconds = None if item.purify_seconds is None else 1000 * item.purify_seconds
         entries = (
             rate_entry(item.clean),

@@ -27,8 +27,8 @@ class SideBySide(GridPart):
     @property
     def title(self) -> str:
         """``mnist · gray_box and adaptive · default protocol · seed 0``."""
-        one = self.facets[0]
-        parts = (one.data, listed(self.threats), f"{one.protocol} protocol", f"seed {one.seed}", one.settings)
+        first = self.facets[0]
+        parts = (first.data, listed(self.threats), f"{first.protocol} protocol", f"seed {first.seed}", first.settings)
         return " · ".join(filter(None, parts))
 
     @property
@@ -47,7 +47,7 @@ class SideBySide(GridPart):
 
 
 def threat_tables(beside: SideBySide) -> list[Table]:
-    """A table an attack, a row an eps and threat, a column a defense."""
+    """One table per attack, one row per eps and threat, one column per defense."""
     return [_table(beside, attack) for attack in beside.attacks]
 
 
@@ -67,24 +67,24 @@ def threat_sentences(beside: SideBySide) -> list[str]:
     falls = list(_falls(first, last))
     if not falls or first.eps is None or last.eps is None:
         return ["The threats of this grid share no defense that met every attack, so they cannot be compared yet."]
-    at = f"at eps {number(first.eps)}"
-    shown = "; ".join(falls[:SPELLED_OUT])
+    budget = f"at eps {number(first.eps)}"
+    clauses = "; ".join(falls[:SPELLED_OUT])
     more = f"; and {len(falls) - SPELLED_OUT} more in the tables" if len(falls) > SPELLED_OUT else ""
-    under = f"the worst of {named(last.attacks)}" if len(last.attacks) > 1 else last.attacks[0]
-    return [f"From {beside.threats[0]} to {beside.threats[-1]}, {at} under {under}: {shown}{more}."]
+    worst = f"the worst of {named(last.attacks)}" if len(last.attacks) > 1 else last.attacks[0]
+    return [f"From {beside.threats[0]} to {beside.threats[-1]}, {budget} under {worst}: {clauses}{more}."]
 
 
 def _falls(first: TradeOffs, last: TradeOffs) -> Sequence[str]:
     """``vqvae 0.5 falls from 66.0 to 26.0 %``, for each defense that met every attack under both threats."""
     if first.eps != last.eps:
         return []
-    after = {(item.defense, item.noise): item.attacked for item in last.defended}
-    found = []
+    last_rates = {(item.defense, item.noise): item.attacked for item in last.defended}
+    clauses = []
     for item in first.defended:
-        lower = after.get((item.defense, item.noise))
+        lower = last_rates.get((item.defense, item.noise))
         if item.attacked and lower:
-            found.append(f"{item.label} {_moves(item.attacked, lower)}")
-    return found
+            clauses.append(f"{item.label} {_moves(item.attacked, lower)}")
+    return clauses
 
 
 def _moves(before: Rate, now: Rate) -> str:
@@ -99,12 +99,12 @@ def side_by_side(facets: Sequence[Facet]) -> list[SideBySide]:
     groups: dict[tuple[str, str, int, str], list[Facet]] = {}
     for facet in facets:
         groups.setdefault((facet.data, facet.protocol, facet.seed, facet.settings), []).append(facet)
-    varying = [i for i in range(4) if len({place[i] for place in groups}) > 1]
-    found = []
-    for place, group in groups.items():
+    varying = [i for i in range(4) if len({key[i] for key in groups}) > 1]
+    parts = []
+    for key, group in groups.items():
         if len({facet.threat for facet in group}) == len(group) > 1:
-            names = [f"seed {place[i]}" if i == 2 else str(place[i]) for i in varying if place[i] != ""]
+            names = [f"seed {key[i]}" if i == 2 else str(key[i]) for i in varying if key[i] != ""]
             threats = listed([facet.threat for facet in group])
             suffix = "".join(f"-{slug(name.replace(' ', ''))}" for name in names) + "-threats"
-            found.append(SideBySide(tuple(group), " · ".join([*names, threats]), suffix))
-    return found
+            parts.append(SideBySide(tuple(group), " · ".join([*names, threats]), suffix))
+    return parts

@@ -31,15 +31,15 @@ def sentences(facet: Facet, found: TradeOffs) -> list[str]:
         return ["No cell of this grid is computed yet."]
     proved = _proved(facet.grid)
     if found.eps is None:
-        said = proved or ["Nothing is attacked in this grid: it holds clean accuracies only."]
+        lines = proved or ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        said = [_headline(found), warning(facet.grid), *proved, *_by_noise(found), _by_floor(found)]
+        lines = [_headline(found), warning(facet.grid), *proved, *_by_noise(found), _by_floor(found)]
     if absent:
-        said.append(
+        lines.append(
             f"{absent} of the {len(facet.grid)} cells asked for {'is' if absent == 1 else 'are'} missing; "
             "running the sweep again computes only those."
         )
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in lines if sentence]
 
 
 def _proved(grid: Grid) -> list[str]:
@@ -57,27 +57,28 @@ def _proved(grid: Grid) -> list[str]:
     ]
 
 
-def _headline(found: TradeOffs) -> str:
+def _headline(tradeoffs: TradeOffs) -> str:
     """What the strongest attack leaves, and what the best purifier makes of it."""
-    at = f"At eps {number(found.eps or 0)}"
-    if found.undefended is None:
-        return f"{at} not every attack of this grid is computed, so no defense can be judged there yet."
-    leaves = f"{at} the strongest attack of this grid ({found.strongest}) leaves {_p(found.undefended)} undefended"
-    among, rivals = found.learned or found.defended, _untrained_rivals(found)
-    if not among:
+    budget = f"At eps {number(tradeoffs.eps or 0)}"
+    if tradeoffs.undefended is None:
+        return f"{budget} not every attack of this grid is computed, so no defense can be judged there yet."
+    bare_percent = _p(tradeoffs.undefended)
+    leaves = f"{budget} the strongest attack of this grid ({tradeoffs.strongest}) leaves {bare_percent} undefended"
+    candidates, rivals = tradeoffs.learned or tradeoffs.defended, _untrained_rivals(tradeoffs)
+    if not candidates:
         return f"{leaves}; no defense of this grid was tried against every attack there."
-    # The cleanest of those that the error bars do not tell apart may win nothing, though others of them do.
-    choice = found.best_for_floor(0, found.raising(among))
+    # Only columns that raise it: the cleanest of those tied with the best may win nothing itself.
+    choice = tradeoffs.best_for_floor(0, tradeoffs.raising(candidates))
     if choice:
         best = choice.item
-        over = f" ({best.worst}, its worst of {named(found.attacks)})" if len(found.attacks) > 1 else ""
-        alike = f" ({_alike(choice)})" if choice.tied else ""
-        kept = f"; {best.label}{alike} brings that to {_p(best.attacked)}{over}{_for(best, found)}"
-        return f"{leaves}{kept}{f', but {rivals}' if rivals else ''}."
-    best = found.highest(among)
+        attack_note = f" ({best.worst}, its worst of {named(tradeoffs.attacks)})" if len(tradeoffs.attacks) > 1 else ""
+        ties = f" ({_alike(choice)})" if choice.tied else ""
+        improvement = f"; {best.label}{ties} brings that to {_p(best.attacked)}{attack_note}{_for(best, tradeoffs)}"
+        return f"{leaves}{improvement}{f', but {rivals}' if rivals else ''}."
+    best = tradeoffs.highest(candidates)
     kind = "trained purifier" if best.learned else "defense"
-    nothing = f"no {kind} raises that by more than the error bars (the best: {best.label}, {_p(best.attacked)})"
-    return f"{leaves}; {nothing}{f', while {rivals}' if rivals else ''}."
+    verdict = f"no {kind} raises that by more than the error bars (the best: {best.label}, {_p(best.attacked)})"
+    return f"{leaves}; {verdict}{f', while {rivals}' if rivals else ''}."
 
 
 def named(attacks: tuple[str, ...]) -> str:
@@ -85,26 +86,26 @@ def named(attacks: tuple[str, ...]) -> str:
     return listed(list(attacks)) if len(attacks) <= SPELLED_OUT else f"{len(attacks)} attacks"
 
 
-def _untrained_rivals(found: TradeOffs) -> str:
+def _untrained_rivals(tradeoffs: TradeOffs) -> str:
     """The defenses without training that beat every trained one beyond the error bars, if there are any."""
-    if not found.learned:
+    if not tradeoffs.learned:
         return ""
-    rates = [item.attacked for item in found.learned if item.attacked]
+    rates = [item.attacked for item in tradeoffs.learned if item.attacked]
     ahead = [
         item
-        for item in found.defended
+        for item in tradeoffs.defended
         if not item.learned and item.attacked and all(item.attacked.above(rate) for rate in rates)
     ]
     return listed(
-        [f"{item.label}, which learns nothing, reaches {_p(item.attacked)}{_for(item, found)}" for item in ahead]
+        [f"{item.label}, which learns nothing, reaches {_p(item.attacked)}{_for(item, tradeoffs)}" for item in ahead]
     )
 
 
-def _for(item: TradeOff, found: TradeOffs) -> str:
+def _for(item: TradeOff, tradeoffs: TradeOffs) -> str:
     """The clean price as a phrase; empty where it is not known."""
-    if item.price is None or item.clean is None or found.undefended_clean is None:
+    if item.price is None or item.clean is None or tradeoffs.undefended_clean is None:
         return ""
-    if item.clean.overlaps(found.undefended_clean):
+    if item.clean.overlaps(tradeoffs.undefended_clean):
         return " for no clean accuracy beyond the error bars"
     if item.price < 0:
         return f", and is {-item.price:.1f} points better on clean images too"
@@ -112,87 +113,89 @@ def _for(item: TradeOff, found: TradeOffs) -> str:
 
 
 def _alike(choice: Choice) -> str:
-    """Which others the error bars do not tell from the chosen one; empty if there are none."""
+    """The others that the error bars do not tell from the chosen one; empty if there are none."""
     names = [item.label for item in choice.tied]
-    few = listed(names) if len(names) <= TIES_SPELLED_OUT else f"{len(names)} others"
-    return f"not told apart from {few} by the error bars" if names else ""
+    others = listed(names) if len(names) <= TIES_SPELLED_OUT else f"{len(names)} others"
+    return f"not told apart from {others} by the error bars" if names else ""
 
 
-def _by_noise(found: TradeOffs) -> list[str]:
+def _by_noise(tradeoffs: TradeOffs) -> list[str]:
     """For each trained defense: what every noise pays and wins."""
-    said = []
-    at = f"at eps {number(found.eps or 0)}, in points"
-    for defense in dict.fromkeys(item.defense for item in found.learned):
-        items = [item for item in found.learned if item.defense == defense]
-        shown = spread(items, SPELLED_OUT)
-        clauses = [clause for item in shown if (clause := _pays_and_wins(item, found))]
-        more = f" ({len(shown)} of its {len(items)} noises; the table has all)" if len(shown) < len(items) else ""
+    lines = []
+    budget = f"at eps {number(tradeoffs.eps or 0)}, in points"
+    for defense in dict.fromkeys(item.defense for item in tradeoffs.learned):
+        items = [item for item in tradeoffs.learned if item.defense == defense]
+        selection = spread(items, SPELLED_OUT)
+        clauses = [clause for item in selection if (clause := _pays_and_wins(item, tradeoffs))]
+        more = (
+            f" ({len(selection)} of its {len(items)} noises; the table has all)" if len(selection) < len(items) else ""
+        )
         if clauses:
-            said.append(f"What {defense} pays on clean images and wins {at}{more}: {'; '.join(clauses)}.")
-    return said
+            lines.append(f"What {defense} pays on clean images and wins {budget}{more}: {'; '.join(clauses)}.")
+    return lines
 
 
-def _pays_and_wins(item: TradeOff, found: TradeOffs) -> str:
+def _pays_and_wins(item: TradeOff, tradeoffs: TradeOffs) -> str:
     """``noise 0.5 pays 2.0 and wins 32.8``; empty where nothing is known."""
     parts = []
     if item.price is not None:
-        parts.append(f"pays {_z(item.price)}{_bars(item.clean, found.undefended_clean)}")
+        parts.append(f"pays {_z(item.price)}{_bars(item.clean, tradeoffs.undefended_clean)}")
     if item.gain is not None:
-        parts.append(f"wins {_z(item.gain)}{_bars(item.attacked, found.undefended)}")
+        parts.append(f"wins {_z(item.gain)}{_bars(item.attacked, tradeoffs.undefended)}")
     subject = "it" if item.noise is None else f"noise {number(item.noise)}"
     return f"{subject} {' and '.join(parts)}" if parts else ""
 
 
-def _by_floor(found: TradeOffs) -> str:
+def _by_floor(tradeoffs: TradeOffs) -> str:
     """Which trained defense, or which noise of the only one, to take for which floor on clean accuracy."""
-    baseline = [item for item in found.items if not item.defended]
-    among = [*baseline, *found.learned]
-    steps = found.frontier(among)
-    worthy = [step for step in steps if step[1].item.defended]
-    noises = len({item.defense for item in found.learned}) == 1 < len(found.learned)
+    baseline = [item for item in tradeoffs.items if not item.defended]
+    candidates = [*baseline, *tradeoffs.learned]
+    steps = tradeoffs.frontier(candidates)
+    defended_steps = [step for step in steps if step[1].item.defended]
+    noises = len({item.defense for item in tradeoffs.learned}) == 1 < len(tradeoffs.learned)
     kind = "noise" if noises else "trained defense"
-    if not worthy:
-        return f"No {kind} gains anything for its price: take no defense." if found.learned and steps else ""
+    if not defended_steps:
+        return f"No {kind} gains anything for its price: take no defense." if tradeoffs.learned and steps else ""
     clauses = []
-    for floor, choice in spread(worthy, SPELLED_OUT):
+    for floor, choice in spread(defended_steps, SPELLED_OUT):
         name = choice.item.label if not noises or choice.item.noise is None else f"noise {number(choice.item.noise)}"
-        reaches = f"{_p(choice.item.attacked)} at eps {number(found.eps or 0)}"
-        note = ", ".join(filter(None, [reaches, _alike(choice)]))
-        clauses.append(f"{_round_floor(floor, choice, found, among)} % take {name} ({note})")
-    highest = max(item.clean.fraction for item in found.learned if item.clean)
-    above = f" No {kind} keeps more than {percent(highest)} %."
-    return f"If the clean accuracy must be at least {'; at least '.join(clauses)}.{above}"
+        accuracy = f"{_p(choice.item.attacked)} at eps {number(tradeoffs.eps or 0)}"
+        note = ", ".join(filter(None, [accuracy, _alike(choice)]))
+        clauses.append(f"{_round_floor(floor, choice, tradeoffs, candidates)} % take {name} ({note})")
+    highest = max(item.clean.fraction for item in tradeoffs.learned if item.clean)
+    limit = f" No {kind} keeps more than {percent(highest)} %."
+    return f"If the clean accuracy must be at least {'; at least '.join(clauses)}.{limit}"
 
 
 def floor_steps(found: TradeOffs) -> list[tuple[float, str]]:
     """What to take for each floor on clean accuracy: (floor, words), the highest floor (a fraction) first; the words
     hold down to the next floor. Above the first no column is left."""
     trained = [item for item in found.items if not item.defended or item.learned]
-    floors = {floor for among in (trained, found.items) for floor, _ in found.frontier(among)}
-    said = []
+    floors = {floor for columns in (trained, found.items) for floor, _ in found.frontier(columns)}
+    steps = []
     for floor in sorted(floors, reverse=True):
         best = found.best_for_floor(floor)
         learned = found.best_for_floor(floor, trained) if found.learned else None
         words = [f"Of the trained: {_taken(learned, found)}."] if learned else []
         words += [f"Of all columns: {_taken(best, found)}."] if best else []
-        said.append((floor, " ".join(words)))
-    return said
+        steps.append((floor, " ".join(words)))
+    return steps
 
 
-def _taken(choice: Choice, found: TradeOffs) -> str:
+def _taken(choice: Choice, tradeoffs: TradeOffs) -> str:
     """``vqvae 0.25, 97.4 % clean and 59.2 % at eps 0.3``."""
     item = choice.item
     name = item.label if item.defended else "no defense"
-    numbers = f"{_p(item.clean)} clean and {_p(item.attacked)} at eps {number(found.eps or 0)}"
+    numbers = f"{_p(item.clean)} clean and {_p(item.attacked)} at eps {number(tradeoffs.eps or 0)}"
     return ", ".join(filter(None, [name, numbers, _alike(choice)]))
 
 
-def _round_floor(floor: float, choice: Choice, found: TradeOffs, among: list[TradeOff]) -> str:
+def _round_floor(floor: float, choice: Choice, tradeoffs: TradeOffs, candidates: list[TradeOff]) -> str:
     """The roundest percentage below a floor that leads to the same choice."""
     for digits in (0, 1, 2):
         scale = 10**digits
         rounded = int(floor * 100 * scale + 1e-6) / scale
-        other = found.best_for_floor(rounded / 100, among)
+        other = tradeoffs.best_for_floor(rounded / 100, candidates)
         if other and other.item is choice.item:
             return f"{rounded:.{digits}f}"
     return percent(floor, 3)
