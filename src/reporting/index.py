@@ -28,10 +28,10 @@ def write_index(sweeps: Path, store: CellStore) -> Path:
 def _row(folder: Path, manifest: SweepManifest, store: CellStore) -> dict[str, Any]:
     """What is said of a sweep. A missing cell is one whose file is not there: cells are not read for this."""
     stored = sum(store.path(key).exists() for _, key in manifest.rows)
-    begun = datetime.fromtimestamp(manifest.started).strftime("%Y-%m-%d %H:%M:%S") if manifest.started else folder.name
+    start = datetime.fromtimestamp(manifest.started).strftime("%Y-%m-%d %H:%M:%S") if manifest.started else folder.name
     has_report = (folder / KEPT / "index.html").exists()
     return {
-        "begun": begun,
+        "begun": start,
         "command": manifest.command or "not recorded",
         "rows": len(manifest.rows),
         "missing": len(manifest.rows) - stored,

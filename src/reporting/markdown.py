@@ -19,8 +19,8 @@ def to_markdown(
     lines = ["# Accuracy grid", ""]
     if not sections:
         lines += [*all_sentences([]), ""]
-    if said := check_sentences(checks):
-        lines += [f"## {TITLE}", "", EXPLAINED, "", *(f"- {escape(sentence)}" for sentence in said), ""]
+    if sentences := check_sentences(checks):
+        lines += [f"## {TITLE}", "", EXPLAINED, "", *(f"- {escape(sentence)}" for sentence in sentences), ""]
     lines += [line for section in sections for line in _section(section)]
     if figures:
         lines += ["## Figures", "", *_pictures(figures), ""]
@@ -35,7 +35,7 @@ def certified_to_markdown(sections: Sequence[Section[Certificates]], figures: Ma
 
 def _section(section: Section[Any]) -> list[str]:
     lines = [f"## {escape(section.title)}", ""]
-    lines += [line for said in (*section.sentences, section.legend) for line in (escape(said), "")]
+    lines += [line for sentence in (*section.sentences, section.legend) for line in (escape(sentence), "")]
     for table in [*section.tables, *filter(None, [section.tradeoff])]:
         lines += [f"### {escape(table.title)}", "", table_to_markdown(table), ""]
     return lines

@@ -57,16 +57,16 @@ def write_report(
     """
     _clear(folder)
     parts = sections(grid)
-    beside = comparisons(grid) if compare_published else []
-    proven = certified_sections(certified)
-    drawings = [*plan(parts, records), *plan_certified(proven)]
+    comparison_parts = comparisons(grid) if compare_published else []
+    certified_parts = certified_sections(certified)
+    drawings = [*plan(parts, records), *plan_certified(certified_parts)]
     figures = render(drawings, folder / "figures")
     texts = {
         "grid.csv": grid.to_csv(),
-        "grid.md": to_markdown([*parts, *beside, *proven], figures, checks),
+        "grid.md": to_markdown([*parts, *comparison_parts, *certified_parts], figures, checks),
         "findings.json": findings_to_json(checks),
     }
-    texts["index.html"] = to_html(grid, parts, beside, records, checks, proven, texts)
+    texts["index.html"] = to_html(grid, parts, comparison_parts, records, checks, certified_parts, texts)
     for name, text in texts.items():
         write_text(folder / name, text)
     return Report(folder, (*(folder / name for name in texts), *figures.values()), tuple(all_sentences(parts)))
@@ -112,6 +112,6 @@ def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a report that was killed left half written."""
-    for each in (folder, folder / "figures"):
-        clear_temporaries(each)
+    """Remove the half-written files of a report that was killed."""
+    for directory in (folder, folder / "figures"):
+        clear_temporaries(directory)

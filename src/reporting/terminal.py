@@ -31,7 +31,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def print_grid(grid: Grid, console: Console) -> None:
-    """Print a table an attack, then what they say in words.
+    """Print one table per attack, then what they say in words.
 
     In a terminal a table wider than the window continues below, with its row labels repeated; in a pipe every line is
     whole, whatever its length, and there is no colour.
@@ -50,22 +50,22 @@ def print_grid(grid: Grid, console: Console) -> None:
 
 
 def print_title(grid: Grid, console: Console) -> None:
-    """Print what stands on top of the page: the last words, where other tables have moved the first out of sight."""
+    """Print the title of the page, as the last words: other tables have moved the first ones out of sight."""
     console.print()
     _say(console, [short_title(sections(grid))], style="bold")
 
 
 def print_check_report(found: CheckReport, console: Console) -> None:
     """Print the reasons not to believe the grid, or that none was found; nothing if there was nothing to check."""
-    if said := check_sentences(found):
+    if sentences := check_sentences(found):
         console.print()
         _say(console, [TITLE], style="bold yellow" if found.findings else "bold")
         _say(console, [EXPLAINED], style="dim")
-        _say(console, said)
+        _say(console, sentences)
 
 
 def print_comparison(grid: Grid, console: Console) -> None:
-    """Print our numbers beside the report's: a table an attack, then how far they are apart."""
+    """Print our numbers beside the report's: one table per attack, then how far they are apart."""
     for section in comparisons(grid):
         _print_section(section, console)
 
@@ -89,53 +89,55 @@ def _print_section(section: Section[Any], console: Console) -> None:
 def _say(console: Console, sentences: Iterable[str], style: str = "") -> None:
     """Print each sentence on lines of its own; in a terminal they end between words, never within "eps 0.3"."""
     for sentence in sentences:
-        said = wrapped(sentence, console.width) if console.is_terminal else sentence
-        console.print(Text(said, style=style), soft_wrap=True)
+        text = wrapped(sentence, console.width) if console.is_terminal else sentence
+        console.print(Text(text, style=style), soft_wrap=True)
 
 
 def wrapped(sentence: str, width: int) -> str:
-    """``sentence`` in lines of at most ``width`` characters, but for a longer word; numbers keep what they are of."""
-    glued = WITHIN.sub(NO_BREAK, sentence)  # which textwrap knows for what it is, and Rich does not
+    """``sentence`` in lines of at most ``width`` characters, but for a longer word; a number stays beside its unit."""
+    glued = WITHIN.sub(NO_BREAK, sentence)  # textwrap does not break there, Rich does
     lines = textwrap.wrap(glued, width, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace(NO_BREAK, " ")
 
 
-def _print_table(console: Console, table: Table, before: str = "") -> None:
+def _print_table(console: Console, table: Table, prefix: str = "") -> None:
     console.print()
-    _say(console, [before + table.title], style="bold")
+    _say(console, [prefix + table.title], style="bold")
     if console.is_terminal:
         for i, columns in enumerate(_fitting(table, console.width)):
             console.print(*[""] * bool(i), _drawn(table, columns), sep="\n")
         return
-    # Of a pipe Rich assumes 80 characters and would crop to them what is wider.
-    whole = Console(file=io.StringIO(), width=sum(_widths(table)) + BETWEEN * len(_widths(table)), color_system=None)
-    with whole.capture() as capture:
-        whole.print(_drawn(table, range(len(table.columns))))
+    # Rich assumes that a pipe is 80 characters wide, and would crop a wider table.
+    wide_console = Console(
+        file=io.StringIO(), width=sum(_widths(table)) + BETWEEN * len(_widths(table)), color_system=None
+    )
+    with wide_console.capture() as capture:
+        wide_console.print(_drawn(table, range(len(table.columns))))
     console.print(Text(capture.get().rstrip("\n")), soft_wrap=True)
 
 
 def _drawn(table: Table, columns: Iterable[int]) -> RichTable:
     """The row labels and these columns."""
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    drawn.add_column(Text(table.corner), no_wrap=True)
+    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rich_table.add_column(Text(table.corner), no_wrap=True)
     for i in columns:
-        drawn.add_column(Text(table.columns[i]), justify="right", no_wrap=True)
+        rich_table.add_column(Text(table.columns[i]), justify="right", no_wrap=True)
     notes = _notes(table)
     for label, entries in table.rows:
-        drawn.add_row(Text(label), *(_entry(entries[i], notes[i]) for i in columns))
-    return drawn
+        rich_table.add_row(Text(label), *(_entry(entries[i], notes[i]) for i in columns))
+    return rich_table
 
 
 def _fitting(table: Table, width: int | None) -> list[list[int]]:
     """The columns in groups that fit ``width`` characters beside the row labels; None: all at once."""
-    first, *widths = _widths(table)
+    label_width, *widths = _widths(table)
     groups: list[list[int]] = [[]]
-    used = first
-    for i, each in enumerate(widths):
-        used += each + BETWEEN
-        if width is not None and used > width and groups[-1]:
+    used_width = label_width
+    for i, column_width in enumerate(widths):
+        used_width += column_width + BETWEEN
+        if width is not None and used_width > width and groups[-1]:
             groups.append([])
-            used = first + each + BETWEEN
+            used_width = label_width + column_width + BETWEEN
         groups[-1].append(i)
     return groups
 
@@ -146,7 +148,7 @@ def _widths(table: Table) -> list[int]:
     lines: Sequence[Sequence[str]] = [
         [table.corner, *table.columns],
         *(
-            [label, *(_entry(*each).plain for each in zip(entries, notes, strict=True))]
+            [label, *(_entry(entry, note).plain for entry, note in zip(entries, notes, strict=True))]
             for label, entries in table.rows
         ),
     ]
@@ -159,8 +161,8 @@ def _notes(table: Table) -> list[int]:
 
 
 def _entry(entry: Entry, note: int) -> Text:
-    """Percent on its heat, and the error bar beside it in ``note`` characters: dim, but not on heat, which would leave
-    too little contrast."""
+    """Percent on its heat, and the error bar beside it, ``note`` characters wide. The bar is dim only without heat: on
+    it dim text has too little contrast."""
     if entry.text == MISSING and not entry.note:
         return Text(MISSING, style="dim")
     background, ink = heat(entry.heat) if entry.heat is not None else (None, None)

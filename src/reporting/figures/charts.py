@@ -71,23 +71,23 @@ def look(ink: str, soft: str, line: str) -> Chart:
 def picture(chart: Chart, title: str) -> Chart:
     """A chart as it is drawn on white paper; a title is cut where it would be wider than a page."""
     paper = look(INK, SOFT, LINE) | {"background": "white", "padding": 12, "font": "Liberation Sans, sans-serif"}
-    said = {"text": title if len(title) <= 90 else f"{title[:89]}…", "offset": 12} | chart.get("title", {})
+    heading = {"text": title if len(title) <= 90 else f"{title[:89]}…", "offset": 12} | chart.get("title", {})
     size = {} if {"facet", "hconcat"} & set(chart) else {"width": 520, "height": 320}
-    return size | chart | {"title": said, "config": paper}
+    return size | chart | {"title": heading, "config": paper}
 
 
 def _styled(styles: Mapping[str, Style], named: Sequence[str] = (), **legend: Any) -> dict[str, Any]:
     """Channels that draw each label in its style. ``named``: those of the legend, if not all."""
 
     def channel(values: list[Any]) -> dict[str, Any]:
-        scale, shown = {"domain": list(styles), "range": values}, {"values": list(named or styles)} | legend
-        return {"field": "label", "type": "nominal", "scale": scale, "legend": shown}
+        scale, key = {"domain": list(styles), "range": values}, {"values": list(named or styles)} | legend
+        return {"field": "label", "type": "nominal", "scale": scale, "legend": key}
 
-    found = list(styles.values())
+    line_styles = list(styles.values())
     return {
-        "color": channel([style.colour for style in found]),
-        "shape": channel([style.shape for style in found]),
-        "strokeDash": channel([style.dash for style in found]),
+        "color": channel([style.colour for style in line_styles]),
+        "shape": channel([style.shape for style in line_styles]),
+        "strokeDash": channel([style.dash for style in line_styles]),
     }
 
 
@@ -101,8 +101,8 @@ def _named(columns: Sequence[Column]) -> list[str]:
     families: dict[str, list[Column]] = {}
     for column in columns:
         families.setdefault(column[0], []).append(column)
-    chosen = {column for family in families.values() for column in spread(family, IN_LEGEND)}
-    return [column_label(*column) for column in columns if column in chosen]
+    selection = {column for family in families.values() for column in spread(family, IN_LEGEND)}
+    return [column_label(*column) for column in columns if column in selection]
 
 
 def _number(field: str, title: str | None = None, **others: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _share(field: str, title: str, below: float = 0.03) -> dict[str, Any]:
 
 
 def _layer(mark: str, encoding: dict[str, Any], only: str | None = None, **properties: Any) -> Chart:
-    """Marks of one kind. ``only``: of the rows of which this expression is true."""
+    """Marks of one kind. ``only``: an expression; rows of which it is false have no marks."""
     layer = {"mark": {"type": mark} | properties, "encoding": encoding}
     return layer if only is None else layer | {"transform": [{"filter": only}]}
 
@@ -128,7 +128,7 @@ def _bars(along: str, axis: dict[str, Any], low: str, high: str, others: dict[st
 
 
 def _seen(test: str) -> dict[str, Any]:
-    """Only those points of which this expression is true can be seen; of the others the tooltip."""
+    """Hide the points of which this expression is false; their tooltips stay."""
     return {"opacity": {"condition": {"test": test, "value": 1}, "value": 0}}
 
 
@@ -159,10 +159,10 @@ def accuracy_chart(
     if len(threats) > 1:
         scale = {"domain": list(threats), "range": [SOLID, DASHED, DASH_DOTTED, DOTTED][: len(threats)]}
         dash = {"strokeDash": {"field": "threat", "type": "nominal", "scale": scale, "legend": None}}
-    eps, axis = "eps (L∞, pixel units)", {"tickCount": 7, "format": "~g"}
-    x = {"x": _number("eps", eps, scale={"nice": False, "padding": 12}, axis=axis)}
+    eps_title, axis = "eps (L∞, pixel units)", {"tickCount": 7, "format": "~g"}
+    x = {"x": _number("eps", eps_title, scale={"nice": False, "padding": 12}, axis=axis)}
     y = {"y": _share("accuracy", "accuracy")}
-    shown = _tooltip(label="defense", threat="threat", eps="eps", text="accuracy, %")
+    tooltip = _tooltip(label="defense", threat="threat", eps="eps", text="accuracy, %")
     return {
         "description": "Accuracy against eps",
         "encoding": {
@@ -172,7 +172,7 @@ def accuracy_chart(
         "layer": [
             _layer("line", y | color | dash, strokeWidth=2),
             _bars("y", y["y"], "low", "high", color),
-            _layer("point", y | color | shape | shown, filled=True, size=26, opacity=1),
+            _layer("point", y | color | shape | tooltip, filled=True, size=26, opacity=1),
             *(_names_at_ends(x | y, color | dash) if named else []),
         ],
     }
@@ -191,7 +191,7 @@ def _names_at_ends(titled: dict[str, Any], styled: dict[str, Any]) -> list[Chart
         return {"window": [operation], "sort": [{"field": sort}]}
 
     h, by_rank = NAME_HEIGHT, "datum.rank"
-    places = [
+    transforms = [
         {"filter": "isValid(datum.accuracy)"},
         {"joinaggregate": [{"op": "max", "field": "eps", "as": "last"}], "groupby": ["column", "threat"]},
         {"filter": "datum.eps === datum.last"},
@@ -209,25 +209,25 @@ def _names_at_ends(titled: dict[str, Any], styled: dict[str, Any]) -> list[Chart
     leader = {"x": x, "x2": {"field": "end"}, "y": y, "y2": {"field": "place"}}
     name = {"x": x | {"field": "end"}, "y": y | {"field": "place"}, "text": {"field": "label"}}
     return [
-        _layer("rule", leader | styled, xOffset=5, x2Offset=16, strokeWidth=1.2) | {"transform": places},
-        _layer("text", name, align="left", dx=19, limit=90) | {"transform": places},
+        _layer("rule", leader | styled, xOffset=5, x2Offset=16, strokeWidth=1.2) | {"transform": transforms},
+        _layer("text", name, align="left", dx=19, limit=90) | {"transform": transforms},
     ]
 
 
 def accuracy_rows(line: Facet | Replicates, columns: Sequence[Column], attacks: Sequence[str]) -> Iterator[Row]:
-    """What :func:`accuracy_chart` draws of these attacks; no defense, the first column, on top of what is no better. A
+    """The rows that :func:`accuracy_chart` draws. The first column, no defense, comes last, and so lies on top. A
     missing cell has a row without an accuracy, which leaves a gap in its line."""
     for attack in attacks:
         for i, column in reversed(list(enumerate(columns))):
             rates = {eps: line.rate(attack, eps, column) for eps in line.budgets(attack)}
             for eps, rate in rates.items() if any(rates.values()) else ():
-                place = {"attack": attack, "eps": eps, "column": i, "label": column_label(*column)}
-                yield place | {"threat": line.threat} | (bar(rate) if rate else {"accuracy": None})
+                position = {"attack": attack, "eps": eps, "column": i, "label": column_label(*column)}
+                yield position | {"threat": line.threat} | (bar(rate) if rate else {"accuracy": None})
 
 
 def accuracy_figure(lines: Sequence[Facet | Replicates], attack: str) -> Chart:
     """Accuracy against eps under one attack; several threats have a panel each, with the same lines."""
-    columns, bare = list(dict.fromkeys(c for line in lines for c in line.columns)), lines[0].grid.bare
+    columns, bare = list(dict.fromkeys(column for line in lines for column in line.columns)), lines[0].grid.bare
     chart = accuracy_chart(columns, bare)
     chart["encoding"]["x"]["title"] = f"eps of {attack} (L∞, pixel units)"
     data = {"values": [row for line in lines for row in accuracy_rows(line, columns, [attack])]}
@@ -243,28 +243,28 @@ def accuracy_figure(lines: Sequence[Facet | Replicates], attack: str) -> Chart:
 def tradeoff_chart(columns: Sequence[Column], bare: Sequence[Column], eps: float) -> Chart:
     """Clean accuracy against what the worst attack leaves: a point a column, noises of a defense joined by a line.
     Columns below the parameter ``floor`` are pale."""
-    styles, at = _columns_styled(columns, bare), number(eps)
+    styles, budget = _columns_styled(columns, bare), number(eps)
     color, shape = ({channel: styles[channel]} for channel in ("color", "shape"))
-    near, percents = {"zero": False, "nice": False, "padding": 24}, {"format": "~%", "tickCount": 6}
-    x = {"x": _number("clean_accuracy", "accuracy on clean images", scale=near, axis=percents)}
-    y = {"y": _share("attacked_accuracy", f"accuracy at eps {at}, worst attack", below=0.07)}
-    reached = {"condition": {"test": "datum.clean_accuracy >= floor - 1e-9", "value": 1}, "value": 0.25}
-    pale = {"opacity": reached}
-    shown = _tooltip(label="defense", clean_text="clean, %", attacked_text=f"at eps {at}, %")
-    joined = {"detail": {"field": "defense"}, "order": _number("noise")}
+    scale, axis = {"zero": False, "nice": False, "padding": 24}, {"format": "~%", "tickCount": 6}
+    x = {"x": _number("clean_accuracy", "accuracy on clean images", scale=scale, axis=axis)}
+    y = {"y": _share("attacked_accuracy", f"accuracy at eps {budget}, worst attack", below=0.07)}
+    opacity = {"condition": {"test": "datum.clean_accuracy >= floor - 1e-9", "value": 1}, "value": 0.25}
+    pale = {"opacity": opacity}
+    tooltip = _tooltip(label="defense", clean_text="clean, %", attacked_text=f"at eps {budget}, %")
+    line_channels = {"detail": {"field": "defense"}, "order": _number("noise")}
     text = {"text": {"condition": {"test": "datum.named", "field": "label"}, "value": ""}}
     # Neighbours in height have their labels on different sides of their points.
-    beside: Row = {"align": "left", "dx": 9, "dy": {"expr": "datum.rank % 2 ? 11 : -8"}}
+    label_offsets: Row = {"align": "left", "dx": 9, "dy": {"expr": "datum.rank % 2 ? 11 : -8"}}
     return {
-        "description": f"Clean accuracy against the accuracy under the worst attack at eps {at}",
+        "description": f"Clean accuracy against the accuracy under the worst attack at eps {budget}",
         "params": [{"name": "floor", "value": 0}],
         "transform": [{"window": [{"op": "row_number", "as": "rank"}], "sort": [{"field": "attacked_accuracy"}]}],
         "layer": [
-            _layer("line", x | y | joined, strokeWidth=1.2, color="#b5bcc4"),
+            _layer("line", x | y | line_channels, strokeWidth=1.2, color="#b5bcc4"),
             _bars("y", y["y"], "attacked_low", "attacked_high", x | color | pale),
             _bars("x", x["x"], "clean_low", "clean_high", y | color | pale),
-            _layer("point", x | y | color | shape | pale | shown, filled=True, size=45),
-            _layer("text", x | y | text | pale, **beside),
+            _layer("point", x | y | color | shape | pale | tooltip, filled=True, size=45),
+            _layer("text", x | y | text | pale, **label_offsets),
         ],
     }
 
@@ -273,10 +273,14 @@ def tradeoff_rows(found: TradeOffs, columns: Sequence[Column]) -> Iterator[Row]:
     """What :func:`tradeoff_chart` draws: the columns that met every attack."""
     for item in found.items:
         if item.clean and item.attacked:
-            place = {"column": columns.index((item.defense, item.noise)), "defense": item.defense, "noise": item.noise}
-            both = {"clean": bar(item.clean), "attacked": bar(item.attacked)}
-            numbers = {f"{which}_{name}": value for which, each in both.items() for name, value in each.items()}
-            yield place | {"label": item.label, "named": True} | numbers
+            position = {
+                "column": columns.index((item.defense, item.noise)),
+                "defense": item.defense,
+                "noise": item.noise,
+            }
+            bars = {"clean": bar(item.clean), "attacked": bar(item.attacked)}
+            numbers = {f"{prefix}_{name}": value for prefix, fields in bars.items() for name, value in fields.items()}
+            yield position | {"label": item.label, "named": True} | numbers
 
 
 def tradeoff_figure(facet: Facet, found: TradeOffs) -> Chart:
@@ -291,14 +295,14 @@ def tradeoff_figure(facet: Facet, found: TradeOffs) -> Chart:
 
 def certified_styles(found: Certificates) -> dict[str, Style]:
     """A colour a σ. Dashes without a denoiser, other strokes for further sets of one σ; crosses are published."""
-    tones = shades([each.certification.sigma for each in found.sets])
-    styles, seen = dict[str, Style](), Counter[tuple[float, bool]]()
-    for each in found.sets:
-        sigma, bare = each.certification.sigma, each.certification.denoiser is None
+    tones = shades([certified_set.certification.sigma for certified_set in found.sets])
+    styles, counts = dict[str, Style](), Counter[tuple[float, bool]]()
+    for certified_set in found.sets:
+        sigma, bare = certified_set.certification.sigma, certified_set.certification.denoiser is None
         strokes = (DASHED, (3, 3), DOTTED) if bare else (SOLID, DASH_DOTTED, (5, 2, 1, 2))
-        styles[each.label] = Style(tones[sigma], dash=strokes[min(seen[sigma, bare], 2)])
-        seen[sigma, bare] += 1
-    return styles | {theirs.label: Style(tones[theirs.sigma], CROSS) for theirs in found.published}
+        styles[certified_set.label] = Style(tones[sigma], dash=strokes[min(counts[sigma, bare], 2)])
+        counts[sigma, bare] += 1
+    return styles | {curve.label: Style(tones[curve.sigma], CROSS) for curve in found.published}
 
 
 def certified_chart(found: Certificates) -> Chart:
@@ -308,31 +312,38 @@ def certified_chart(found: Certificates) -> Chart:
     color, shape, dash = ({channel: styles[channel]} for channel in ("color", "shape", "strokeDash"))
     y = {"y": _share("accuracy", "certified accuracy")}
     band = {"y": y["y"] | {"field": "low"}, "y2": {"field": "high"}}
-    shown = {"tooltip": [{"field": "label", "title": "classifier"}, {"field": "radius", "format": ".3f"},
-                         {"field": "accuracy", "format": ".1%"}]}  # fmt: skip
-    ours = "!datum.published"
+    tooltip = {"tooltip": [{"field": "label", "title": "classifier"}, {"field": "radius", "format": ".3f"},
+                           {"field": "accuracy", "format": ".1%"}]}  # fmt: skip
+    own_rows = "!datum.published"
     return {
         "description": "Certified accuracy against L2 radius",
         "data": {"values": [*_certified_rows(found)]},
         "encoding": {"x": _number("radius", "L2 radius (pixel units)"), "detail": {"field": "label"}},
         "layer": [
-            _layer("area", band | color, ours, interpolate="step-before", opacity=0.14),
-            _layer("line", y | color | dash, ours, interpolate="step-before", strokeWidth=2),
-            _layer("point", y | color | shape | shown | _seen("datum.published"), filled=True, size=90),
+            _layer("area", band | color, own_rows, interpolate="step-before", opacity=0.14),
+            _layer("line", y | color | dash, own_rows, interpolate="step-before", strokeWidth=2),
+            _layer("point", y | color | shape | tooltip | _seen("datum.published"), filled=True, size=90),
         ],
     }
 
 
-def _certified_rows(found: Certificates) -> Iterator[Row]:
-    for each in found.sets:
-        for radius, rate in each.curve():
+def _certified_rows(certificates: Certificates) -> Iterator[Row]:
+    for certified_set in certificates.sets:
+        for radius, rate in certified_set.curve():
             ends = {"accuracy": rate.fraction, "low": rate.low, "high": rate.high}
-            yield {"label": each.label, "radius": radius, "published": False} | ends
-        yield {"label": each.label, "radius": each.largest, "accuracy": 0, "low": 0, "high": 0, "published": False}
-    for theirs in found.published:
-        for radius, share in theirs.percents.items():
+            yield {"label": certified_set.label, "radius": radius, "published": False} | ends
+        yield {
+            "label": certified_set.label,
+            "radius": certified_set.largest,
+            "accuracy": 0,
+            "low": 0,
+            "high": 0,
+            "published": False,
+        }
+    for curve in certificates.published:
+        for radius, share in curve.percents.items():
             if share:
-                yield {"label": theirs.label, "radius": radius, "accuracy": share / 100, "published": True}
+                yield {"label": curve.label, "radius": radius, "accuracy": share / 100, "published": True}
 
 
 # ---- training losses
@@ -354,9 +365,9 @@ def training_chart(records: Sequence["TrainingRecord"]) -> Chart:
     scale = kind | {"nice": False, "padding": 6}
     y = {"y": _number("loss", "loss (dots: validation)", scale=scale, axis={"tickCount": 4, "format": "~g"})}
     band = {"y": y["y"] | {"field": "low"}, "y2": {"field": "high"}}
-    shown = {"tooltip": [{"field": "label", "title": "run"}, {"field": "step"}, {"field": "loss", "format": ".4g"}]}
+    tooltip = {"tooltip": [{"field": "label", "title": "run"}, {"field": "step"}, {"field": "loss", "format": ".4g"}]}
     step = _number("step", "step", scale={"zero": False, "nice": False, "padding": 6}, axis={"tickCount": 5})
-    trained = "!datum.validation"
+    training_rows = "!datum.validation"
     models = list(dict.fromkeys(record.model for record in records))
     return {
         "description": "Training loss against step",
@@ -369,26 +380,26 @@ def training_chart(records: Sequence["TrainingRecord"]) -> Chart:
             "height": 240,
             "encoding": {"x": step, "detail": {"field": "label"}},
             "layer": [
-                _layer("area", band | color, trained, opacity=0.18),
-                _layer("line", y | color, trained, strokeWidth=1.7),
-                _layer("point", y | color | shown | _seen("datum.validation"), filled=True, size=45),
+                _layer("area", band | color, training_rows, opacity=0.18),
+                _layer("line", y | color, training_rows, strokeWidth=1.7),
+                _layer("point", y | color | tooltip | _seen("datum.validation"), filled=True, size=45),
             ],
         },
     }
 
 
 def _losses(record: "TrainingRecord") -> Iterator[Row]:
-    named = {"model": record.model, "label": run_label(record)}
+    run_fields = {"model": record.model, "label": run_label(record)}
     stretch = -(-len(record.losses) // LOSSES) or 1
     for start in range(0, len(record.losses), stretch):
         piece = [loss for _, loss in record.losses[start : start + stretch]]
         step = record.losses[min(start + stretch, len(record.losses)) - 1][0]
         ends = {"loss": sum(piece) / len(piece), "low": min(piece), "high": max(piece)}
-        yield named | {"step": step, "validation": False} | ends
+        yield run_fields | {"step": step, "validation": False} | ends
     for epoch in record.epochs if record.losses else ():
         if {"step", "val/loss"} <= set(epoch):
             loss = epoch["val/loss"]
-            yield named | {"step": epoch["step"], "validation": True, "loss": loss, "low": loss, "high": loss}
+            yield run_fields | {"step": epoch["step"], "validation": True, "loss": loss, "low": loss, "high": loss}
 
 
 def run_label(record: "TrainingRecord") -> str:
@@ -410,7 +421,7 @@ def heat_map(facet: Facet) -> Chart:
     key = None if written else {"orient": "top", "format": "~%", "gradientLength": 200, "values": [0, 0.5, 1]}
     scale = {"domain": [0, 1], "range": HEAT, "interpolate": "rgb"}
     groups = [None if eps == 0 else attack for attack, eps in rows]
-    begun = [i for i in range(1, len(groups)) if groups[i] != groups[i - 1]]
+    edges = [i for i in range(1, len(groups)) if groups[i] != groups[i - 1]]
     text = _layer("text", x | {"text": {"field": "text"}}, color={"expr": "datum.ink"})
     return {
         "description": "Accuracy in percent, attack and eps down, defense across",
@@ -421,7 +432,7 @@ def heat_map(facet: Facet) -> Chart:
         "layer": [
             _layer("rect", x | {"color": _number("accuracy", scale=scale, legend=key)}),
             # a white line wherever another attack begins
-            _layer("rule", {"y": y | {"bandPosition": 0}}, f"indexof({begun}, datum.row) >= 0", color="white", size=3),
+            _layer("rule", {"y": y | {"bandPosition": 0}}, f"indexof({edges}, datum.row) >= 0", color="white", size=3),
             *([text] if written else []),
         ],
     }

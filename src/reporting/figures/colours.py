@@ -35,9 +35,9 @@ class Style:
 
 def blend(stops: tuple[str, ...], position: float) -> str:
     """The colour at ``position`` in [0, 1] along evenly spaced stops, as ``#rrggbb``."""
-    place = min(max(position, 0.0), 1.0) * (len(stops) - 1)
-    left = min(int(place), len(stops) - 2)
-    share = place - left
+    offset = min(max(position, 0.0), 1.0) * (len(stops) - 1)
+    left = min(int(offset), len(stops) - 2)
+    share = offset - left
     pairs = zip(_rgb(stops[left]), _rgb(stops[left + 1]), strict=True)
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
 

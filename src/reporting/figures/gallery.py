@@ -34,24 +34,24 @@ def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    before = _manifest(folder)
+    old_entries = _manifest(folder)
     code = _code()
-    now: dict[str, dict[str, str]] = {}
+    entries: dict[str, dict[str, str]] = {}
     for drawing in drawings:
         inputs = _digest(f"{code} {drawing.name} {drawing.caption} {drawing.inputs}".encode())
         path = folder / drawing.name
-        known = before.get(drawing.name)
-        if known and known.get("inputs") == inputs and _file_digest(path) == known.get("file"):
-            now[drawing.name] = known
+        old_entry = old_entries.get(drawing.name)
+        if old_entry and old_entry.get("inputs") == inputs and _file_digest(path) == old_entry.get("file"):
+            entries[drawing.name] = old_entry
         elif (figure := drawing.picture()) is not None:
             save(figure, path)
-            now[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
+            entries[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
     for path in folder.glob("*.png"):
-        if path.name in before.keys() - now.keys() and path.is_file():
+        if path.name in old_entries.keys() - entries.keys() and path.is_file():
             path.unlink(missing_ok=True)
-    if now or before:
-        write_text(folder / MANIFEST, json.dumps(now, indent=1) + "\n")
-    return {name: folder / name for name in now}
+    if entries or old_entries:
+        write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
+    return {name: folder / name for name in entries}
 
 
 def save(figure: Chart, path: Path) -> None:
@@ -60,8 +60,8 @@ def save(figure: Chart, path: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(figure, scale=SCALE, allowed_base_urls=[]))) as drawn:
-        opaque = drawn.convert("RGB")  # and in half the bytes
+    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(figure, scale=SCALE, allowed_base_urls=[]))) as image:
+        opaque = image.convert("RGB")  # and in half the bytes
     write_atomically(path, lambda temporary: opaque.save(temporary, "PNG"))
 
 

@@ -59,14 +59,14 @@ def reconstruction_panel(records: Sequence["TrainingRecord"]) -> Chart | None:
     strips: list[Strip] = []
     origin: Any = None
     for record in spread([record for record in records if set(record.examples) >= RECONSTRUCTION], DEEPEST):
-        seen = record.examples
-        if seen["original"] != origin:
-            origin = seen["original"]
+        examples = record.examples
+        if examples["original"] != origin:
+            origin = examples["original"]
             strips.append(Strip("original", decode_images(origin)))
         noise = "" if record.noise is None else f"noise {number(record.noise)}"
         if record.noise:
-            strips.append(Strip(f"{noise}\ninput", decode_images(seen["noisy"])))
-        strips.append(Strip(f"{noise}\nreconstruction".strip(), decode_images(seen["reconstruction"])))
+            strips.append(Strip(f"{noise}\ninput", decode_images(examples["noisy"])))
+        strips.append(Strip(f"{noise}\nreconstruction".strip(), decode_images(examples["reconstruction"])))
     return draw_strips(strips) if strips else None
 
 
@@ -77,18 +77,22 @@ def _attack_strips(facet: Facet, attack: str, eps: float) -> list[Strip]:
     first = bare if bare and bare.examples else cells[0][1] if cells else None
     if first is None:
         return []
-    shown = first.examples
-    strips = [Strip("original", decode_images(shown["original"]), _clean_titles(facet, attack, shown))]
-    # Only an attacker who does not know the defense attacks it with what the undefended classifier was shown.
-    shared = shown["attacked"] if first is bare or not facet.grid.informed else None
+    first_examples = first.examples
+    strips = [
+        Strip("original", decode_images(first_examples["original"]), _clean_titles(facet, attack, first_examples))
+    ]
+    # An attacker who does not know the defense shows it the same images as the undefended classifier.
+    shared = first_examples["attacked"] if first is bare or not facet.grid.informed else None
     if eps and shared:
-        predictions = shown["predictions"] if first is bare else shown["undefended_predictions"]
-        strips.append(Strip("attacked", decode_images(shared), _titles(shown["labels"], predictions)))
+        predictions = first_examples["predictions"] if first is bare else first_examples["undefended_predictions"]
+        strips.append(Strip("attacked", decode_images(shared), _titles(first_examples["labels"], predictions)))
     for column, cell in spread(cells, DEEPEST):
-        label, seen = column_label(*column), cell.examples
-        if eps and seen["attacked"] != shared:
-            strips.append(Strip(f"attack on\n{label}", decode_images(seen["attacked"])))
-        strips.append(Strip(label, decode_images(seen["purified"]), _titles(seen["labels"], seen["predictions"])))
+        label, examples = column_label(*column), cell.examples
+        if eps and examples["attacked"] != shared:
+            strips.append(Strip(f"attack on\n{label}", decode_images(examples["attacked"])))
+        strips.append(
+            Strip(label, decode_images(examples["purified"]), _titles(examples["labels"], examples["predictions"]))
+        )
     return strips
 
 
@@ -97,12 +101,12 @@ def _bare_cell(facet: Facet, attack: str, eps: float) -> "Cell | None":
     return next((cell for column in facet.grid.bare if (cell := facet.cell(attack, eps, column))), None)
 
 
-def _clean_titles(facet: Facet, attack: str, shown: dict[str, Any]) -> list[Title]:
+def _clean_titles(facet: Facet, attack: str, examples: dict[str, Any]) -> list[Title]:
     """Labels, with the undefended predictions where the grid has them."""
     clean = _bare_cell(facet, attack, 0)
-    if clean and clean.examples.get("labels") == shown["labels"]:
-        return _titles(shown["labels"], clean.examples["predictions"])
-    return [(str(label), None) for label in shown["labels"]]
+    if clean and clean.examples.get("labels") == examples["labels"]:
+        return _titles(examples["labels"], clean.examples["predictions"])
+    return [(str(label), None) for label in examples["labels"]]
 
 
 def _titles(labels: Sequence[int], predictions: Sequence[int]) -> list[Title]:
@@ -117,24 +121,26 @@ def draw_strips(strips: Sequence[Strip], note: str = "") -> Chart:
         note: said in small under the title.
     """
     height, width = strips[0].images.shape[2:]
-    down, gap = round(TILE * height / width), 6
+    tile_height, gap = round(TILE * height / width), 6
     head = 18 if any(strip.titles for strip in strips) else gap
-    mosaic = _mosaic(strips, (TILE, down), gap, head)
+    mosaic = _mosaic(strips, (TILE, tile_height), gap, head)
     size = {"width": mosaic.width // SCALE, "height": mosaic.height // SCALE}
     png = io.BytesIO()
     mosaic.save(png, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
     image = {"type": "image", "url": url, "align": "left", "baseline": "top"} | size
     origin = {"x": {"value": 0}, "y": {"value": 0}}
-    said = [row for i, strip in enumerate(strips) for row in _words(strip, i * (down + head) + head, down)]
-    each = {name: {"expr": f"datum.{name}"} for name in ("align", "baseline", "fontWeight", "fill")}
-    place = {name: {"field": name, "type": "quantitative", "scale": None, "axis": None} for name in "xy"}
-    words = {"type": "text", "fontSize": 8, "lineHeight": 10} | each
+    word_rows = [
+        row for i, strip in enumerate(strips) for row in _words(strip, i * (tile_height + head) + head, tile_height)
+    ]
+    expressions = {name: {"expr": f"datum.{name}"} for name in ("align", "baseline", "fontWeight", "fill")}
+    position = {name: {"field": name, "type": "quantitative", "scale": None, "axis": None} for name in "xy"}
+    text_mark = {"type": "text", "fontSize": 8, "lineHeight": 10} | expressions
     return size | {
         "title": {"subtitle": note, "fontSize": 10, "subtitleFontSize": 8, "offset": 6},
         "layer": [
             {"data": {"values": [{}]}, "mark": image, "encoding": origin},
-            {"data": {"values": said}, "mark": words, "encoding": place | {"text": {"field": "text"}}},
+            {"data": {"values": word_rows}, "mark": text_mark, "encoding": position | {"text": {"field": "text"}}},
         ],
     }
 
@@ -142,28 +148,28 @@ def draw_strips(strips: Sequence[Strip], note: str = "") -> Chart:
 def _mosaic(strips: Sequence[Strip], tile: tuple[int, int], gap: int, head: int) -> Image.Image:
     """All images on white: ``gap`` between columns, ``head`` above each row, in units of a chart. Small images are
     enlarged and keep their pixels; large ones are made smaller and must not flicker."""
-    across, down = SCALE * tile[0], SCALE * tile[1]
+    tile_width, tile_height = SCALE * tile[0], SCALE * tile[1]
     count = min(SHOWN, max(len(strip.images) for strip in strips))
-    step = down + SCALE * head
-    mosaic = Image.new("RGB", (count * (across + SCALE * gap) - SCALE * gap, len(strips) * step), "white")
+    step = tile_height + SCALE * head
+    mosaic = Image.new("RGB", (count * (tile_width + SCALE * gap) - SCALE * gap, len(strips) * step), "white")
     for i, strip in enumerate(strips):
         for j, image in enumerate(strip.images[:count]):
-            large = max(image.shape) > across
-            drawn = Image.fromarray(_rgb(image)).resize(
-                (across, down), Image.Resampling.BOX if large else Image.Resampling.NEAREST
+            large = max(image.shape) > tile_width
+            picture = Image.fromarray(_rgb(image)).resize(
+                (tile_width, tile_height), Image.Resampling.BOX if large else Image.Resampling.NEAREST
             )
-            mosaic.paste(drawn, (j * (across + SCALE * gap), i * step + SCALE * head))
+            mosaic.paste(picture, (j * (tile_width + SCALE * gap), i * step + SCALE * head))
     return mosaic
 
 
-def _words(strip: Strip, top: int, down: int, gap: int = 6) -> Iterator[Row]:
+def _words(strip: Strip, top: int, height: int, gap: int = 6) -> Iterator[Row]:
     """A row's label on its left and titles over its images; ``top`` is where the images begin."""
-    beside = {"align": "right", "baseline": "middle", "fontWeight": "normal", "fill": INK}
-    yield {"text": strip.label.split("\n"), "x": -gap, "y": top + down / 2 - 5 * strip.label.count("\n")} | beside
+    style = {"align": "right", "baseline": "middle", "fontWeight": "normal", "fill": INK}
+    yield {"text": strip.label.split("\n"), "x": -gap, "y": top + height / 2 - 5 * strip.label.count("\n")} | style
     for j, (text, right) in enumerate(strip.titles[:SHOWN]):
         colour = INK if right is None else RIGHT if right else WRONG
-        above = {"align": "center", "baseline": "bottom", "fontWeight": "bold" if right is False else "normal"}
-        yield {"text": text, "x": j * (TILE + gap) + TILE / 2, "y": top - 2, "fill": colour} | above
+        title_style = {"align": "center", "baseline": "bottom", "fontWeight": "bold" if right is False else "normal"}
+        yield {"text": text, "x": j * (TILE + gap) + TILE / 2, "y": top - 2, "fill": colour} | title_style
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -47,7 +47,12 @@ def plan_certified(parts: Sequence[Section[Certificates]]) -> list[Drawing]:
     """A figure for each data set with certificates."""
     drawings = []
     for part in (section.subject for section in parts):
-        inputs = _hash([[each.label, each.certification.key, [i.columns() for i in each.images]] for each in part.sets])
+        inputs = _hash(
+            [
+                [certified_set.label, certified_set.certification.key, [i.columns() for i in certified_set.images]]
+                for certified_set in part.sets
+            ]
+        )
         caption = f"Certified accuracy against L2 radius · {part.data}"
         draw = partial(charts.certified_chart, part)
         drawings.append(Drawing(f"certified{part.suffix}.png", "certified", caption, inputs, draw))
@@ -67,18 +72,18 @@ def _accuracy_figures(section: GridSection, hashes: "_Hashes") -> Iterator[Drawi
     subject, about = section.subject, _about(section.subject)
     inputs = _hash([section.title, *(hashes.of(facet, images=False) for facet in subject.facets)])
 
-    def drawing(name: str, topic: str, caption: str, draw: Callable[..., Chart], *of: Any) -> Drawing:
-        return Drawing(f"{name}{subject.suffix}.png", topic, caption, inputs, partial(draw, *of))
+    def drawing(name: str, topic: str, caption: str, draw: Callable[..., Chart], *arguments: Any) -> Drawing:
+        return Drawing(f"{name}{subject.suffix}.png", topic, caption, inputs, partial(draw, *arguments))
 
-    found = section.trade_offs
-    if found and any(item.clean and item.attacked for item in found.items):
-        said = f"What each defense pays and wins{about}"
-        yield drawing("tradeoff", "trade-off", said, charts.tradeoff_figure, subject, found)
+    tradeoffs = section.trade_offs
+    if tradeoffs and any(item.clean and item.attacked for item in tradeoffs.items):
+        title = f"What each defense pays and wins{about}"
+        yield drawing("tradeoff", "trade-off", title, charts.tradeoff_figure, subject, tradeoffs)
     for attack in subject.attacks:
         if any(row.cell for row in subject.grid.where(attack=attack)):
-            name, said = f"accuracy-{slug(attack)}", f"Accuracy under {attack}{about}{subject.bars(attack)}"
-            yield drawing(name, "accuracy", said, charts.accuracy_figure, section.lines, attack)
-    if found and any(row.cell for row in subject.grid):
+            name, title = f"accuracy-{slug(attack)}", f"Accuracy under {attack}{about}{subject.bars(attack)}"
+            yield drawing(name, "accuracy", title, charts.accuracy_figure, section.lines, attack)
+    if tradeoffs and any(row.cell for row in subject.grid):
         yield drawing("heatmap", "heat map", f"Accuracy in percent, attack × defense{about}", charts.heat_map, subject)
 
 
@@ -99,12 +104,12 @@ def _about(part: Facet | Replicates | SideBySide) -> str:
 
 def _scenes(facet: Facet) -> list[tuple[str, float]]:
     """(attack, eps) with images to show; at eps 0 all attacks are one, the first with images stands for them."""
-    kept = list(
+    pairs = list(
         dict.fromkeys(
             (row.coordinates.attack, row.coordinates.eps) for row in facet.grid if row.cell and row.cell.examples
         )
     )
-    return [pair for pair in kept if pair[1] == 0][:1] + [pair for pair in kept if pair[1] != 0]
+    return [pair for pair in pairs if pair[1] == 0][:1] + [pair for pair in pairs if pair[1] != 0]
 
 
 def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
@@ -117,14 +122,14 @@ def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
     pictured = [record for record in ordered if set(record.examples) >= mosaics.RECONSTRUCTION]
     groups = list(dict.fromkeys((record.model, record.data, record.seed) for record in pictured))
     for model, data, seed in groups:
-        mine = [r for r in pictured if (r.model, r.data, r.seed) == (model, data, seed)]
+        group = [r for r in pictured if (r.model, r.data, r.seed) == (model, data, seed)]
         several_data = len({d for m, d, _ in groups if m == model}) > 1
         several_seeds = len({s for m, _, s in groups if m == model}) > 1
         suffix = (f"-{slug(data)}" if several_data else "") + (f"-seed{seed}" if several_seeds else "")
         caption = f"What {model} makes of noisy images" + (f" · {data} · seed {seed}" if suffix else "")
-        inputs = _hash([[r.noise, r.weights, r.examples] for r in mine])
+        inputs = _hash([[r.noise, r.weights, r.examples] for r in group])
         name = f"reconstructions-{slug(model)}{suffix}.png"
-        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, mine))
+        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, group))
 
 
 class _Hashes:
@@ -137,18 +142,18 @@ class _Hashes:
         """Hash of all cells of a facet, or of those at one attack and eps and at eps 0, where titles come from."""
         rows = []
         for row in facet.grid:
-            at = row.coordinates
-            if attack is None or at.eps == 0 or (at.attack, at.eps) == (attack, eps):
-                shown = self._cell(row.cell, images) if row.cell else None
-                rows.append([at.attack, at.eps, at.defense, at.noise, shown])
+            coordinates = row.coordinates
+            if attack is None or coordinates.eps == 0 or (coordinates.attack, coordinates.eps) == (attack, eps):
+                digest = self._cell(row.cell, images) if row.cell else None
+                rows.append([coordinates.attack, coordinates.eps, coordinates.defense, coordinates.noise, digest])
         return _hash([facet.title, rows])
 
     def _cell(self, cell: "Cell", images: bool) -> str:
-        place = (cell.key, images)
-        if place not in self._known:
-            shown = cell.examples if images else [cell.clean_accuracy, cell.undefended_accuracy]
-            self._known[place] = _hash([cell.key, cell.correct, cell.n, shown])
-        return self._known[place]
+        key = (cell.key, images)
+        if key not in self._known:
+            content = cell.examples if images else [cell.clean_accuracy, cell.undefended_accuracy]
+            self._known[key] = _hash([cell.key, cell.correct, cell.n, content])
+        return self._known[key]
 
 
 def _hash(value: Any) -> str:

@@ -45,25 +45,29 @@ def page_data(
 ) -> dict[str, Any]:
     """Everything the page's script needs, in plain types; images are added to ``pixels`` and referred to by number."""
     columns = grid.columns()
-    records = sorted(records, key=lambda each: (each.model, each.data, each.seed, each.noise or 0.0))
-    styles, training = column_styles(columns, grid.bare), training_styles(records)
-    proofs = [certified_styles(section.subject) for section in certified]
-    drawn = [*styles.values(), *training.values(), *(style for proof in proofs for style in proof.values())]
+    records = sorted(records, key=lambda record: (record.model, record.data, record.seed, record.noise or 0.0))
+    styles, run_styles = column_styles(columns, grid.bare), training_styles(records)
+    certified_line_styles = [certified_styles(section.subject) for section in certified]
+    drawn_styles = [
+        *styles.values(),
+        *run_styles.values(),
+        *(style for line_styles in certified_line_styles for style in line_styles.values()),
+    ]
     return {
         "columns": [_line(column_label(*column), style) for column, style in styles.items()],
         "visible": VISIBLE,
         "attack": _headlined(parts),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
         "look": look("var(--ink)", "var(--soft)", "var(--line)"),
-        "dark": {style.colour: on_dark(style.colour) for style in drawn},
+        "dark": {style.colour: on_dark(style.colour) for style in drawn_styles},
         "parts": [_part(part, columns, grid.bare, pixels) | {"chapter": _single(part, parts)} for part in parts],
         "certified": [
-            {"chart": certified_chart(section.subject), "lines": list(map(_line, proof, proof.values()))}
-            for section, proof in zip(certified, proofs, strict=True)
+            {"chart": certified_chart(section.subject), "lines": list(map(_line, line_styles, line_styles.values()))}
+            for section, line_styles in zip(certified, certified_line_styles, strict=True)
         ],
         "training": {
-            "chart": training_chart(records) if training else None,
-            "lines": list(map(_line, training, training.values())),
+            "chart": training_chart(records) if run_styles else None,
+            "lines": list(map(_line, run_styles, run_styles.values())),
             "reconstructions": list(_reconstructions(records, pixels)),
         },
         "stacks": pixels.shapes(),
@@ -97,8 +101,8 @@ def _part(part: GridSection, columns: list[Column], bare: list[Column], pixels: 
 
 
 def _single(part: GridSection, parts: Sequence[GridSection]) -> int:
-    """The section of one facet that stands for a part: of several threats the last, whose attacker knows most; of
-    several seeds the first."""
+    """The number of the one-facet section that stands for a part: of several threats the last, whose attacker knows
+    most; of several seeds the first."""
     facet = part.facets[-1]
     return next(i for i, other in enumerate(parts) if other.trade_offs and other.facets[0] is facet)
 
@@ -107,9 +111,9 @@ def _cells(facet: Facet, columns: list[Column], pixels: Pixels) -> Iterator[dict
     """What the cells hold besides their accuracy."""
     for row in facet.grid:
         if row.cell and (row.cell.examples or row.cell.per_class):
-            at = row.coordinates
-            here = {"attack": at.attack, "eps": at.eps, "column": columns.index((at.defense, at.noise))}
-            yield here | {"threat": at.threat, "classes": row.cell.per_class, "shown": _shown(row.cell, pixels)}
+            place = row.coordinates
+            position = {"attack": place.attack, "eps": place.eps, "column": columns.index((place.defense, place.noise))}
+            yield position | {"threat": place.threat, "classes": row.cell.per_class, "shown": _shown(row.cell, pixels)}
 
 
 def _shown(cell: Cell, pixels: Pixels) -> dict[str, Any] | None:
@@ -117,17 +121,17 @@ def _shown(cell: Cell, pixels: Pixels) -> dict[str, Any] | None:
     stages = ("original", "attacked", "purified")
     if not {*stages, "labels", "predictions"} <= set(cell.examples):
         return None
-    told = {name: cell.examples[name] for name in ("labels", "predictions", "confidences") if name in cell.examples}
-    return {name: pixels.add(cell.examples[name]) for name in stages} | told
+    outcomes = {name: cell.examples[name] for name in ("labels", "predictions", "confidences") if name in cell.examples}
+    return {name: pixels.add(cell.examples[name]) for name in stages} | outcomes
 
 
-def _trade_off(found: TradeOffs, columns: list[Column], bare: list[Column]) -> dict[str, Any] | None:
+def _trade_off(tradeoffs: TradeOffs, columns: list[Column], bare: list[Column]) -> dict[str, Any] | None:
     """Clean against attacked accuracy, and what to take for which floor on clean accuracy."""
-    items = list(tradeoff_rows(found, columns))
-    if not items or found.eps is None:
+    items = list(tradeoff_rows(tradeoffs, columns))
+    if not items or tradeoffs.eps is None:
         return None
-    steps = [{"floor": floor, "words": words} for floor, words in floor_steps(found)]
-    return {"chart": tradeoff_chart(columns, bare, found.eps), "items": items, "steps": steps}
+    steps = [{"floor": floor, "words": words} for floor, words in floor_steps(tradeoffs)]
+    return {"chart": tradeoff_chart(columns, bare, tradeoffs.eps), "items": items, "steps": steps}
 
 
 def _reconstructions(records: "Sequence[TrainingRecord]", pixels: Pixels) -> Iterator[dict[str, Any]]:

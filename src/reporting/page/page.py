@@ -42,7 +42,7 @@ def to_html(
     """
     pixels = Pixels()
     data = page_data(grid, parts, certified, records, pixels)
-    shown = [part for each in data["parts"] for part in each["cells"]]
+    cells = [cell for part in data["parts"] for cell in part["cells"]]
     costs = {i: cost_table(part.facets[0]) for i, part in enumerate(parts) if part.trade_offs}
     return template("page.html").render(
         title=short_title(parts),
@@ -52,8 +52,8 @@ def to_html(
         switches=_switches(parts),
         legends=dict.fromkeys(part.legend for part in parts),
         tradeoffs=any(part.tradeoff for part in parts),
-        pictured=any(cell["shown"] for cell in shown),
-        classed=any(cell["classes"] for cell in shown),
+        pictured=any(cell["shown"] for cell in cells),
+        classed=any(cell["classes"] for cell in cells),
         training=bool(data["training"]["chart"] or data["training"]["reconstructions"]),
         reconstructed=bool(data["training"]["reconstructions"]),
         costs=[(i, table) for i, table in costs.items() if table],
@@ -86,8 +86,10 @@ def _charts_library() -> str:
 def _switches(parts: Sequence[GridSection]) -> dict[str, list[str]]:
     """For each dimension in which parts can differ, its values; and the attacks."""
     places = [part.subject.place for part in parts]
-    found = {name: list(dict.fromkeys(where[name] for where in places)) for name in (*DIMENSIONS, "settings") if places}
-    return found | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.subject.attacks))}
+    values = {
+        name: list(dict.fromkeys(place[name] for place in places)) for name in (*DIMENSIONS, "settings") if places
+    }
+    return values | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.subject.attacks))}
 
 
 def _link(text: str) -> str:
@@ -109,19 +111,19 @@ def _facts(grid: Grid) -> dict[str, str]:
 
 def _settings(grid: Grid) -> dict[str, list[str]]:
     """What the numbers depend on: for each part of the cells' identities its distinct values, as JSON."""
-    found: dict[str, dict[str, None]] = {}
+    values_by_part: dict[str, dict[str, None]] = {}
     for row in grid:
         for part, value in row.cell.identity.items() if row.cell else ():
-            found.setdefault(part, {})[json.dumps(_as_typed(value), ensure_ascii=False)] = None
-    return {part: list(values) for part, values in found.items()}
+            values_by_part.setdefault(part, {})[json.dumps(_as_typed(value), ensure_ascii=False)] = None
+    return {part: list(values) for part, values in values_by_part.items()}
 
 
 def _as_typed(value: Any) -> Any:
     """Numbers as people type them: identities hold 0 as 0.0."""
     if isinstance(value, dict):
-        return {name: _as_typed(each) for name, each in value.items()}
+        return {name: _as_typed(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_as_typed(each) for each in value]
+        return [_as_typed(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -5,7 +5,7 @@ import gzip
 from collections.abc import Mapping
 from typing import Any
 
-#: Bytes of pixels that a page may hold before it shows fewer images of each cell; a third of it is left compressed.
+#: Bytes of pixels that a page may hold before it shows fewer images of each cell; compressed they are a third.
 BUDGET = 4_000_000
 
 
@@ -42,8 +42,8 @@ class Pixels:
 
     def packed(self) -> str:
         """The pixels, 8 bits each, one stack after the other; gzip, base64."""
-        kept = (base64.b64decode(code)[: min(shape[0], self.shown) * _area(shape)] for shape, code in self._stacks)
-        return pack(b"".join(kept))
+        pieces = (base64.b64decode(code)[: min(shape[0], self.shown) * _area(shape)] for shape, code in self._stacks)
+        return pack(b"".join(pieces))
 
 
 def pack(content: bytes) -> str:

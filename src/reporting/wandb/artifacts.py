@@ -74,12 +74,12 @@ def log_files(run: "Run", name: str, kind: str, files: Mapping[str, Path]) -> No
     """
     import wandb
 
-    found = {inside: path for inside, path in files.items() if path.is_file()}
-    if not found:
+    existing_files = {inside: path for inside, path in files.items() if path.is_file()}
+    if not existing_files:
         return
     with harmless(f"the files of {name}"):
         artifact = wandb.Artifact(artifact_name(name), type=kind)
-        for inside, path in found.items():
+        for inside, path in existing_files.items():
             artifact.add_file(str(path), name=inside, skip_cache=True)
         run.log_artifact(artifact)
 

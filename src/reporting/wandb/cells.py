@@ -37,7 +37,7 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
     Returns:
         Whether a run was written: False if there already is one for this row and cell, or if W&B failed.
     """
-    where = _run_coordinates(coordinates)
+    run_coordinates = _run_coordinates(coordinates)
 
     def fill(run: "Run") -> None:
         examples = {"examples": _mosaic(cell.examples)} if cell.examples else {}
@@ -46,11 +46,11 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
     def planned() -> RunPlan:
         environment = {f"environment/{name}": value for name, value in cell.environment.items()}
         return RunPlan(
-            content={"coordinates": asdict(where), "key": cell.key},
-            name=_name(where),
+            content={"coordinates": asdict(run_coordinates), "key": cell.key},
+            name=_name(run_coordinates),
             job_type="cell",
-            group=group_of(where, cell.identity),
-            config=_config(where, cell.identity) | environment | {"n": cell.n, "key": cell.key},
+            group=group_of(run_coordinates, cell.identity),
+            config=_config(run_coordinates, cell.identity) | environment | {"n": cell.n, "key": cell.key},
         )
 
     return log_run(str(coordinates), planned, fill, settings)
@@ -70,15 +70,15 @@ def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -
         Whether a run was written: False if this very failure is already logged, or if W&B failed.
     """
     reason = f"{type(error).__name__}: {error}"
-    where = _run_coordinates(spec.coordinates)
+    run_coordinates = _run_coordinates(spec.coordinates)
 
     def planned() -> RunPlan:
         return RunPlan(
-            content={"coordinates": asdict(where), "key": spec.key, "failure": reason},
-            name=_name(where),
+            content={"coordinates": asdict(run_coordinates), "key": spec.key, "failure": reason},
+            name=_name(run_coordinates),
             job_type="cell",
-            group=group_of(where, spec.identity),
-            config=_config(where, spec.identity) | {"key": spec.key, "error": reason},
+            group=group_of(run_coordinates, spec.identity),
+            config=_config(run_coordinates, spec.identity) | {"key": spec.key, "error": reason},
             exit_code=1,
         )
 
@@ -94,7 +94,7 @@ def group_of(coordinates: Coordinates, identity: Mapping[str, Any]) -> str:
 
 
 def _run_coordinates(row: Coordinates) -> Coordinates:
-    """Those of a row's run. At eps 0 there is no attack, and nobody who attacks."""
+    """The coordinates of a row's run. At eps 0 there is no attack, and no attacker."""
     return row if row.eps else replace(row, attack=NO_ATTACK, threat=USUAL_THREAT)
 
 
@@ -137,6 +137,6 @@ def _mosaic(examples: Mapping[str, Any]) -> Any:
     stages = [name for name in ("original", "attacked", "purified") if name in examples]
     rows = [np.concatenate(list(decode_images(examples[name])), axis=2) for name in stages]  # (C, H, N * W)
     picture = (np.concatenate(rows, axis=1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    taken_for = zip(examples.get("labels", ()), examples.get("predictions", ()), strict=False)
-    caption = f"{', '.join(stages)}; " + " ".join(f"{label}→{guess}" for label, guess in taken_for)
+    pairs = zip(examples.get("labels", ()), examples.get("predictions", ()), strict=False)
+    caption = f"{', '.join(stages)}; " + " ".join(f"{label}→{guess}" for label, guess in pairs)
     return wandb.Image(picture.squeeze(2) if picture.shape[2] == 1 else picture, caption=caption)

@@ -37,12 +37,15 @@ def log_certified(
         use_weights(run, weights)
 
     def planned() -> RunPlan:
-        asked = certified.certification
+        certification = certified.certification
         return RunPlan(
-            content={"certified": asked.key, "images": [[image.index, image.radius] for image in certified.images]},
+            content={
+                "certified": certification.key,
+                "images": [[image.index, image.radius] for image in certified.images],
+            },
             name=f"certified · {certified.label}",
             job_type="certify",
-            group=f"{asked.data}-certified-{asked.classifier[:8]}",
+            group=f"{certification.data}-certified-{certification.classifier[:8]}",
             config=_config(certified),
         )
 
@@ -50,21 +53,21 @@ def log_certified(
 
 
 def _config(certified: CertifiedSet) -> dict[str, Any]:
-    asked = certified.certification
-    denoiser = asked.identity["denoiser"] or {}
+    certification = certified.certification
+    denoiser = certification.identity["denoiser"] or {}
     return {
-        "data": asked.data,
-        "denoiser": asked.denoiser or "none",
-        "noise": asked.noise,
-        "sigma": asked.sigma,
-        "n0": asked.n0,
-        "n": asked.n,
-        "alpha": asked.alpha,
-        "seed": asked.seed,
+        "data": certification.data,
+        "denoiser": certification.denoiser or "none",
+        "noise": certification.noise,
+        "sigma": certification.sigma,
+        "n0": certification.n0,
+        "n": certification.n,
+        "alpha": certification.alpha,
+        "seed": certification.seed,
         "images": len(certified.images),
-        "classifier_weights": asked.classifier,
+        "classifier_weights": certification.classifier,
         "denoiser_weights": denoiser.get("checkpoint"),
-        "key": asked.key,
+        "key": certification.key,
     }
 
 

@@ -86,9 +86,9 @@ def _shared_config(grid: Grid) -> dict[str, Any]:
     values = {name: grid.values(name) for name in Coordinates.__dataclass_fields__} if len(grid) else {}
     for row in grid:
         for name, value in leaves({"classifier": row.cell.identity.get("classifier")} if row.cell else {}):
-            known = values.setdefault(name, [])
-            known += [value] if value not in known else []
-    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+            entries = values.setdefault(name, [])
+            entries += [value] if value not in entries else []
+    return {name: distinct[0] if len(distinct) == 1 else distinct for name, distinct in values.items()}
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,13 @@ def _log_lines(run: "Run", curves: list[_Curve]) -> None:
     for curve in curves:
         run.define_metric(curve.metric, step_metric="eps")
     for eps in sorted({eps for curve in curves for eps, _ in curve.points}):
-        here = {curve.metric: dict(curve.points)[eps] for curve in curves if eps in dict(curve.points)}
-        run.log({"eps": eps} | here)
+        accuracies = {curve.metric: dict(curve.points)[eps] for curve in curves if eps in dict(curve.points)}
+        run.log({"eps": eps} | accuracies)
 
 
 def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float | str]:
-    """The title of the report, how much of the grid is there, for each column the least that any attack of the grid
-    left of it, and of which column that is highest and lowest."""
+    """The title of the report, how much of the grid is there, the lowest accuracy of each column under any attack of
+    the grid, and the columns where that is highest and lowest."""
     numbers: dict[str, float | str] = {"headline": short_title(sections(grid))}
     numbers |= {"cells": len(grid), "missing": len(grid.missing)}
     attacks = grid.without_proofs.values("attack")
@@ -170,7 +170,7 @@ def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float | str]:
             least = min(accuracy for _, accuracy in curve.points)
             worst[curve.label] = min(least, worst.get(curve.label, least))
     for name, choose in (("best", max), ("worst", min)) if worst else ():
-        label = choose(worst, key=lambda each: worst[each])
-        of = f"{label}, the least under {listed(attacks)}"
-        numbers |= {f"{name}_accuracy": worst[label], f"{name}_accuracy_of": of}
+        label = choose(worst, key=lambda column: worst[column])
+        column_note = f"{label}, the least under {listed(attacks)}"
+        numbers |= {f"{name}_accuracy": worst[label], f"{name}_accuracy_of": column_note}
     return numbers | {f"worst/{identifier(label)}": accuracy for label, accuracy in worst.items()}

@@ -22,5 +22,5 @@ def images_of(figures: list[Path]) -> dict[str, Any]:
     """PNG files as W&B images, by what they are logged as."""
     import wandb
 
-    found = [Path(figure) for figure in figures if Path(figure).is_file()]
-    return {figure_key(figure.name): wandb.Image(str(figure)) for figure in found}
+    paths = [Path(figure) for figure in figures if Path(figure).is_file()]
+    return {figure_key(figure.name): wandb.Image(str(figure)) for figure in paths}

@@ -53,8 +53,8 @@ def log_run(
             return False
         plan = planned()
         # Run ids are unique within a project, so another project gets its own copy.
-        where = {"project": settings.project, "entity": settings.entity}
-        run_id = content_key(dict(plan.content) | where)[:16]
+        destination = {"project": settings.project, "entity": settings.entity}
+        run_id = content_key(dict(plan.content) | destination)[:16]
         folder = wandb_folder(settings)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / f".{run_id}.lock"):
@@ -111,17 +111,17 @@ def start(run_id: str, plan: RunPlan, settings: WandbSettings) -> "Run":
     """Start a run; one that cannot start online starts offline, to be uploaded later. To be called, and the run
     finished, under :func:`environment_kept`."""
     mode = resolve_mode(settings.mode)
-    place = (settings.entity, settings.project)
+    destination = (settings.entity, settings.project)
     if mode != "online":
         return _init(run_id, plan, settings, mode)
-    if place not in _unreachable:
+    if destination not in _unreachable:
         try:
             _require_key()
             # A mode that nobody named is left to W&B, which also heeds `wandb offline`.
-            named = settings.mode or os.environ.get("WANDB_MODE")
-            return _init(run_id, plan, settings, mode if named else None)
+            named_mode = settings.mode or os.environ.get("WANDB_MODE")
+            return _init(run_id, plan, settings, mode if named_mode else None)
         except Exception as error:
-            _unreachable.add(place)
+            _unreachable.add(destination)
             advice = f"logging offline, upload with: wandb sync {wandb_folder(settings)}"
             log.warning("W&B is not reached (%s); %s", in_a_line(error), advice)
         run_id += "-offline"  # the attempt still holds the other id
@@ -179,14 +179,14 @@ def _keep_paths_relative(run: "Run") -> None:
     interface = run._interface
     if interface is None:
         return
-    made = interface._make_artifact
+    make_artifact = interface._make_artifact
 
     def relative(artifact: "Artifact") -> Any:
-        record, here = made(artifact), Path.cwd()
+        record, folder = make_artifact(artifact), Path.cwd()
         for entry in record.manifest.contents:
             path = Path(entry.local_path)
-            if path.is_absolute() and path.is_relative_to(here):
-                entry.local_path = path.relative_to(here).as_posix()
+            if path.is_absolute() and path.is_relative_to(folder):
+                entry.local_path = path.relative_to(folder).as_posix()
         return record
 
     interface._make_artifact = relative  # type: ignore[method-assign]
@@ -200,13 +200,13 @@ def environment_kept(settings: WandbSettings) -> Iterator[None]:
     inherit it. And it keeps the files of tables and artifacts below ``WANDB_DATA_DIR`` until they are uploaded: unless
     told otherwise in the user's home, which may not outlive a container.
     """
-    before = {name: os.environ.get(name) for name in ("WANDB_SERVICE", "WANDB_DATA_DIR")}
+    old_values = {name: os.environ.get(name) for name in ("WANDB_SERVICE", "WANDB_DATA_DIR")}
     os.environ.setdefault("WANDB_DATA_DIR", str(wandb_folder(settings)))
     try:
         yield
     finally:
-        for name, old in before.items():
-            if old is None:
+        for name, old_value in old_values.items():
+            if old_value is None:
                 os.environ.pop(name, None)
             else:
-                os.environ[name] = old
+                os.environ[name] = old_value

@@ -67,8 +67,8 @@ def key_configured(environment: Mapping[str, str]) -> bool:
 def _netrc_file(environment: Mapping[str, str]) -> Path | None:
     """The netrc file that W&B reads, if there is one."""
     home = environment.get("HOME") or str(Path.home())
-    named = environment.get("NETRC")
-    candidates = [Path(named).expanduser()] if named else [Path(home, ".netrc"), Path(home, "_netrc")]
+    custom_path = environment.get("NETRC")
+    candidates = [Path(custom_path).expanduser()] if custom_path else [Path(home, ".netrc"), Path(home, "_netrc")]
     return next((path for path in candidates if path.is_file()), None)
 
 

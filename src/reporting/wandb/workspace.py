@@ -86,12 +86,14 @@ def _headline(parts: Sequence[GridSection]) -> tuple[str, ...]:
 
 def _keys(grid: Grid, certified: Sequence[CertifiedSet]) -> tuple[str, ...]:
     cells = dict.fromkeys(row.key for row in grid)
-    return (grid_key(grid), *cells, *(each.certification.key for each in certified))
+    return (grid_key(grid), *cells, *(certified_set.certification.key for certified_set in certified))
 
 
 def _weights(grid: Grid, certified: Sequence[CertifiedSet]) -> set[str]:
     """Every fingerprint that the identities hold; most of them are of weights."""
-    identities = [row.cell.identity for row in grid if row.cell] + [each.certification.identity for each in certified]
+    identities = [row.cell.identity for row in grid if row.cell] + [
+        certified_set.certification.identity for certified_set in certified
+    ]
     return {
         value
         for identity in identities
@@ -120,7 +122,7 @@ def workspace(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
     """
     from wandb_workspaces.workspaces import RunsetSettings, Workspace, WorkspaceSettings
 
-    pinned = [f"config:{part}.value" for part in COORDINATES] + ["summary:accuracy"]
+    pinned_columns = [f"config:{part}.value" for part in COORDINATES] + ["summary:accuracy"]
     sections = [_grid(seen), _trade_off(seen), _images(seen), _training(), _cost()]
     if seen.certified:
         sections.insert(3, _certified(seen))
@@ -130,19 +132,19 @@ def workspace(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
         name=name,
         sections=sections,
         settings=WorkspaceSettings(max_runs=MOST_RUNS),
-        runset_settings=RunsetSettings(pinned_columns=pinned, filters=_of_sweep(seen)),
+        runset_settings=RunsetSettings(pinned_columns=pinned_columns, filters=_of_sweep(seen)),
     )
 
 
-def _of_sweep(seen: Logged) -> "Or | str":
+def _of_sweep(sweep: Logged) -> "Or | str":
     """Which runs are shown: those of the sweep alone, whichever sweep computed their cells first. All of them where
     there is no sweep."""
     from wandb_workspaces.expr import Config, Or
 
-    if not seen.keys:
+    if not sweep.keys:
         return ""
-    trained = [Config("weights").isin(list(seen.weights))] if seen.weights else []
-    return Or(Config("key").isin(list(seen.keys)), *trained)
+    training_filters = [Config("weights").isin(list(sweep.weights))] if sweep.weights else []
+    return Or(Config("key").isin(list(sweep.keys)), *training_filters)
 
 
 def to_json(built: "Workspace") -> str:
@@ -150,11 +152,11 @@ def to_json(built: "Workspace") -> str:
     return str(built._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)) + "\n"
 
 
-def _grid(seen: Logged) -> "Section":
+def _grid(sweep: Logged) -> "Section":
     from wandb_workspaces.reports.v2 import LinePlot, MarkdownPanel, WeavePanelSummaryTable
 
-    words = "\n\n".join(seen.headline)
-    said = [MarkdownPanel(markdown=f"## {words}")] if words else []
+    words = "\n\n".join(sweep.headline)
+    headline_panels = [MarkdownPanel(markdown=f"## {words}")] if words else []
     lines = [
         LinePlot(
             title=f"Accuracy under {line.title}",
@@ -164,13 +166,15 @@ def _grid(seen: Logged) -> "Section":
             title_x="eps",
             title_y="accuracy",
         )
-        for line in seen.lines
+        for line in sweep.lines
     ]
-    heat_maps = _media("Heat map: accuracy in percent", seen.figures.get("heat map", ()))
-    return _section("Grid", [*said, *lines, *heat_maps, WeavePanelSummaryTable(table_name="grid")], is_open=True)
+    heat_maps = _media("Heat map: accuracy in percent", sweep.figures.get("heat map", ()))
+    return _section(
+        "Grid", [*headline_panels, *lines, *heat_maps, WeavePanelSummaryTable(table_name="grid")], is_open=True
+    )
 
 
-def _trade_off(seen: Logged) -> "Section":
+def _trade_off(sweep: Logged) -> "Section":
     from wandb_workspaces.reports.v2 import (
         Config,
         GradientPoint,
@@ -195,24 +199,24 @@ def _trade_off(seen: Logged) -> "Section":
             columns=[*axes, ParallelCoordinatesPlotColumn(SummaryMetric("accuracy"), display_name="accuracy")],
             gradient=colours,
         ),
-        *_media("What each defense pays and wins", seen.figures.get("trade-off", ())),
+        *_media("What each defense pays and wins", sweep.figures.get("trade-off", ())),
     ]
     return _section("Trade-off", panels, is_open=True)
 
 
-def _images(seen: Logged) -> "Section":
+def _images(sweep: Logged) -> "Section":
     panels = [
         *_media("Original, attacked, purified", ("examples",), columns=2),
-        *_media("Each attack and eps, all defenses", seen.figures.get("images", ()), columns=2),
+        *_media("Each attack and eps, all defenses", sweep.figures.get("images", ()), columns=2),
     ]
     return _section("Images", panels)
 
 
-def _certified(seen: Logged) -> "Section":
+def _certified(sweep: Logged) -> "Section":
     from wandb_workspaces.reports.v2 import BarPlot, WeavePanelSummaryTable
 
     panels = [
-        *_media("Certified accuracy against L2 radius", seen.figures.get("certified", ())),
+        *_media("Certified accuracy against L2 radius", sweep.figures.get("certified", ())),
         BarPlot(title="Average certified radius", metrics=["certified/acr"]),
         BarPlot(title="Certified accuracy at radius 0", metrics=["certified/radius_0"]),
         BarPlot(title="Share of images abstained on", metrics=["certified/abstained"]),
