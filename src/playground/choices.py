@@ -150,24 +150,24 @@ def playground_from_config(config: DictConfig, overrides: Sequence[str], compose
 
 def with_parts(config: DictConfig, parts: Mapping[str, DictConfig], *, eps: float, noise: float | None) -> DictConfig:
     """A copy of a configuration with other components and values; interpolations find their values in the copy."""
-    changed = copy.deepcopy(config)
+    variant = copy.deepcopy(config)
     for group, node in parts.items():
-        changed[group] = copy.deepcopy(node)
-    changed.eps = eps
+        variant[group] = copy.deepcopy(node)
+    variant.eps = eps
     if noise is not None:
-        changed.noise = noise
-    return changed
+        variant.noise = noise
+    return variant
 
 
 def _noises(config: DictConfig) -> list[float]:
     """The noises to offer: those asked for, or those of the networks that are trained or in ``paths.weights``; and that
     of the chosen defense."""
-    asked = plain(config.noises)
-    trained = _trained_noises(Path(config.paths.checkpoints) / config.data.name, config.seed)
-    found = asked or sorted(trained | shared_noises(config))
-    if config.defense.uses_noise or not found:
-        found = sorted({*found, config.noise})
-    return found
+    configured_noises = plain(config.noises)
+    trained_noises = _trained_noises(Path(config.paths.checkpoints) / config.data.name, config.seed)
+    noises = configured_noises or sorted(trained_noises | shared_noises(config))
+    if config.defense.uses_noise or not noises:
+        noises = sorted({*noises, config.noise})
+    return noises
 
 
 def _trained_noises(checkpoints: Path, seed: int) -> set[float]:
@@ -200,20 +200,22 @@ class _Search:
 
     def nodes(self, group: str) -> dict[str, DictConfig]:
         """The options of a group, the chosen one as the command line has it."""
-        chosen = self.composer.chosen(group)
-        kept = [str(each.input_line) for each in self.overrides if each.key_or_group.split(".")[0] != group]
-        others = [name for name in self.composer.options(group) if name != chosen]
+        chosen_name = self.composer.chosen(group)
+        other_overrides = [
+            str(override.input_line) for override in self.overrides if override.key_or_group.split(".")[0] != group
+        ]
+        others = [name for name in self.composer.options(group) if name != chosen_name]
         # Side by side in one configuration: composing one for each would take a tenth of a second every time
-        asked = [f"+{group}@offered.number{i}={name}" for i, name in enumerate(others)]
-        found = {chosen: self.config[group]}
+        additions = [f"+{group}@offered.number{i}={name}" for i, name in enumerate(others)]
+        nodes = {chosen_name: self.config[group]}
         if others:
-            offered = self.composer.compose([*kept, *asked]).offered
-            found |= {name: offered[f"number{i}"] for i, name in enumerate(others)}
-        return {name: found[name] for name in sorted(found)}
+            offered = self.composer.compose([*other_overrides, *additions]).offered
+            nodes |= {name: offered[f"number{i}"] for i, name in enumerate(others)}
+        return {name: nodes[name] for name in sorted(nodes)}
 
     def attacks(self) -> dict[str, DictConfig]:
-        """The attacks that begin: they get as far as asking the classifier, and are given up there."""
-        begun = {}
+        """The attacks that start: each is given up as soon as it asks the classifier anything."""
+        attacks = {}
         for name, node in self.nodes(ATTACK).items():
             if node.get("family") == CERTIFICATE:  # no attack
                 continue
@@ -221,12 +223,12 @@ class _Search:
                 spec = self._spec({ATTACK: node}, TRIED_AT).without_defense()
                 with suppress(OutOfTimeError):
                     demonstrate(spec, self.test.images[0], components=self.components, patience=0)
-                begun[name] = node
-        return begun
+                attacks[name] = node
+        return attacks
 
     def defenses(self, noises: Sequence[float]) -> dict[str, tuple[DictConfig, float | None]]:
         """The defenses, each with every noise it has, that can purify an image."""
-        tried = {}
+        defenses = {}
         for name, node in self.nodes(DEFENSE).items():
             for noise in noises if node.uses_noise else [None]:
                 label = column_label(name, noise)
@@ -236,12 +238,12 @@ class _Search:
                     purifier = self.components.build(spec.defense.component)
                     check_model(classifier, purifier, self.test.images, self.test.num_classes)
                     demonstrate(spec, self.test.images[0], components=self.components)
-                    tried[label] = (node, noise)
-        return tried
+                    defenses[label] = (node, noise)
+        return defenses
 
-    def first(self, group: str, name: str, offered: Mapping[str, Any]) -> str:
+    def first(self, group: str, name: str, options: Mapping[str, Any]) -> str:
         """``name``, which the command line asks for, if it is offered."""
-        if name not in offered:
+        if name not in options:
             raise UserError(self.left_out[f"{group} {name}"])
         return name
 

@@ -29,7 +29,7 @@ class Demonstration:
     Images are (C, H, W) in pixel units; confidences are (K,), the softmax of the classifier's logits.
     """
 
-    label: int  #: what the attack wanted not to be seen
+    label: int  #: the class that the attack tried to hide
     attack: str  #: the attack that was used: of a worst case its member, else its own name
     eps: float  #: L∞ budget in pixel units; 0: nothing was attacked
     original: Tensor
@@ -83,8 +83,8 @@ def demonstrate(
         y = before.argmax(1) if label is None else torch.tensor([label], device=device)
         with _time_limit(classifier, patience, spec.attack.name):
             module = PurificationEvaluation(classifier, defense, before.shape[1])
-            for tried in list(spec.members.values()) or [spec]:
-                x_adv = _attacked(tried, components, classifier, defense, x, y)
+            for member in list(spec.members.values()) or [spec]:
+                x_adv = _attacked(member, components, classifier, defense, x, y)
                 reseed(seed)
                 x_hat, logits = module.purify_and_classify(x_adv)
                 if predicted(logits) != y:
@@ -92,7 +92,7 @@ def demonstrate(
         undefended = classifier(x_adv.clone())
     return Demonstration(
         label=int(y),
-        attack=tried.attack.name,
+        attack=member.attack.name,
         eps=spec.eps,
         original=x[0].cpu(),
         attacked=x_adv[0].cpu(),

@@ -28,13 +28,13 @@ def like_mnist(ink: Tensor, image_shape: Sequence[int] = (1, FIELD, FIELD)) -> T
     Raises:
         ValueError: nothing is drawn.
     """
-    drawn = ink.float() / ink.max().clamp_min(torch.finfo(torch.float32).tiny)
-    rows, columns = (_extent((drawn > 0).any(1 - axis)) for axis in (0, 1))
+    drawing = ink.float() / ink.max().clamp_min(torch.finfo(torch.float32).tiny)
+    rows, columns = (_extent((drawing > 0).any(1 - axis)) for axis in (0, 1))
     channels, *field = image_shape
     box = max(1, round(min(field) * BOX / FIELD))
     scale = box / max(rows.stop - rows.start, columns.stop - columns.start)
-    size = [max(1, round((each.stop - each.start) * scale)) for each in (rows, columns)]
-    small = F.interpolate(drawn[None, None, rows, columns], size, mode="area")[0, 0]
+    size = [max(1, round((span.stop - span.start) * scale)) for span in (rows, columns)]
+    small = F.interpolate(drawing[None, None, rows, columns], size, mode="area")[0, 0]
     image = torch.zeros(field)
     top, left = (_begin(small.sum(1 - axis), field[axis]) for axis in (0, 1))
     image[top : top + size[0], left : left + size[1]] = small / small.max()
@@ -43,13 +43,13 @@ def like_mnist(ink: Tensor, image_shape: Sequence[int] = (1, FIELD, FIELD)) -> T
 
 def _extent(occupied: Tensor) -> slice:
     """From the first to the last true value of (N,)."""
-    places = occupied.nonzero()
-    if not len(places):
+    indices = occupied.nonzero()
+    if not len(indices):
         raise ValueError("nothing is drawn")
-    return slice(int(places[0]), int(places[-1]) + 1)
+    return slice(int(indices[0]), int(indices[-1]) + 1)
 
 
 def _begin(mass: Tensor, field: int) -> int:
-    """Where on a line of ``field`` pixels the masses (N,), N ≤ field, have to begin for their centre to be its own."""
+    """Where the masses (N,), N ≤ field, begin on a line of ``field`` pixels if their centre is that of the line."""
     centre = (mass @ torch.arange(len(mass), dtype=mass.dtype)) / mass.sum()
     return min(max(round(field // 2 - centre.item()), 0), field - len(mass))

@@ -96,14 +96,14 @@ def page(playground: Playground, thumbnails: int) -> gr.Blocks:
                 )
                 defense = gr.Radio(list(playground.defenses), value=first.defense, label="Defense")
             with gr.Column(scale=6, min_width=300):
-                # What the page opens with is a part of it: an event on opening it is now and then lost
-                begin = follow(PICKED, 0, None, -1, first.attack, first.eps, first.defense, first.threat)
-                shown = gr.HTML(begin, elem_id="shown")
+                # The first result is part of the page: an event on opening the page is now and then lost
+                first_result = follow(PICKED, 0, None, -1, first.attack, first.eps, first.defense, first.threat)
+                result = gr.HTML(first_result, elem_id="shown")
         if playground.left_out:
             _left_out(playground)
         inputs: list[Any] = [source, index, drawing, meant, attack, eps, defense, threat]
         gr.on(
-            [each.change for each in inputs], follow, inputs, shown,
+            [control.change for control in inputs], follow, inputs, result,
             trigger_mode="always_last", show_progress="minimal", api_visibility="private",
         )  # fmt: skip
     return blocks
@@ -112,12 +112,12 @@ def page(playground: Playground, thumbnails: int) -> gr.Blocks:
 def _image_controls(
     playground: Playground, thumbnails: int, source: gr.State, drawing: gr.State
 ) -> tuple[gr.Number, gr.Dropdown]:
-    """Two ways to an image: pick one or draw one. Returns the number of the picked, and what the drawn is meant as."""
+    """Two ways to an image: pick one or draw one. Returns the controls for the picked number and the drawn class."""
     test = playground.test
-    few = min(thumbnails, len(test.labels))
+    count = min(thumbnails, len(test.labels))
     with gr.Tabs():
         with gr.Tab("Pick") as pick:
-            buttons = gr.HTML(thumbnails_html(test.images[:few], test.labels[:few]), js_on_load=TELL_WHICH)
+            buttons = gr.HTML(thumbnails_html(test.images[:count], test.labels[:count]), js_on_load=TELL_WHICH)
             last = len(test.labels) - 1
             index = gr.Number(0, label=f"Number of the test image, 0 to {last}", step=1, precision=0)
         with gr.Tab("Draw") as draw:
@@ -129,7 +129,7 @@ def _image_controls(
             classes = [(str(k), k) for k in range(test.num_classes)]
             meant = gr.Dropdown([(UNSAID, -1), *classes], value=-1, label="It is meant as")
     shape = tuple(test.images.shape[1:])
-    # Not "once", which is usual: it drops what is done while the answer to the last is on its way
+    # Not "once", the default, which drops events until the last one is answered
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
     buttons.select(_selected, None, index, queue=False, **private)
     sketch.change(lambda value: _drawn(value, shape), sketch, drawing, **private | {"trigger_mode": "always_last"})
@@ -168,13 +168,13 @@ def _follow(playground: Playground) -> Any:
         if image is None:
             return _said("Draw something on the canvas: it is scaled and centred as the digits of MNIST are.")
         try:
-            shown = playground.show(image, label, Choice(attack, eps, defense, threat))
+            demonstration = playground.show(image, label, Choice(attack, eps, defense, threat))
         except UserError as error:
             return _said(f"{error}")
         except Exception as error:
             log.exception("%s at eps %s on %s (%s) failed", attack, eps, defense, threat)
             return _said(f"This failed: {in_a_line(error)}")
-        return to_html(shown, defense, threat, supposed=label is None)
+        return to_html(demonstration, defense, threat, supposed=label is None)
 
     return follow
 

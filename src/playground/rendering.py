@@ -45,7 +45,11 @@ def to_html(shown: Demonstration, defense: str, threat: str, supposed: bool = Fa
         pictures=_pictures(shown, defense),
         columns=("original", "attacked", "purified"),
         rows=[
-            {"name": k, "is_label": k == shown.label, "bars": [_bar(each, k, shown.label) for each in confidences]}
+            {
+                "name": k,
+                "is_label": k == shown.label,
+                "bars": [_bar(distribution, k, shown.label) for distribution in confidences],
+            }
             for k in range(len(shown.before))
         ],
     )
@@ -53,24 +57,24 @@ def to_html(shown: Demonstration, defense: str, threat: str, supposed: bool = Fa
 
 def sentences(shown: Demonstration, defense: str, threat: str, supposed: bool) -> list[str]:
     """What happened, in words."""
-    said = [f"Labelled {shown.label}, taken for {_verdict(shown.before)}."]
+    lines = [f"Labelled {shown.label}, taken for {_verdict(shown.before)}."]
     if supposed:
-        said = [
+        lines = [
             f"Nobody said what this is, so its label is what the classifier takes it for: {_verdict(shown.before)}."
         ]
     if not shown.eps:
-        said.append("At eps 0 nothing is attacked.")
+        lines.append("At eps 0 nothing is attacked.")
     else:
-        by = f"Attacked by {shown.attack} at eps {number(shown.eps)} ({threat})"
-        said.append(f"{by} it is taken for {_verdict(shown.undefended)}.")
+        cause = f"Attacked by {shown.attack} at eps {number(shown.eps)} ({threat})"
+        lines.append(f"{cause} it is taken for {_verdict(shown.undefended)}.")
     if not torch.equal(shown.purified, shown.attacked):
-        said.append(f"Through {defense} it is taken for {_verdict(shown.defended)}{_outcome(shown)}.")
-    return said
+        lines.append(f"Through {defense} it is taken for {_verdict(shown.defended)}{_outcome(shown)}.")
+    return lines
 
 
-def _outcome(shown: Demonstration) -> str:
-    right = int(shown.defended.argmax()) == shown.label
-    if right == (int(shown.undefended.argmax()) == shown.label):
+def _outcome(demonstration: Demonstration) -> str:
+    right = int(demonstration.defended.argmax()) == demonstration.label
+    if right == (int(demonstration.undefended.argmax()) == demonstration.label):
         return ""
     return ": the defense helps" if right else ": the defense harms"
 
@@ -85,30 +89,37 @@ def _bar(confidences: Tensor, k: int, label: int) -> Bar:
     return Bar(percent(confidences[k].item()), kind)
 
 
-def _pictures(shown: Demonstration, defense: str) -> list[Picture]:
-    eps = number(shown.eps)
-    largest = number(shown.perturbation.abs().max().item())
-    scaled = 0.5 + shown.perturbation / (2 * shown.eps) if shown.eps else torch.full_like(shown.original, 0.5)
-    added = f"white: +{eps}, black: −{eps}, grey: as it was" if shown.eps else "none: all of it grey"
+def _pictures(demonstration: Demonstration, defense: str) -> list[Picture]:
+    eps = number(demonstration.eps)
+    largest = number(demonstration.perturbation.abs().max().item())
+    scaled = (
+        0.5 + demonstration.perturbation / (2 * demonstration.eps)
+        if demonstration.eps
+        else torch.full_like(demonstration.original, 0.5)
+    )
+    legend = f"white: +{eps}, black: −{eps}, grey: as it was" if demonstration.eps else "none: all of it grey"
     return [
-        Picture("original", "", f"the original, labelled {shown.label}", data_uri(shown.original)),
+        Picture("original", "", f"the original, labelled {demonstration.label}", data_uri(demonstration.original)),
         Picture(
-            "attacked", "", f"the attacked image, taken for {_verdict(shown.undefended)}", data_uri(shown.attacked)
+            "attacked",
+            "",
+            f"the attacked image, taken for {_verdict(demonstration.undefended)}",
+            data_uri(demonstration.attacked),
         ),
-        Picture("perturbation", added, f"what the attack added, at most {largest} a pixel", data_uri(scaled)),
+        Picture("perturbation", legend, f"what the attack added, at most {largest} a pixel", data_uri(scaled)),
         Picture(
             "purified",
             f"by {defense}",
-            f"what {defense} made of the attacked image, taken for {_verdict(shown.defended)}",
-            data_uri(shown.purified),
+            f"what {defense} made of the attacked image, taken for {_verdict(demonstration.defended)}",
+            data_uri(demonstration.purified),
         ),
     ]
 
 
 def data_uri(image: Tensor) -> str:
     """An image (C, H, W) in [0, 1] as a PNG within a URI; what is neither grey nor RGB is shown in grey."""
-    kept = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
-    values = (kept.clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+    picture = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
+    values = (picture.clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
     content = io.BytesIO()
     Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values).save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

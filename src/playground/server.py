@@ -66,11 +66,11 @@ def play(config: DictConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="play-") as folder:  # where Gradio keeps what visitors send
         os.environ.update(SILENCE | {"GRADIO_TEMP_DIR": folder})
         page, thumbnails = _page_module(), checked(config, PlaySettings).thumbnails
-        with closing(listen(config.host, config.port)) as listening:
+        with closing(listen(config.host, config.port)) as listener:
             playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
             for sentence in playground.left_out:
                 log.info("left out: %s", sentence)
-            _serve(page.application(playground, thumbnails), listening)
+            _serve(page.application(playground, thumbnails), listener)
 
 
 def _page_module() -> Any:
@@ -106,21 +106,21 @@ def listen(host: Any, port: Any) -> socket.socket:
         ) from error
 
 
-def _serve(application: Any, listening: socket.socket) -> None:
+def _serve(application: Any, listener: socket.socket) -> None:
     import uvicorn
 
-    host, port = listening.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host)
-    shown = f"[{host}]" if address.version == 6 else host
-    log.info("playing at http://%s:%d (Ctrl-C ends it)", "127.0.0.1" if host == "0.0.0.0" else shown, port)
+    host_text = f"[{host}]" if address.version == 6 else host
+    log.info("playing at http://%s:%d (Ctrl-C ends it)", "127.0.0.1" if host == "0.0.0.0" else host_text, port)
     if not address.is_loopback:
-        log.warning("whoever can reach %s:%d can play, too: there is no password", shown, port)
+        log.warning("whoever can reach %s:%d can play, too: there is no password", host_text, port)
     logging.getLogger("uvicorn.error").addFilter(is_no_farewell)
     settings = uvicorn.Config(application, log_config=None, log_level="warning", timeout_graceful_shutdown=GRACE)
-    uvicorn.Server(settings).run(sockets=[listening])
+    uvicorn.Server(settings).run(sockets=[listener])
 
 
 def is_no_farewell(record: logging.LogRecord) -> bool:
     """False for the traceback of a visitor who left while being answered, which is no error of anybody's."""
-    raised = record.exc_info[0] if record.exc_info else None
-    return raised is None or raised.__name__ not in ("ClientDisconnect", "CancelledError")
+    error_type = record.exc_info[0] if record.exc_info else None
+    return error_type is None or error_type.__name__ not in ("ClientDisconnect", "CancelledError")
