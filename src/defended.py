@@ -146,7 +146,7 @@ class FrozenRandomness(nn.Module):
 
 
 def gray_box(classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1) -> nn.Module:
-    """What the attacker differentiates through who does not know of the defense: the bare classifier.
+    """The model that an attacker who does not know the defense differentiates through: the bare classifier.
 
     A threat is a function of a classifier and a defense. It is one YAML in ``conf/threat``, which also says whether
     the attacked images depend on the defense (``knows_defense``), that is, whether defenses can share them.
@@ -163,7 +163,7 @@ def gray_box(classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1)
 def adaptive(
     classifier: nn.Module, defense: nn.Module, *, eot_samples: int = 1, surrogate: Surrogate = "identity"
 ) -> nn.Module:
-    """What the attacker differentiates through who knows the defense: the defended classifier.
+    """The model that an attacker who knows the defense differentiates through: the defended classifier.
 
     Args:
         eot_samples: answers of a random defense or classifier over which logits are averaged (EOT).
@@ -175,8 +175,8 @@ def adaptive(
     """
     if surrogate not in ("identity", "smooth"):
         raise ValueError(f"surrogate must be identity or smooth; got {surrogate!r}")
-    seen = with_surrogates(defense) if surrogate == "smooth" else defense
-    return ExpectationOverTransformation(classifier, seen, eot_samples)
+    defense = with_surrogates(defense) if surrogate == "smooth" else defense
+    return ExpectationOverTransformation(classifier, defense, eot_samples)
 
 
 def with_surrogates(defense: nn.Module) -> nn.Module:

@@ -138,8 +138,8 @@ def locked(path: Path) -> Iterator[None]:
             stack.enter_context(held(path.parent / f".{path.name}.lock", f"make {path}"))
         except OSError as error:
             raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
-        for left in path.parent.glob(f".{path.name}.*.tmp"):
-            left.unlink(missing_ok=True)
+        for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+            temporary.unlink(missing_ok=True)
         yield
 
 
@@ -150,8 +150,8 @@ def get_or_make(path: Path, read: Callable[[], T | None], make: Callable[[], T])
     Raises:
         UserError: the folder cannot be written.
     """
-    if (found := read()) is not None:
-        return found
+    if (content := read()) is not None:
+        return content
     with locked(path):
-        found = read()
-        return make() if found is None else found
+        content = read()
+        return make() if content is None else content

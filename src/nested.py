@@ -14,7 +14,7 @@ def leaves(value: Any, path: str = "", separator: str = "/") -> Iterator[tuple[s
     """
     inner = dict(enumerate(value)) if isinstance(value, list | tuple) else value
     if isinstance(inner, Mapping):
-        for name, each in inner.items():
-            yield from leaves(each, f"{path}{separator}{name}" if path else str(name), separator)
+        for name, part in inner.items():
+            yield from leaves(part, f"{path}{separator}{name}" if path else str(name), separator)
     else:
         yield path, value

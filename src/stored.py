@@ -53,7 +53,7 @@ def check(schema: TypeAdapter[T], value: Any) -> T:
 def _first_fault(error: ValidationError) -> str:
     """``stages.attack: input should be a valid number``, and how many faults there are besides."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    said = first["msg"].removeprefix("Value error, ")
-    more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{where}: {said}{more}" if where else said + more
+    path = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    others = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{path}: {reason}{others}" if path else reason + others

@@ -58,8 +58,8 @@ def usable(gradient: Tensor) -> Tensor:
 def _gradient_and_logits(
     model: nn.Module, x: Tensor, y: Tensor, precision: Precision, *, checked: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """:func:`input_gradient`, and the logits (N, K) that were computed on the way to it. With ``checked``, so are the
-    labels: a GPU has to wait for that."""
+    """:func:`input_gradient`, and the logits (N, K) at ``x``. ``checked``: the labels need no check, for which a GPU
+    has to wait."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {' or '.join(PRECISIONS)}; got {precision}")
     with torch.enable_grad():
@@ -234,19 +234,19 @@ def pgd(
     for _ in range(restarts):
         start = _random_start(x, eps, generator) if random_start else x
         if not early_stop:
-            found = _ascend(follow, x, y, start, eps, steps, rel_step)
-            best = found if best is None else _harder(model, y, best, found)
+            x_adv = _ascend(follow, x, y, start, eps, steps, rel_step)
+            best = x_adv if best is None else _harder(model, y, best, x_adv)
         elif best is None:
             best = climb(x, y, start)
         else:
-            left = ~fooled(model, best, y)
-            best[left] = climb(x[left], y[left], start[left])
+            standing = ~fooled(model, best, y)
+            best[standing] = climb(x[standing], y[standing], start[standing])
     assert best is not None
     return check_adversarial(best, x, eps)
 
 
 def _follower(model: nn.Module, y: Tensor, precision: Precision) -> Callable[[Tensor], Tensor]:
-    """Images (N, C, H, W) → :func:`input_gradient` at them, which looks at the labels the first time only."""
+    """Images (N, C, H, W) → :func:`input_gradient` at them; labels are checked in the first call only."""
     checked = False
 
     def follow(x: Tensor) -> Tensor:
@@ -268,8 +268,8 @@ def _random_start(x: Tensor, eps: float, generator: torch.Generator | None) -> T
 def _harder(model: nn.Module, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """For each image, the one of ``a`` and ``b`` with the larger margin."""
     best = Best(a)
-    for each in (a, b):
-        best.offer(each, margin(model, each, y))
+    for x_adv in (a, b):
+        best.offer(x_adv, margin(model, x_adv, y))
     return best.images
 
 
@@ -284,18 +284,18 @@ def _ascend_until_fooled(
     rel_step: float,
     precision: Precision,
 ) -> Tensor:
-    """Sign steps of rel_step · eps from ``start``; an image that fools the model takes no more."""
-    x_adv, left = start.clone(), torch.arange(len(x), device=x.device)
+    """Sign steps of rel_step · eps from ``start``, for each image until it fools the model."""
+    x_adv, active = start.clone(), torch.arange(len(x), device=x.device)
     for _ in range(steps):
-        if not len(left):
+        if not len(active):
             break
-        gradient, logits = _gradient_and_logits(model, x_adv[left], y[left], precision)
-        standing = ~wrong(logits, y[left])
+        gradient, logits = _gradient_and_logits(model, x_adv[active], y[active], precision)
+        standing = ~wrong(logits, y[active])
         if precision != "float32" and not standing.all():  # what is right in float32 goes on
-            doubtful = left[~standing]
+            doubtful = active[~standing]
             standing[~standing] = ~fooled(model, x_adv[doubtful], y[doubtful])
-        left, gradient = left[standing], usable(gradient[standing])
-        x_adv[left] = project(x_adv[left] + rel_step * eps * gradient.sign(), x[left], eps)
+        active, gradient = active[standing], usable(gradient[standing])
+        x_adv[active] = project(x_adv[active] + rel_step * eps * gradient.sign(), x[active], eps)
     return x_adv
 
 
@@ -312,7 +312,7 @@ def _ascend(
     refresh_gradient: bool = True,
     gradient: Tensor | None = None,
 ) -> Tensor:
-    """The loop all of them share: ``steps`` sign steps from ``start``, projected back after each.
+    """The loop of all these attacks: ``steps`` sign steps from ``start``, projected back after each.
 
     Args:
         follow: images (N, C, H, W) → the gradient at them.

@@ -1,4 +1,4 @@
-"""Several attacks, one after the other, on what still stands: robust accuracy for the least work."""
+"""Several attacks, one after the other, on the images that still stand: robust accuracy for the least work."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,21 +19,21 @@ def survivors(
     attacks: Mapping[str, Callable[..., Tensor]],
     early_stop: bool = False,
 ) -> Tensor:
-    """Attack with each of ``attacks``, in their order, the images that those before it left.
+    """Run ``attacks`` one after the other, each on the images that still stand.
 
     An image that fools ``model`` is done, as in AutoAttack (Croce & Hein, arXiv:2003.01690, section 5). So the cheap
-    attacks should come first. What is left is what the worst case of the single attacks leaves, up to the random
-    numbers that some of them draw. What each of them would leave alone is not known.
+    attacks should come first. The images left at the end are those of the worst case over the single attacks, up to the
+    random numbers that some of them draw. How many images each attack alone would leave is not known.
 
     Args:
         model, x, y, eps: as in :mod:`src.attacks.gradient`.
-        attacks: (model, x, y, *, eps) → x_adv, by name. One that takes ``early_stop`` is told to.
+        attacks: (model, x, y, *, eps) → x_adv, by name. One that takes ``early_stop`` gets it as true.
         early_stop: that an image that fools ``model`` may be left alone: ``model`` itself is judged, and gives the same
             answer each time.
 
     Returns:
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``. An image that no attack changes the class of
-        is as the last one left it.
+        comes from the last attack.
 
     Examples:
         FGSM fools the classifier with the first image; PGD is tried on the second alone.
@@ -57,12 +57,12 @@ def survivors(
             "which images still stand is not known: the attacked model is not the one that is judged, or it answers at "
             "random; attack.survivors=false"
         )
-    x_adv, left = x.clone(), (~fooled(model, x, y)).nonzero().flatten()
+    x_adv, standing = x.clone(), (~fooled(model, x, y)).nonzero().flatten()
     for attack in attacks.values():
-        if not len(left):
+        if not len(standing):
             break
         bound = partial(attack, eps=eps, **({"early_stop": True} if accepts(attack, "early_stop") else {}))
-        found = within_budget(bound, model, x[left], y[left], eps)
-        x_adv[left] = found
-        left = left[~fooled(model, found, y[left])]
+        attacked = within_budget(bound, model, x[standing], y[standing], eps)
+        x_adv[standing] = attacked
+        standing = standing[~fooled(model, attacked, y[standing])]
     return x_adv

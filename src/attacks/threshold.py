@@ -92,8 +92,8 @@ def threshold_crossing(
         standing = (best.margins <= 0).nonzero().flatten() if early_stop else torch.arange(len(x), device=x.device)
         if not len(standing):
             break
-        found = search.climb(rivals, standing, steps, early_stop)
-        best.offer(found, margin(model, found, y))
+        x_adv = search.climb(rivals, standing, steps, early_stop)
+        best.offer(x_adv, margin(model, x_adv, y))
     return check_adversarial(best.images, x, eps)
 
 
@@ -128,32 +128,32 @@ class _Search:
         #: What the defense makes of the values, up to scale
         self.levels = self.values
         if len(thresholds):
-            self.levels = torch.stack([(self.values > each).to(x.dtype) for each in thresholds]).sum(0)
+            self.levels = torch.stack([(self.values > threshold).to(x.dtype) for threshold in thresholds]).sum(0)
         self.possible = self.levels != self.levels[:, STAY : STAY + 1]
         self.possible[:, STAY] = True
         self.candidates = min(candidates, self.values[0].numel())
 
     def climb(self, rivals: Tensor, active: Tensor, steps: int, early_stop: bool) -> Tensor:
-        """Images (N, C, H, W) that no single move takes nearer to their rival, or that ``steps`` steps have come to.
+        """Images (N, C, H, W) after ``steps`` steps, or earlier where no single move brings one nearer to its rival.
 
         Args:
             rivals: the class that each image is to become, (N,).
             active: indices of the images to work on; the others stay as they are.
-            early_stop: leave images as they are that are wrong by now.
+            early_stop: leave images as they are once they are wrong.
         """
         settings = torch.full_like(self.possible[:, STAY], STAY, dtype=torch.int64)
         tried = torch.zeros_like(self.possible)  # since the image's last move
         for _ in range(steps):
             wrong, reached, gains = self._look(active, settings, rivals)
             gains = gains.masked_fill(tried[active], NEVER)
-            promised, moves = gains.flatten(1).topk(self.candidates)
-            going = promised[:, 0] > NEVER
+            promises, moves = gains.flatten(1).topk(self.candidates)
+            mask = promises[:, 0] > NEVER
             if early_stop:
-                going &= ~wrong
-            active, reached, promised, moves = active[going], reached[going], promised[going], moves[going]
+                mask &= ~wrong
+            active, reached, promises, moves = active[mask], reached[mask], promises[mask], moves[mask]
             if not len(active):
                 break
-            outcomes = self._try(active, settings, rivals, moves).masked_fill(promised == NEVER, NEVER)
+            outcomes = self._try(active, settings, rivals, moves).masked_fill(promises == NEVER, NEVER)
             outcome, first = outcomes.max(1)
             better = outcome > reached
             self._make(settings, active[better], moves.gather(1, first.unsqueeze(1))[better])
@@ -163,12 +163,12 @@ class _Search:
 
     def _images(self, active: Tensor, settings: Tensor) -> Tensor:
         """The ``active`` images in their settings, (n, C, H, W)."""
-        chosen = self.values[active].gather(1, settings[active].unsqueeze(1))
-        return chosen.view(-1, *self.x.shape[1:])
+        values = self.values[active].gather(1, settings[active].unsqueeze(1))
+        return values.view(-1, *self.x.shape[1:])
 
     def _look(self, active: Tensor, settings: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Whether the ``active`` images are wrong (n,), their loss (n,), and what to first order each move would add to
-        it (n, 3, P): gradient times change of level, −inf where there is no such move."""
+        """Whether the ``active`` images are wrong (n,), their loss (n,), and its gain by each move to first order
+        (n, 3, P): gradient times change of level, −inf where there is no such move."""
         with torch.enable_grad():
             images = self._images(active, settings).requires_grad_(True)
             with computing_in(self.precision, images.device):
@@ -179,10 +179,10 @@ class _Search:
             with torch.no_grad():
                 logits = logits_of(self.model, images)
             reached = margin_of(logits, self.y[active], rivals[active])
-        now = settings[active].unsqueeze(1)
+        current = settings[active].unsqueeze(1)
         levels = self.levels[active]
-        gains = gradient.flatten(1).unsqueeze(1) * (levels - levels.gather(1, now))
-        gains = gains.nan_to_num().masked_fill(~self.possible[active], NEVER).scatter(1, now, NEVER)
+        gains = gradient.flatten(1).unsqueeze(1) * (levels - levels.gather(1, current))
+        gains = gains.nan_to_num().masked_fill(~self.possible[active], NEVER).scatter(1, current, NEVER)
         return margin_of(logits.detach(), self.y[active]) > 0, reached.detach(), gains
 
     def _try(self, active: Tensor, settings: Tensor, rivals: Tensor, moves: Tensor) -> Tensor:

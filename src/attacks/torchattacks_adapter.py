@@ -37,8 +37,8 @@ def from_torchattacks(
 ) -> Tensor:
     """The attack ``torchattacks.<attack>(model, eps=eps, **options)`` on ``x``.
 
-    ``seed`` and ``n_classes``, where the attack has them, need not be given: the one is drawn from torch's stream, so
-    that runs can be repeated and replicates differ, the other is the width of the model's output.
+    ``seed`` and ``n_classes``, where the attack has them, need not be given. The seed is drawn from torch's stream, so
+    that runs can be repeated and replicates differ. The number of classes is the width of the model's output.
 
     A model that answers the same every time is asked once where the library would average gradients (``eot_iter``): the
     20 of AutoAttack's version "rand" are then one gradient.
@@ -47,13 +47,13 @@ def from_torchattacks(
         model, x, y, eps: as in :mod:`src.attacks.gradient`. The mode of the model and its parameters' ``requires_grad``
             and ``grad`` are left as they are.
         attack: name of a class of torchattacks that is bounded in L∞, such as "APGD", "Square" or "AutoAttack".
-        steps: its steps; of an ensemble those of each part. torchattacks' AutoAttack cannot be told, and takes 10 where
-            its authors take 100 (arXiv:2003.01690, section 5): a much weaker attack under the same name. None: the
-            library's own.
+        steps: its steps; of an ensemble those of each part. torchattacks' AutoAttack has no such argument and takes 10,
+            where its authors take 100 (arXiv:2003.01690, section 5): a much weaker attack under the same name. None:
+            the library's own.
         early_stop: work as the library does: images that are wrong from the start, and those that the attack fails on,
             come back as they were, and most attacks leave an image as it is once it fools ``model``. False: APGD and
-            Square, alone or within AutoAttack, go on to the end on every image, and of what the parts of AutoAttack
-            find the version with the largest margin is taken. True is right where ``model`` itself is judged, and gives
+            Square, alone or within AutoAttack, go on to the end on every image, and of the results of AutoAttack's
+            parts the one with the largest margin is taken. True is right where ``model`` itself is judged, and gives
             the same answer each time.
         options: its other arguments, under the names they have there.
 
@@ -77,16 +77,16 @@ def from_torchattacks(
         door = _Door(model, x.device)
         classes = door(x[:1]).shape[1]
         check_labels(y, classes)
-        found = {"seed": seed, "n_classes": classes}
-        known = {name: value for name, value in found.items() if name in parameters}
-        built = make(door, eps=eps, **(known | options))
-        _check_classes(attack, built, classes)
+        defaults = {"seed": seed, "n_classes": classes}
+        arguments = {name: value for name, value in defaults.items() if name in parameters}
+        instance = make(door, eps=eps, **(arguments | options))
+        _check_classes(attack, instance, classes)
         if steps is not None:
-            _set_steps(attack, built, steps)
+            _set_steps(attack, instance, steps)
         if not is_random(door, x):
-            _ask_once(built)
+            _ask_once(instance)
         best = Best(x)
-        for attempt in _attempts(built, x, y, early_stop):
+        for attempt in _attempts(instance, x, y, early_stop):
             x_adv = _without_rounding(attempt.detach().to(x), x, eps)
             best.offer(x_adv, margin(model, x_adv, y))
     return best.images
@@ -100,8 +100,8 @@ def _find(attack: str) -> Callable[..., Any]:
         raise UserError(f"attack {attack} is torchattacks', which is not installed: {INSTALL}") from error
     names = {name.lower(): name for name in torchattacks.__all__}
     if attack not in names.values():
-        close = difflib.get_close_matches(attack.lower(), names, n=3) or sorted(names)
-        raise UserError(f"torchattacks has no attack {attack}; it has {', '.join(names[each] for each in close)}")
+        matches = difflib.get_close_matches(attack.lower(), names, n=3) or sorted(names)
+        raise UserError(f"torchattacks has no attack {attack}; it has {', '.join(names[match] for match in matches)}")
     return getattr(torchattacks, attack)
 
 
@@ -114,34 +114,34 @@ def _check_options(attack: str, parameters: Any, options: dict[str, Any]) -> Non
         raise UserError(f"torchattacks.{attack} has no option {', '.join(unknown)}; it has {', '.join(possible)}")
 
 
-def _check_classes(attack: str, built: Any, classes: int) -> None:
+def _check_classes(attack: str, instance: Any, classes: int) -> None:
     """Refuse what would end in an IndexError: the DLR loss divides by the distance of the highest to the third logit,
     the targeted one by that to the third and fourth (arXiv:2003.01690, equations 6 and 7)."""
-    for part in _parts(built):
+    for part in _parts(instance):
         needed = 4 if hasattr(part, "dlr_loss_targeted") else 3 if getattr(part, "loss", None) == "dlr" else 2
         if classes < needed:
             raise UserError(f"torchattacks.{attack} needs {needed} classes for its loss; the model has {classes}")
 
 
-def _set_steps(attack: str, built: Any, steps: int) -> None:
-    """Give ``built``, or each part of it that takes steps, so many."""
-    walking = [part for part in _parts(built) if hasattr(part, "steps")]
-    if not walking:
+def _set_steps(attack: str, instance: Any, steps: int) -> None:
+    """Set the number of steps of ``instance``, or of each of its parts that takes steps."""
+    parts = [part for part in _parts(instance) if hasattr(part, "steps")]
+    if not parts:
         raise UserError(f"torchattacks.{attack} takes no steps")
-    for part in walking:
+    for part in parts:
         part.steps = steps
 
 
-def _ask_once(built: Any) -> None:
-    """Let no part of ``built`` average gradients."""
-    for part in _parts(built):
+def _ask_once(instance: Any) -> None:
+    """Let no part of ``instance`` average gradients."""
+    for part in _parts(instance):
         if hasattr(part, "eot_iter"):
             part.eot_iter = 1
 
 
-def _parts(built: Any) -> list[Any]:
-    """The attacks that ``built`` runs one after the other: itself, unless it is an ensemble."""
-    return getattr(getattr(built, "_autoattack", built), "attacks", [built])
+def _parts(instance: Any) -> list[Any]:
+    """The attacks that ``instance`` runs one after the other: itself, unless it is an ensemble."""
+    return getattr(getattr(instance, "_autoattack", instance), "attacks", [instance])
 
 
 class _Door(nn.Module):
@@ -165,17 +165,17 @@ class _Door(nn.Module):
         return logits_of(self.model, x).clone()  # Square writes into them, and they may be a view of the images
 
 
-def _attempts(built: Any, x: Tensor, y: Tensor, early_stop: bool) -> Iterator[Tensor]:
-    """Attacked versions of the batch, of which the best counts for each image: one if ``built`` may stop early."""
-    for part in [built] if early_stop else _parts(built):
+def _attempts(instance: Any, x: Tensor, y: Tensor, early_stop: bool) -> Iterator[Tensor]:
+    """Attacked versions of the batch, of which each image's best counts; one if ``instance`` may stop early."""
+    for part in [instance] if early_stop else _parts(instance):
         # Copies, as attacks may write into what they are given; contiguous, as FAB takes views of them
         images, labels = x.clone(memory_format=torch.contiguous_format), y.clone()
         yield from [part(images, labels)] if early_stop else _to_the_end(part, images, labels)
 
 
 def _to_the_end(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """What ``part`` makes of the batch if it goes on with images that it believes to have fooled. Attacks
-    that are not known here run as they are."""
+    """The batch attacked by ``part``, which goes on with images that already fool the model. Attacks that are not known
+    here run as they are."""
     import torchattacks
 
     if isinstance(part, torchattacks.APGD):
@@ -206,18 +206,18 @@ def _private_randomness() -> Iterator[int]:
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """No gradients for the parameters of ``model``: FAB and others call ``backward()``, which would add to them."""
-    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanting:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanting:
+        for parameter in parameters:
             parameter.requires_grad_(True)
 
 
 def _without_rounding(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-    """``x_adv`` within the budget, if nothing but float rounding keeps it out; else the error that says by how much."""
-    inside = project(x_adv, x, eps)
-    only_rounding = bool((inside - x_adv).abs().amax() <= ROUNDING)  # false for NaN
-    return check_adversarial(inside if only_rounding else x_adv, x, eps)
+    """``x_adv``, projected if float rounding alone takes it out of the budget; an error if it is further out."""
+    projection = project(x_adv, x, eps)
+    only_rounding = bool((projection - x_adv).abs().amax() <= ROUNDING)  # false for NaN
+    return check_adversarial(projection if only_rounding else x_adv, x, eps)

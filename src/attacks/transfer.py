@@ -19,7 +19,7 @@ def transfer(
     gradient and is not robust (Carlini et al., arXiv:1902.06705).
 
     Args:
-        model: not asked for anything.
+        model: not used.
         x: clean images (N, C, H, W), float, in [0, 1].
         y: true labels (N,), int64.
         eps: L∞ budget in pixel units, in [0, 1]; 0 returns ``x`` itself.

@@ -10,30 +10,30 @@ from torch import Tensor, nn
 from src.attacks.margin import logits_of
 from src.randomness import random_streams_kept
 
-#: Images, and answers to each, by which a module is seen to be random.
+#: Images, and answers to each, by which a module is tested for randomness.
 PROBED, PROBES = 8, 4
 
 
-#: Whether :func:`is_random` is asking: what it asks is no part of an attack's cost.
+#: Whether :func:`is_random` is running: its forward passes are no part of an attack's cost.
 probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 
 @contextmanager
 def _probing() -> Iterator[None]:
-    before = probing.set(True)
+    token = probing.set(True)
     try:
         yield
     finally:
-        probing.reset(before)
+        probing.reset(token)
 
 
 @torch.no_grad()
 def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether ``module`` answers the same images differently when it is asked again; found out on the first few of
+    """Whether ``module`` answers the same images differently when it is asked again, tested on the first few of
     ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
-    probed = x[:PROBED]
+    images = x[:PROBED]
     with random_streams_kept(), _probing():
-        first, *others = (module(probed.clone()) for _ in range(PROBES))
+        first, *others = (module(images.clone()) for _ in range(PROBES))
         return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
 
 

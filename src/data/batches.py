@@ -74,8 +74,8 @@ class BatchIndices(DistributedSampler[Tensor]):
             # Its own generator: neither reads nor moves torch's global one, which the model's noise draws
             # from. RandomState rather than default_rng, because NumPy has frozen its streams.
             np.random.RandomState((self.seed, self.epoch)).shuffle(order)
-        ours = np.resize(order, self.total_size)[self.rank :: self.num_replicas]  # resize begins again at the end
-        yield from torch.from_numpy(ours).split(self.batch_size)
+        indices = np.resize(order, self.total_size)[self.rank :: self.num_replicas]  # resize begins again at the end
+        yield from torch.from_numpy(indices).split(self.batch_size)
 
 
 def batch_loader(

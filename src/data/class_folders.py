@@ -107,37 +107,37 @@ class Decoding:
         files += [(path, classes.index(name)) for name in sorted(listing.test or ()) for path in listing.test[name]]  # type: ignore[index]
         pictures = self._decode([path for path, _ in files], root)
         labels = torch.tensor([label for _, label in files], dtype=torch.uint8)
-        kept = torch.tensor([i for i in range(len(files)) if i not in pictures.unusable], dtype=torch.int64)
-        images, labels, train = pictures.images[kept], labels[kept], int((kept < count).sum())
+        usable = torch.tensor([i for i in range(len(files)) if i not in pictures.unusable], dtype=torch.int64)
+        images, labels, split = pictures.images[usable], labels[usable], int((usable < count).sum())
         notes = [f"left aside: {', '.join(listing.aside)}"] if listing.aside else []
         if pictures.unusable:
             notes.append(f"left out as unusable: {pictures.named(root)}")
         if listing.test is None:
-            chosen = self._chosen(labels, classes)
-            notes.append(f"there is no test folder: {int(chosen.sum())} images, drawn by a seed, are the test images")
-            parts = Labelled(images[~chosen], labels[~chosen]), Labelled(images[chosen], labels[chosen])
+            is_test = self._chosen(labels, classes)
+            notes.append(f"there is no test folder: {int(is_test.sum())} images, drawn by a seed, are the test images")
+            parts = Labelled(images[~is_test], labels[~is_test]), Labelled(images[is_test], labels[is_test])
         else:
-            parts = Labelled(images[:train], labels[:train]), Labelled(images[train:], labels[train:])
+            parts = Labelled(images[:split], labels[:split]), Labelled(images[split:], labels[split:])
         return LabelledSet(_mixed(parts[0]), _mixed(parts[1]), tuple(classes), tuple(notes))
 
     def _chosen(self, labels: Tensor, classes: Sequence[str]) -> Tensor:
         """Which images are to be test images: a share of each class, at least one."""
-        chosen, generator = torch.zeros(len(labels), dtype=torch.bool), np.random.RandomState(self.test_seed)
+        is_test, generator = torch.zeros(len(labels), dtype=torch.bool), np.random.RandomState(self.test_seed)
         for label, name in enumerate(classes):
-            (places,) = torch.where(labels == label)
-            if len(places) < 2:
-                raise UserError(f"class {name} has {len(places)} usable pictures; at least 2 are needed, one to test")
-            number = min(max(1, round(self.test_share * len(places))), len(places) - 1)
-            chosen[places[torch.from_numpy(generator.permutation(len(places))[:number])]] = True
-        return chosen
+            (indices,) = torch.where(labels == label)
+            if len(indices) < 2:
+                raise UserError(f"class {name} has {len(indices)} usable pictures; at least 2 are needed, one to test")
+            number = min(max(1, round(self.test_share * len(indices))), len(indices) - 1)
+            is_test[indices[torch.from_numpy(generator.permutation(len(indices))[:number])]] = True
+        return is_test
 
     def _decode(self, paths: Sequence[Path], root: Path) -> "_Pictures":
         pictures = _Pictures(paths)
         rest = iter(paths)
         with progress_bar("decoding pictures", len(paths), unit="pictures") as advance, ThreadPoolExecutor() as pool:
             while chunk := list(islice(rest, CHUNK)):
-                for each in pool.map(self._picture, chunk):
-                    pictures.add(each)
+                for picture in pool.map(self._picture, chunk):
+                    pictures.add(picture)
                     advance(1)
         pictures.check(root, self)
         return pictures
@@ -148,14 +148,14 @@ class Decoding:
             with Image.open(path, formats=FORMATS) as file:
                 if file.mode in DEEP:
                     return "more than 8 bits a value"
-                grey, whole = file.mode in GREY, ImageOps.exif_transpose(file)
-                if "A" in whole.getbands() or "transparency" in whole.info:
-                    whole = whole.convert("RGBA")
-                    if np.asarray(whole)[..., 3].min() < 255:
+                grey, image = file.mode in GREY, ImageOps.exif_transpose(file)
+                if "A" in image.getbands() or "transparency" in image.info:
+                    image = image.convert("RGBA")
+                    if np.asarray(image)[..., 3].min() < 255:
                         return "transparent in places"
-                size = (whole.height, whole.width)
+                size = (image.height, image.width)
                 channels = self.channels or (1 if grey else 3)
-                pixels = whole.convert("L" if channels == 1 else "RGB")
+                pixels = image.convert("L" if channels == 1 else "RGB")
                 if self.size is not None:
                     pixels = ImageOps.fit(pixels, self.size[::-1])
                 values = np.asarray(pixels)
@@ -189,41 +189,41 @@ class _Pictures:
 
     paths: Sequence[Path]
     images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
-    unusable: dict[int, str] = field(default_factory=dict)  #: place -> reason
+    unusable: dict[int, str] = field(default_factory=dict)  #: index -> reason
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     greys: Counter[bool] = field(default_factory=Counter)
     example: dict[bool, Path] = field(default_factory=dict)  #: a grey one, and one in colour
     _next: int = 0
 
     def add(self, picture: _Picture | str) -> None:
-        place, self._next = self._next, self._next + 1
+        index, self._next = self._next, self._next + 1
         if isinstance(picture, str):
-            self.unusable[place] = picture
+            self.unusable[index] = picture
             return
         if not self.sizes:
             self.images = _room((len(self.paths), *picture.values.shape))
         self.sizes[picture.size] += 1
         self.greys[picture.grey] += 1
-        self.example.setdefault(picture.grey, self.paths[place])
+        self.example.setdefault(picture.grey, self.paths[index])
         if picture.values.shape == self.images.shape[1:]:
-            self.images[place] = torch.from_numpy(picture.values.copy())
+            self.images[index] = torch.from_numpy(picture.values.copy())
 
     def named(self, root: Path) -> str:
         """The first unusable files, with the reasons."""
-        first = [f"{self.paths[i].relative_to(root)} ({why})" for i, why in islice(self.unusable.items(), 3)]
+        first = [f"{self.paths[i].relative_to(root)} ({reason})" for i, reason in islice(self.unusable.items(), 3)]
         return ", ".join(first) + (", …" if len(self.unusable) > 3 else "")
 
-    def check(self, root: Path, asked: Decoding) -> None:
+    def check(self, root: Path, decoding: Decoding) -> None:
         faults, remedies = [], []
-        if self.unusable and not asked.skip:
-            many = f"{len(self.unusable)} files" if len(self.unusable) > 1 else "1 file"
-            faults.append(f"{many} cannot be used: {self.named(root)}")
+        if self.unusable and not decoding.skip:
+            number = f"{len(self.unusable)} files" if len(self.unusable) > 1 else "1 file"
+            faults.append(f"{number} cannot be used: {self.named(root)}")
             remedies.append("data.source.skip=true leaves them out")
-        if len(self.sizes) > 1 and asked.size is None:
+        if len(self.sizes) > 1 and decoding.size is None:
             low, high = min(self.sizes), max(self.sizes)
             faults.append(f"pictures are of {len(self.sizes)} sizes, from {shown_size(low)} to {shown_size(high)}")
             remedies.append("data.source.size=32 (or another) scales them to 32 × 32 and cuts off what is not square")
-        if len(self.greys) > 1 and asked.channels is None:
+        if len(self.greys) > 1 and decoding.channels is None:
             grey = f"{self.greys[True]} pictures are grey ({self.example[True].relative_to(root)})"
             faults.append(f"{grey} among {self.greys[False]} in colour")
             remedies.append("data.source.channels=3 makes all coloured, 1 makes all grey")
@@ -241,13 +241,13 @@ def _room(shape: tuple[int, ...]) -> Tensor:
     """
     need = int(np.prod(shape, dtype=np.int64))
     try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on every system
-        there = need
-    if need > there:
+        memory = need
+    if need > memory:
         raise UserError(
             f"{shape[0]:,} pictures of {shown_size(shape[2:])} need {need / 1e9:.1f} GB of memory, and this machine "
-            f"has {there / 1e9:.1f}: data.source.size=… makes them smaller"
+            f"has {memory / 1e9:.1f}: data.source.size=… makes them smaller"
         )
     return torch.empty(shape, dtype=torch.uint8)
 
@@ -259,8 +259,8 @@ def _check_classes(root: Path, listing: Listing) -> None:
             f"{root} holds no pictures ({', '.join(sorted(ENDINGS))}) in class folders: put them into train/<class>/ "
             "and test/<class>/, or into <class>/ alone"
         )
-    for part, found in (("train", listing.train), ("test", listing.test or {})):
-        if empty := [name for name, files in found.items() if not files]:
+    for part, classes in (("train", listing.train), ("test", listing.test or {})):
+        if empty := [name for name, files in classes.items() if not files]:
             raise UserError(f"{root}: no pictures in the class folders {', '.join(empty[:5])} ({part}): remove them")
     if len(listing.train) < 2:
         raise UserError(f"{root} has a single class ({next(iter(listing.train))}); at least 2 are needed")

@@ -18,7 +18,7 @@ RECORD = "made-of.json"
 
 
 def converted(folder: Path, state: str) -> dict[str, Any] | None:
-    """What stands in the record, if all files are as it says and were made of what is there now."""
+    """MD5s and notes of the record, if all files are as it says and were made from data in this ``state``."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record["state"] != state:
@@ -33,7 +33,7 @@ def converted(folder: Path, state: str) -> dict[str, Any] | None:
 
 
 def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
-    """Write the four files, and the record last; returns what stands in it.
+    """Write the four files, and the record last; returns its MD5s and notes.
 
     Raises:
         UserError: the folder cannot be written.
@@ -55,14 +55,14 @@ def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {folder}: {reason}; make room or set paths.data elsewhere") from error
-    named = f" ({', '.join(images.classes[:10])}{', …' if len(images.classes) > 10 else ''})" if images.classes else ""
+    names = f" ({', '.join(images.classes[:10])}{', …' if len(images.classes) > 10 else ''})" if images.classes else ""
     log.info(
         "decoded %d training and %d test images, %s, of %d classes%s, into %s",
         len(images.train.labels),
         len(images.test.labels),
         shown_size(images.train.images.shape[1:]),
         int(images.train.labels.max()) + 1,
-        named,
+        names,
         folder,
     )
     return {"md5": md5, "notes": record["notes"]}

@@ -75,7 +75,7 @@ class ImageDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.seed = seed
         self._source = source if source is not None else IdxSource()
-        self._found: Mapping[str, GoodFile] = {}
+        self._good_files: Mapping[str, GoodFile] = {}
         self._sets: dict[str, ImageTensors] = {}
         shape = self._image_shape
         chw = shape is None or (len(shape) == 3 and min(shape) >= 1)
@@ -86,10 +86,10 @@ class ImageDataModule(LightningDataModule):
         _require(whole or 0 < val_size < 1, "val_size", val_size, "a number from 1, or a share below 1")
         _require(0 <= split_seed < 2**32, "split_seed", split_seed, "from 0 to 2**32 - 1")
         _require(0 <= seed < 2**32, "seed", seed, "from 0 to 2**32 - 1")
-        known = getattr(self._source, "of", "")
-        if known and name != known:
+        other = getattr(self._source, "of", "")
+        if other and name != other:
             raise UserError(
-                f"data.name={name} contradicts the files that are asked for, which are {known}'s: leave data.name out; "
+                f"data.name={name} contradicts the files that are asked for, which are {other}'s: leave data.name out; "
                 f"or, for your own data, say data=folder data.name={name} data.root={self.root}"
             )
 
@@ -136,7 +136,7 @@ class ImageDataModule(LightningDataModule):
         Raises:
             UserError: they are not to be had, or `root` cannot be used; the message says what would help.
         """
-        self._found = self._source(self.root)
+        self._good_files = self._source(self.root)
 
     def setup(self, stage: str | None = None) -> None:
         """Load what a stage needs and is not loaded yet.
@@ -188,11 +188,11 @@ class ImageDataModule(LightningDataModule):
         if split not in HELD_OUT:
             raise UserError(f"split={split} is not one of {', '.join(HELD_OUT)}")
         self.setup(STAGES[split])
-        found = self._sets[split]
-        if limit is not None and not 1 <= limit <= len(found):
-            right = f"from 1 to {len(found)}, the number of {self.name}'s {HELD_OUT[split]} images, or null for all"
+        dataset = self._sets[split]
+        if limit is not None and not 1 <= limit <= len(dataset):
+            right = f"from 1 to {len(dataset)}, the number of {self.name}'s {HELD_OUT[split]} images, or null for all"
             raise UserError(f"limit={limit} is out of range: it must be {right}")
-        images, labels = found[slice(0, limit)]
+        images, labels = dataset[slice(0, limit)]
         # The images are fresh, converted from bytes; the labels would still be the set's own memory.
         return images, labels.clone()
 
@@ -207,9 +207,9 @@ class ImageDataModule(LightningDataModule):
 
     def _files(self) -> Mapping[str, GoodFile]:
         # Lightning calls prepare_data in one process a machine only; the others find the files here.
-        if not self._found:
+        if not self._good_files:
             self.prepare_data()
-        return self._found
+        return self._good_files
 
     def _load(self, part: str) -> tuple[Tensor, Tensor]:
         """One part's images, uint8 (N, C, H, W), and labels, uint8 (N,), checked against the config."""

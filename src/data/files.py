@@ -24,8 +24,8 @@ class IdxFile:
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if self.md5 and md5 != self.md5:
             raise UserError(f"its MD5 is {md5} where {self.md5} is right ({len(content)} bytes)")
-        if self.sha256 and (found := hashlib.sha256(content).hexdigest()) != self.sha256:
-            raise UserError(f"its SHA-256 is {found} where {self.sha256} is right")
+        if self.sha256 and (sha256 := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise UserError(f"its SHA-256 is {sha256} where {self.sha256} is right")
         if not self.md5 and not self.sha256:
             decode_idx(content, "it")
         return md5

@@ -59,17 +59,17 @@ class FolderSource:
         settings = f"{decoding!r} mixed" if archive is None else ""  # mixed: the order; what lacks it is made again
         folder = Path(self.cache).expanduser() / f"{root.resolve().stem}-{_digest(f'{root.resolve()} {settings}')[:12]}"
         with locked(folder / RECORD):
-            found = converted(folder, state)
-            if found is None:
+            record = converted(folder, state)
+            if record is None:
                 images = read_npz(archive) if archive else decoding(root)
-                found = convert(images, folder, state)
-        for note in found["notes"]:
+                record = convert(images, folder, state)
+        for note in record["notes"]:
             log.warning("%s: %s", root, note)
-        return {role: GoodFile(folder / STANDARD[role].name, found["md5"][role]) for role in ROLES}
+        return {role: GoodFile(folder / STANDARD[role].name, record["md5"][role]) for role in ROLES}
 
     def _decoding(self) -> Decoding:
         size = [self.size, self.size] if isinstance(self.size, int) else self.size
-        sizes = size is None or (len(size) == 2 and all(isinstance(each, int) and each >= 1 for each in size))
+        sizes = size is None or (len(size) == 2 and all(isinstance(side, int) and side >= 1 for side in size))
         _require(sizes, "size", self.size, "a side such as 32, or [height,width], or null")
         _require(self.channels in (None, 1, 3), "channels", self.channels, "1, 3 or null")
         _require(isinstance(self.skip, bool), "skip", self.skip, "true or false")
@@ -87,7 +87,7 @@ def _require(holds: bool, name: str, value: object, right: str) -> None:
 
 def _has_idx(root: Path) -> bool:
     names = [f"{file.name}{ending}" for file in STANDARD.values() for ending in ("", ".gz")]
-    return any((place / name).is_file() for place in (root, *root.glob("*/raw")) for name in names)
+    return any((folder / name).is_file() for folder in (root, *root.glob("*/raw")) for name in names)
 
 
 def _archive(root: Path) -> Path | None:
@@ -96,10 +96,10 @@ def _archive(root: Path) -> Path | None:
         if root.suffix != ".npz":
             raise UserError(f"data.root={root} is neither a folder nor an .npz file")
         return root
-    found = sorted(root.glob("*.npz"))
-    if len(found) > 1:
-        raise UserError(f"data.root={root} holds several .npz files: name one, such as data.root={found[0]}")
-    return found[0] if found else None
+    archives = sorted(root.glob("*.npz"))
+    if len(archives) > 1:
+        raise UserError(f"data.root={root} holds several .npz files: name one, such as data.root={archives[0]}")
+    return archives[0] if archives else None
 
 
 def _pictures(root: Path) -> list[Path]:

@@ -37,12 +37,12 @@ def read_npz(path: Path) -> LabelledSet:
     return LabelledSet(parts["train"], parts["test"], (), notes)
 
 
-def _names(part: str, there: list[str], path: Path) -> tuple[str, str]:
+def _names(part: str, arrays: list[str], path: Path) -> tuple[str, str]:
     for images, labels in NAMES:
-        if {images.format(part), labels.format(part)} <= set(there):
+        if {images.format(part), labels.format(part)} <= set(arrays):
             return images.format(part), labels.format(part)
-    wanted = " or ".join(" and ".join(each.format(part) for each in pair) for pair in NAMES)
-    raise UserError(f"{path} has no {wanted}; it has {', '.join(there) or 'nothing'}")
+    wanted = " or ".join(" and ".join(name.format(part) for name in pair) for pair in NAMES)
+    raise UserError(f"{path} has no {wanted}; it has {', '.join(arrays) or 'nothing'}")
 
 
 def _images(values: np.ndarray, name: str) -> Tensor:

@@ -35,8 +35,8 @@ def download(url: str, md5: str | None, timeout: float) -> bytes:
         timeout: seconds to wait for a connection, and then for each piece of the answer.
 
     Raises:
-        OSError, http.client.HTTPException: they are not to be had.
-        ValueError: they are others, or ``url`` is no address.
+        OSError, http.client.HTTPException: they cannot be fetched.
+        ValueError: their MD5 is another, or ``url`` is no address.
     """
     with _open(url, timeout) as response:
         length = response.headers.get("Content-Length")
@@ -46,8 +46,8 @@ def download(url: str, md5: str | None, timeout: float) -> bytes:
                 pieces.append(piece)
                 advance(len(piece))
     content = b"".join(pieces)
-    if md5 and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
-        raise ValueError(f"{url} has MD5 {found} where {md5} is right")
+    if md5 and (digest := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
+        raise ValueError(f"{url} has MD5 {digest} where {md5} is right")
     return content
 
 
@@ -109,9 +109,9 @@ class TorchvisionMirrors(Mirrors):
             # Only now: importing torchvision takes a second, which no run that finds its files should pay.
             import torchvision.datasets
 
-            known: Any = getattr(torchvision.datasets, self.dataset)
-            self.urls = [url.rstrip("/") for url in known.mirrors]
-            self.gz_md5 = dict(known.resources)
+            dataset: Any = getattr(torchvision.datasets, self.dataset)
+            self.urls = [url.rstrip("/") for url in dataset.mirrors]
+            self.gz_md5 = dict(dataset.resources)
         except (ImportError, AttributeError) as error:
             raise UnavailableError(f"torchvision.datasets.{self.dataset}: {error}") from error
         return super().__call__(wanted)

@@ -111,35 +111,35 @@ class IdxSource:
     ) -> None:
         """UserError if `root` holds something that a fetch would write over, or mix with what is fetched."""
         altered = {path: fault for faults in bad.values() for path, fault in faults.items()}
-        whole = self.of or "this data set"
+        name = self.of or "this data set"
         if altered:
             (path, fault), *others = altered.items()
-            too = f" (nor are {', '.join(other.name for other, _ in others)})" if others else ""
+            rest = f" (nor are {', '.join(other.name for other, _ in others)})" if others else ""
             message = (
-                f"{path} is not the file of {whole}: {fault}{too}. Nothing was changed. If it is a damaged copy, "
+                f"{path} is not the file of {name}: {fault}{rest}. Nothing was changed. If it is a damaged copy, "
                 f"delete it, and the same command gets it anew; {_declare(root)}"
             )
             raise UserError(_one_line(message))
         if not good:
-            refuse_other_files(root, whole)
+            refuse_other_files(root, name)
 
     def _fetch(self, root: Path, bad: dict[str, dict[Path, str]]) -> dict[str, GoodFile]:
         """Get and store a good file for every role in `bad`."""
-        got: dict[str, GoodFile] = {}
+        files: dict[str, GoodFile] = {}
         failures = []
         for origin in self.origins:
-            wanted = {role: self._file(role) for role in bad if role not in got}
+            wanted = {role: self._file(role) for role in bad if role not in files}
             if not wanted:
                 break
             try:
                 for role, content in origin(wanted):
-                    got[role] = self._store(root / self.folder / self._file(role).name, role, content)
+                    files[role] = self._store(root / self.folder / self._file(role).name, role, content)
             except UnavailableError as error:
                 log.info("no data from here, going on to the next source: %s", error)
                 failures.append(str(error))
-        if lacking := {role: faults for role, faults in bad.items() if role not in got}:
+        if lacking := {role: faults for role, faults in bad.items() if role not in files}:
             raise UserError(self._not_found(root, lacking, failures))
-        return got
+        return files
 
     def _store(self, path: Path, role: str, content: bytes) -> GoodFile:
         try:
@@ -228,7 +228,7 @@ def _candidates(folders: list[Path], name: str) -> list[Path]:
 
 def _mend(error: OSError) -> str:
     """What the operating system said, and what would help."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    advice = "make room" if full else "give permission to write"
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}; {advice}, or set data.root to another folder"
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "make room" if is_full else "give permission to write"
+    file = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{file}; {advice}, or set data.root to another folder"

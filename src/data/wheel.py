@@ -84,7 +84,7 @@ def _pip_download(requirement: str, folder: str) -> None:
     command = [sys.executable, "-m", "pip", "download", *options.split(), f"--dest={folder}"]
     with progress_bar(f"pip download {requirement}", None):
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [*command, requirement],
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -95,12 +95,12 @@ def _pip_download(requirement: str, folder: str) -> None:
             )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"not done after {_PIP_MINUTES} minutes") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"pip exited with {done.returncode}"]
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"pip exited with {process.returncode}"]
         reason = ([line for line in lines if line.startswith("ERROR")] or lines)[-1]
         # With no way to the index, pip's last word is that it found no such package: true but misleading.
-        lost = any("Retrying" in line for line in lines)
-        raise OSError(f"{reason} (no connection to the package index)" if lost else reason)
+        is_offline = any("Retrying" in line for line in lines)
+        raise OSError(f"{reason} (no connection to the package index)" if is_offline else reason)
 
 
 def decode_pickle(content: bytes, sha256: str, name: str) -> dict[str, torch.Tensor]:
@@ -117,9 +117,9 @@ def decode_pickle(content: bytes, sha256: str, name: str) -> dict[str, torch.Ten
     Raises:
         UnavailableError: another hash, a pickle of more than NumPy arrays, or arrays of other shapes or values.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise UnavailableError(f"{name} has SHA-256 {found} where {sha256} is right; it was not opened")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise UnavailableError(f"{name} has SHA-256 {digest} where {sha256} is right; it was not opened")
     try:
         with gzip.open(io.BytesIO(content)) as file:
             train, validation, test = ArraysOnly(file, encoding="latin1").load()

@@ -65,10 +65,10 @@ class AutoencoderPurifier(nn.Module):
         Raises:
             UserError: the file is missing, damaged, of another shape or noise.
         """
-        trained, provenance = load_module(network, Path(checkpoint), remedy)
+        module, provenance = load_module(network, Path(checkpoint), remedy)
         if provenance.noise != noise:
             raise UserError(f"{checkpoint} was trained with noise {provenance.noise}, not {noise}: {remedy}")
-        return cls(trained, inference_noise, clip, precision)
+        return cls(module, inference_noise, clip, precision)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in ``eval()``: a codebook that follows the attacked images would be another defense."""

@@ -70,9 +70,9 @@ class KMeansCompression(nn.Module):
         cluster = torch.cat([self._cluster(chunk)[1] for chunk in pixels.detach().split(CHUNK)])
         ones = torch.ones_like(pixels[..., :1])
         count = pixels.new_zeros(len(pixels), self.k, 1).scatter_add(1, cluster, ones)
-        wide = cluster.expand_as(pixels)
-        total = pixels.new_zeros(len(pixels), self.k, pixels.shape[2]).scatter_add(1, wide, pixels)
-        return (total / count.clamp_min(1)).gather(1, wide).transpose(1, 2).reshape(x.shape)
+        index = cluster.expand_as(pixels)
+        total = pixels.new_zeros(len(pixels), self.k, pixels.shape[2]).scatter_add(1, index, pixels)
+        return (total / count.clamp_min(1)).gather(1, index).transpose(1, 2).reshape(x.shape)
 
     def _cluster(self, pixels: Tensor) -> Clusters:
         if self.backend == "sklearn":
@@ -120,11 +120,11 @@ def seed_centers(pixels: Tensor, k: int, seed: int) -> Tensor:
     centers = [first]
     distance = (pixels - first.unsqueeze(1)).square().sum(2)  # (N, P)
     images = torch.arange(len(pixels), device=pixels.device)
-    for drawn in uniform[1:]:
+    for numbers in uniform[1:]:
         cumulative = distance.cumsum(1)
         # right=True steps over pixels of distance 0, which are centers already
-        chosen = torch.searchsorted(cumulative, cumulative[:, -1:] * drawn, right=True).clamp_max(pixels.shape[1] - 1)
-        candidates = pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, pixels.shape[2]))  # (N, trials, C)
+        index = torch.searchsorted(cumulative, cumulative[:, -1:] * numbers, right=True).clamp_max(pixels.shape[1] - 1)
+        candidates = pixels.gather(1, index.unsqueeze(2).expand(-1, -1, pixels.shape[2]))  # (N, trials, C)
         distances = _squared_distances(candidates, pixels)  # (N, trials, P)
         distances = torch.minimum(distance.unsqueeze(1), distances, out=distances)
         best = distances.sum(2).argmin(1)

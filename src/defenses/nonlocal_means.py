@@ -30,14 +30,14 @@ class NonLocalMeans(nn.Module):
         """Smoothed images of the shape of ``x`` (N, C, H, W)."""
         height, width = x.shape[2:]
         reach, border = self.window // 2, self.patch // 2
-        around = F.pad(x, [reach + border] * 4, mode="replicate")
+        padded = F.pad(x, [reach + border] * 4, mode="replicate")
         # What a patch around a pixel of x needs: x with ``border`` more pixels on each side
         rows, columns = height + 2 * border, width + 2 * border
-        center = around[:, :, reach : reach + rows, reach : reach + columns]
+        center = padded[:, :, reach : reach + rows, reach : reach + columns]
         total, weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
         for down in range(self.window):
             for right in range(self.window):
-                shifted = around[:, :, down : down + rows, right : right + columns]
+                shifted = padded[:, :, down : down + rows, right : right + columns]
                 difference = (shifted - center).square().mean(1, keepdim=True)
                 weight = (-F.avg_pool2d(difference, self.patch, stride=1) / self.strength**2).exp()
                 total = total + weight * shifted[:, :, border : border + height, border : border + width]

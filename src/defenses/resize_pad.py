@@ -29,13 +29,13 @@ class RandomResizePad(nn.Module):
             x = (x + self.noise * torch.randn_like(x)).clamp(0, 1)
         if self.smallest == 1:
             return x
-        drawn = torch.rand(3, len(x), dtype=x.dtype, device=x.device)
-        scale = self.smallest + (1 - self.smallest) * drawn[0]
+        numbers = torch.rand(3, len(x), dtype=x.dtype, device=x.device)
+        scale = self.smallest + (1 - self.smallest) * numbers[0]
         room = 1 - scale  # how far the center may be from the middle, in units of half an image
-        right, down = (room * (2 * each - 1) for each in drawn[1:])
-        nothing = torch.zeros_like(scale)
-        # Where in x each pixel of the result comes from: (place − center) / scale
-        rows = ([1 / scale, nothing, -right / scale], [nothing, 1 / scale, -down / scale])
+        right, down = (room * (2 * number - 1) for number in numbers[1:])
+        zero = torch.zeros_like(scale)
+        # The point of x that a pixel of the result comes from: (position − center) / scale
+        rows = ([1 / scale, zero, -right / scale], [zero, 1 / scale, -down / scale])
         theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)

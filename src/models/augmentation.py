@@ -31,5 +31,5 @@ def warped(x: Tensor, most: float) -> Tensor:
     # Written out, for a matrix product may be computed in bfloat16, which is too coarse for coordinates
     columns = across + matrix[0, 0] * across + matrix[0, 1] * down[:, None]
     rows = down[:, None] + matrix[1, 0] * across + matrix[1, 1] * down[:, None]
-    found = F.grid_sample(x, torch.stack([columns, rows], -1), mode="bicubic", align_corners=False)
-    return (0.5 + SHARPENED * (found - 0.5)).clamp(0, 1)
+    images = F.grid_sample(x, torch.stack([columns, rows], -1), mode="bicubic", align_corners=False)
+    return (0.5 + SHARPENED * (images - 0.5)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""A VQ-VAE that passes the whole image through one vector and is told of classes."""
+"""A VQ-VAE that passes the whole image through one vector and is trained with its class."""
 
 from math import prod
 from typing import Any, Self
@@ -83,9 +83,9 @@ class BottleneckVQVAE(VQVAE):
     @classmethod
     def guided_by(cls, classifier: nn.Module, **arguments: Any) -> Self:
         """A network that is trained for ``classifier``, x → logits (N, K), which is frozen here."""
-        made = cls(**arguments)
-        made._classifier = (classifier.eval().requires_grad_(False),)
-        return made
+        network = cls(**arguments)
+        network._classifier = (classifier.eval().requires_grad_(False),)
+        return network
 
     def on_fit_start(self) -> None:
         for classifier in self._classifier:
@@ -119,7 +119,7 @@ class BottleneckVQVAE(VQVAE):
         y = batch[1]
         losses = {"head": self.head_weight * F.cross_entropy(self.head(features), y)}
         if self._classifier and self.guidance:
-            some = max(1, round(self.guided * len(y)))
-            logits = self._classifier[0](reconstruction[:some].clamp(0, 1))
-            losses["guidance"] = self.guidance * F.cross_entropy(logits, y[:some])
+            number = max(1, round(self.guided * len(y)))
+            logits = self._classifier[0](reconstruction[:number].clamp(0, 1))
+            losses["guidance"] = self.guidance * F.cross_entropy(logits, y[:number])
         return losses

@@ -127,9 +127,9 @@ class CertifiedVQVAE(LightningModule):
     @classmethod
     def guided_by(cls, classifier: nn.Module, **arguments: Any) -> Self:
         """A network that is trained for ``classifier``, x → logits (N, K), which is frozen here."""
-        made = cls(**arguments)
-        made._classifier = (classifier.eval().requires_grad_(False),)
-        return made
+        network = cls(**arguments)
+        network._classifier = (classifier.eval().requires_grad_(False),)
+        return network
 
     # Purification
 
@@ -140,9 +140,9 @@ class CertifiedVQVAE(LightningModule):
         classes = self.nearest(z)
         code = straight_through(self.codebook[classes], z)
         style = self.style_encoder(bits)
-        chosen = self.quantizer(style.movedim(1, 2).unsqueeze(3)).indices.flatten(1)
-        chosen = self.unravelled(self.stand_in[classes, self.ravelled(chosen)])
-        return self.draw(code, straight_through(self.quantizer.codebook[chosen], style))
+        indices = self.quantizer(style.movedim(1, 2).unsqueeze(3)).indices.flatten(1)
+        indices = self.unravelled(self.stand_in[classes, self.ravelled(indices)])
+        return self.draw(code, straight_through(self.quantizer.codebook[indices], style))
 
     def bits(self, x: Tensor) -> Tensor:
         """1[x > t], a channel a threshold; ``x`` (N, 1, H, W) to (N, T, H, W). The gradient passes straight through."""
@@ -198,16 +198,16 @@ class CertifiedVQVAE(LightningModule):
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Raise the budget of the bounds to what it is at this point of the training."""
-        raised = (self.progress - self.warmup) / self.ramp if self.ramp else float(self.progress >= self.warmup)
-        self.eps_now.fill_(self.eps * min(1.0, max(0.0, raised)))
+        share = (self.progress - self.warmup) / self.ramp if self.ramp else float(self.progress >= self.warmup)
+        self.eps_now.fill_(self.eps * min(1.0, max(0.0, share)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = shifted(batch[0], self.shift), batch[1]
         margins = self.margins(self.box(x, self.eps_now), y)
         parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x[: self.drawn], y[: self.drawn])
         loss = torch.stack(list(parts.values())).sum()
-        shown = parts | {"loss": loss, "proved": _proved(margins), "eps": self.eps_now}
-        self.log_dict({f"train/{name}": value for name, value in shown.items()}, batch_size=len(x))
+        metrics = parts | {"loss": loss, "proved": _proved(margins), "eps": self.eps_now}
+        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(x))
         return loss
 
     def _drawing_losses(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -221,8 +221,8 @@ class CertifiedVQVAE(LightningModule):
             "commitment": self.commitment_cost * quantized.commitment,
         }
         if self._classifier and self.guidance and self.training:
-            anyhow = torch.randint(self.style_codes, (len(x), self.styles), device=x.device)
-            others = self.draw(codes, self.quantizer.codebook[anyhow])
+            indices = torch.randint(self.style_codes, (len(x), self.styles), device=x.device)
+            others = self.draw(codes, self.quantizer.codebook[indices])
             logits = self._classifier[0](torch.cat([drawing, others]).clamp(0, 1))
             losses["guidance"] = self.guidance * F.cross_entropy(logits, y.repeat(2))
         return losses
@@ -237,12 +237,12 @@ class CertifiedVQVAE(LightningModule):
         x, y = batch
         margins = self.margins(self.box(x, self.eps), y)
         parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x, y)
-        shown = parts | {
+        metrics = parts | {
             "loss": torch.stack(list(parts.values())).sum(),
             "proved": _proved(margins),
             "clean": (self.nearest(self.to_code(self.encoder(self.bits(x)))) == y).float().mean(),
         }
-        self.log_dict({f"{stage}/{name}": value for name, value in shown.items()}, batch_size=len(x), sync_dist=True)
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, batch_size=len(x), sync_dist=True)
 
     def on_fit_start(self) -> None:
         for classifier in self._classifier:
@@ -260,19 +260,19 @@ class CertifiedVQVAE(LightningModule):
         """For each class and combination of styles the number of the combination that is drawn instead, (K, M), int64:
         the combination itself if the classifier reads its drawing as the class, else the nearest that it does. A class
         none of whose drawings is read keeps all of them, with a warning: no image of it will be proved."""
-        every = torch.arange(self.style_codes**self.styles, device=self.stand_in.device)
-        styles = self.quantizer.codebook[self.unravelled(every)].flatten(1)
+        combinations = torch.arange(self.style_codes**self.styles, device=self.stand_in.device)
+        styles = self.quantizer.codebook[self.unravelled(combinations)].flatten(1)
         table = []
         for label in range(self.num_classes):
-            logits = torch.cat([classifier(self.drawings(label, some)) for some in every.split(512)])
+            logits = torch.cat([classifier(self.drawings(label, chunk)) for chunk in combinations.split(512)])
             others = logits.clone()
             others[:, label] = -math.inf
             read = logits[:, label] - others.amax(1) > READ
             if not read.any():
                 log.warning("the classifier reads no drawing of class %d as that class: train longer", label)
                 read = torch.ones_like(read)
-            nearest = torch.cat([torch.cdist(some, styles[read]).argmin(1) for some in styles.split(512)])
-            table.append(torch.where(read, every, every[read][nearest]))
+            nearest = torch.cat([torch.cdist(chunk, styles[read]).argmin(1) for chunk in styles.split(512)])
+            table.append(torch.where(read, combinations, combinations[read][nearest]))
         return torch.stack(table)
 
     def illustrate(self, x: Tensor) -> dict[str, Tensor]:

@@ -120,8 +120,8 @@ def _verified(source: Path | io.BytesIO, name: object, remedy: str) -> tuple[dic
         if schema != SCHEMA:
             age = "an older" if schema < SCHEMA else "a newer"
             raise OutdatedError(f"{name} is of {age} version (schema {schema}, not {SCHEMA}); train again: {remedy}")
-        told = {f.name: stored[f.name] for f in fields(Provenance)}
-        provenance = Provenance(**told | {"config": _renamed(told["config"])})
+        entries = {f.name: stored[f.name] for f in fields(Provenance)}
+        provenance = Provenance(**entries | {"config": _renamed(entries["config"])})
         if arguments := checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY):
             checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY] = _renamed(arguments)
         intact = weights_fingerprint(checkpoint["state_dict"]) == provenance.weights
@@ -164,7 +164,7 @@ def save_weights_only(source: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    kept = {
+    entries = {
         key: source[key]
         for key in (
             "state_dict",
@@ -176,5 +176,5 @@ def save_weights_only(source: dict[str, Any], path: Path) -> None:
         )
     }
     content = io.BytesIO()  # torch.save on a path turns a full disk into a RuntimeError of its own
-    torch.save(kept, content)
+    torch.save(entries, content)
     write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))

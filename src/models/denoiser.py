@@ -102,8 +102,8 @@ class Denoiser(TraceableModule):
         self._loss(self.corrupt(batch[0]), batch, "test")
 
     def losses(self, seen: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """What is made of ``seen`` (N, C, H, W), where the images of ``batch`` should come out: scalars by name,
-        "loss" and "reconstruction" (mean squared error) among them. All are logged, "loss" is lowered."""
+        """Losses of the network at ``seen`` (N, C, H, W), whose targets are the images of ``batch``: scalars by name,
+        "loss" and "reconstruction" (mean squared error) among them. All are logged, "loss" is minimized."""
         raise NotImplementedError
 
     def _loss(self, seen: Tensor, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:

@@ -64,8 +64,8 @@ class BoundedLayer(nn.Module):
         """A and b, one a channel; ``y`` is the batch that they are of in training."""
         mean, variance = self.mean, self.variance
         if self.training and y is not None:
-            over = [d for d in range(y.ndim) if d != 1]
-            variance, mean = torch.var_mean(y, over, correction=0)
+            axes = [d for d in range(y.ndim) if d != 1]
+            variance, mean = torch.var_mean(y, axes, correction=0)
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance, self.momentum)

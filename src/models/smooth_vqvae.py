@@ -36,7 +36,7 @@ class SmoothVQVAE(BottleneckVQVAE):
         losses = super().other_losses(features, reconstruction, batch)
         if self.training and self.consistency and self.noise:
             copies = (features, self.features(self.corrupt(batch[0])))
-            logs = torch.stack([F.log_softmax(self.head(each), 1) for each in copies])
+            logs = torch.stack([F.log_softmax(self.head(copy), 1) for copy in copies])
             divergence = F.kl_div(logs, logs.exp().mean(0).expand_as(logs), reduction="sum") / logs[..., 0].numel()
             losses["consistency"] = self.head_weight * self.consistency * divergence
         return losses

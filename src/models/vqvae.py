@@ -61,7 +61,7 @@ class VQVAE(Denoiser):
         return self.codes_of(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """What ``x`` (N, C, H, W) is before it becomes codes; here the map (N, D, H/4, W/4) to be quantized."""
+        """What the codes of ``x`` (N, C, H, W) are made from; here the map (N, D, H/4, W/4) to be quantized."""
         return self.encoder(x)
 
     def codes_of(self, features: Tensor) -> Quantized:
