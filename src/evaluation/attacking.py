@@ -50,11 +50,11 @@ class AttackedModel:
     @classmethod
     def of(cls, spec: CellSpec, components: Components, classifier: nn.Module, defense: nn.Module) -> "AttackedModel":
         """What the attacker of ``spec`` has, when ``classifier`` stands behind ``defense``."""
-        seen = spec.view
-        known = components.build(None) if seen["defense"] is None else defense
-        view = components.build(seen["threat"])(classifier, known)
+        view_spec = spec.view
+        known_defense = components.build(None) if view_spec["defense"] is None else defense
+        view = components.build(view_spec["threat"])(classifier, known_defense)
         attack = components.build(spec.attack.component) if spec.attack.component else None
-        return cls(view, classifier, known, attack)
+        return cls(view, classifier, known_defense, attack)
 
     @property
     def takes_gradient(self) -> bool:
@@ -62,7 +62,7 @@ class AttackedModel:
         return accepts(self.attack, "gradient")
 
     def stopping_early(self, allowed: bool, x: Tensor) -> "AttackedModel":
-        """The same, whose attack leaves fooled images alone if that is ``allowed``, and if the model gives the same
+        """The same with an attack that leaves fooled images alone, if that is ``allowed`` and the model gives the same
         answer to ``x`` (N, C, H, W) each time: the next answer of a random one may be another."""
         if not allowed or self.attack is None:
             return self
@@ -75,9 +75,9 @@ class AttackedSet:
     """What an attack made of a test set."""
 
     images: Tensor  #: (N, C, H, W), within eps of the clean ones and [0, 1]; not to be written into
-    #: what it cost, the gradient that it may begin with included; None where a set of an older version does not say
+    #: cost of the attack, with that of a gradient that it begins with; None where a set of an older version has none
     propagations: Propagations | None
-    seconds: float = 0.0  #: that it took to make them; 0 if they were found
+    seconds: float = 0.0  #: spent on making them; 0 if they were found
 
 
 def batches_of(n: int, batch_size: int) -> list[slice]:
@@ -121,8 +121,8 @@ def attack_images(
     attacked = []
     with seeded(seed), torch.no_grad(), counted(model.classifier) as cost:
         for batch in track(batches_of(len(x), batch_size), description):
-            known = {} if gradient is None else {"gradient": gradient[batch].clone()}
-            bound = partial(attack, eps=eps, **known)
+            arguments = {} if gradient is None else {"gradient": gradient[batch].clone()}
+            bound = partial(attack, eps=eps, **arguments)
             attacked.append(within_budget(bound, model.view, x[batch], y[batch], eps).clone())
     if gradient is not None:
         cost = cost + Propagations(len(x), len(x))
@@ -181,7 +181,7 @@ class AttackedSets:
             nonlocal seconds
             begin = time.perf_counter()
             gradient = self._gradient(spec, model, x, y, batch_size) if model.takes_gradient else None
-            made = attack_images(
+            attacked = attack_images(
                 model,
                 x,
                 y,
@@ -194,14 +194,16 @@ class AttackedSets:
                 description=str(spec.coordinates),
             )
             seconds = time.perf_counter() - begin
-            return {IMAGES: made.images} | ({PROPAGATIONS: made.propagations.tensor} if made.propagations else {})
+            return {IMAGES: attacked.images} | (
+                {PROPAGATIONS: attacked.propagations.tensor} if attacked.propagations else {}
+            )
 
         def verify(stored: Tensors) -> Tensors:
             return {**stored, IMAGES: check_adversarial(stored[IMAGES].to(x.device), x, spec.eps)}
 
-        found = self._sets.get_or_make(spec.attacked_key, verify, make)
-        cost = found.get(PROPAGATIONS)
-        return AttackedSet(found[IMAGES], None if cost is None else Propagations.of(cost), seconds)
+        tensors = self._sets.get_or_make(spec.attacked_key, verify, make)
+        cost = tensors.get(PROPAGATIONS)
+        return AttackedSet(tensors[IMAGES], None if cost is None else Propagations.of(cost), seconds)
 
     def _gradient(self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int) -> Tensor | None:
         """The gradient at all clean images; None for an attacker who knows the defense, and sees its randomness."""

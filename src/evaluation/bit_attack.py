@@ -48,12 +48,12 @@ class BitAttack:
         best = start.clone()
         height = torch.full((len(x),), -torch.inf)
         for target in scores.topk(min(TARGETS, scores.shape[1] - 1), 1).indices.unbind(1):
-            left = (height <= 0).nonzero().flatten()  # the others fool it already
-            if not len(left):
+            active = (height <= 0).nonzero().flatten()  # the others fool it already
+            if not len(active):
                 break
-            reached, levels = self._climb(start[left], x[left], y[left], target[left], allowed[left])
-            better = reached > height[left]
-            height[left[better]], best[left[better]] = reached[better], levels[better]
+            reached, levels = self._climb(start[active], x[active], y[active], target[active], allowed[active])
+            better = reached > height[active]
+            height[active[better]], best[active[better]] = reached[better], levels[better]
         return values.gather(1, best[:, None]).view_as(x).float()
 
     def choices(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -76,35 +76,35 @@ class BitAttack:
     def _climb(self, levels: Tensor, x: Tensor, y: Tensor, target: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
         """s_target − s_y (N,) where the ascent from ``levels`` (N, H·W) ends, and the levels there."""
         levels, height = levels.clone(), torch.full((len(x),), -torch.inf)
-        left = torch.arange(len(x))
+        active = torch.arange(len(x))
         for _ in range(ROUNDS):
-            gains, choice, here = self._gains(levels[left], x[left], y[left], target[left], allowed[left])
-            height[left] = here
+            gains, choice, current = self._gains(levels[active], x[active], y[active], target[active], allowed[active])
+            height[active] = current
             ranks = gains.argsort(1, descending=True).argsort(1)
-            tries = torch.stack([torch.where((ranks < m) & (gains > 0), choice, levels[left]) for m in TRIES], 1)
+            tries = torch.stack([torch.where((ranks < m) & (gains > 0), choice, levels[active]) for m in TRIES], 1)
             with torch.no_grad():
-                scores = self._scores(self._bits(tries.flatten(0, 1), x)).view(len(left), len(TRIES), -1)
-            index = torch.arange(len(left))
-            reached, number = (scores[index, :, target[left]] - scores[index, :, y[left]]).max(1)
-            better = reached > here
-            levels[left[better]] = tries[index, number][better]
-            height[left[better]] = reached[better]
-            left = left[better & (reached <= 0)]
-            if not len(left):
+                scores = self._scores(self._bits(tries.flatten(0, 1), x)).view(len(active), len(TRIES), -1)
+            index = torch.arange(len(active))
+            reached, number = (scores[index, :, target[active]] - scores[index, :, y[active]]).max(1)
+            better = reached > current
+            levels[active[better]] = tries[index, number][better]
+            height[active[better]] = reached[better]
+            active = active[better & (reached <= 0)]
+            if not len(active):
                 break
         return height, levels
 
     def _gains(
         self, levels: Tensor, x: Tensor, y: Tensor, target: Tensor, allowed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the best level of each pixel promises, and which it is, (N, H·W) each; s_target − s_y now, (N,)."""
+        """First-order gain of each pixel's best level, and that level, (N, H·W) each; s_target − s_y now, (N,)."""
         index = torch.arange(len(x))
         with torch.enable_grad():
             bits = self._bits(levels, x).requires_grad_()
             scores = self._scores(bits)
-            here = scores[index, target] - scores[index, y]
-            (gradient,) = torch.autograd.grad(here.sum(), bits)
+            margin = scores[index, target] - scores[index, y]
+            (gradient,) = torch.autograd.grad(margin.sum(), bits)
         worth = torch.einsum("ntp,lt->nlp", gradient.flatten(2), self.patterns)
         worth = worth - worth.gather(1, levels[:, None])
         gains, choice = worth.masked_fill(~allowed, -torch.inf).max(1)
-        return gains, choice, here.detach()
+        return gains, choice, margin.detach()

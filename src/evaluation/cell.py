@@ -73,11 +73,11 @@ def _attacker(stored: dict[str, Any]) -> dict[str, Any]:
 def _examples(stored: dict[str, Any]) -> dict[str, Any]:
     if not stored:
         return {}
-    shown = check(_parts(Examples), stored)
-    if not of_one_shape({name: shown[name] for name in ("original", "attacked", "purified")}):
+    examples = check(_parts(Examples), stored)
+    if not of_one_shape({name: examples[name] for name in ("original", "attacked", "purified")}):
         raise ValueError("the images are not of one shape")
-    told = (shown["labels"], shown["predictions"], shown["confidences"], shown["undefended_predictions"])
-    if {len(each) for each in told} != {shown["original"]["shape"][0]}:
+    columns = (examples["labels"], examples["predictions"], examples["confidences"], examples["undefended_predictions"])
+    if {len(column) for column in columns} != {examples["original"]["shape"][0]}:
         raise ValueError("there are more or fewer labels than images")
     return stored
 

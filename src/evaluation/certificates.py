@@ -68,15 +68,15 @@ class CertifiedImage:
             index, label, predicted, count, n, n0 = (
                 int(row[name]) for name in ("index", "label", "predicted", "count", "n", "n0")
             )
-            read = cls(index, label, predicted, float(row["radius"]), count, n, n0, float(row["seconds"]))
+            image = cls(index, label, predicted, float(row["radius"]), count, n, n0, float(row["seconds"]))
             stated = int(row["correct"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a row: {error!r}") from error
-        abstained = read.predicted == ABSTAIN
-        possible = 0 <= read.radius < float("inf") and 0 <= read.count <= read.n  # false for NaN as well
-        if stated != read.correct or abstained != (read.radius == 0) or not possible:
+        abstained = image.predicted == ABSTAIN
+        possible = 0 <= image.radius < float("inf") and 0 <= image.count <= image.n  # false for NaN as well
+        if stated != image.correct or abstained != (image.radius == 0) or not possible:
             raise ValueError("its columns contradict each other")
-        return read
+        return image
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Certification:
     @property
     def classifier(self) -> str:
         """What the smoothed classifier is known by: its weights' fingerprint, or the name of a user's own factory."""
-        known = self.identity["classifier"]
-        return str(known["factory"] if isinstance(known, Mapping) else known)
+        identity = self.identity["classifier"]
+        return str(identity["factory"] if isinstance(identity, Mapping) else identity)
 
     @property
     def label(self) -> str:
@@ -127,12 +127,12 @@ def _schema() -> TypeAdapter[Certification]:
 
 
 def _as_written(stored: Any, fields_of: Callable[[Any], Certification]) -> Certification:
-    found = fields_of(stored)
-    if stored.get("key") != found.key:
+    certification = fields_of(stored)
+    if stored.get("key") != certification.key:
         raise ValueError("its key is not that of its identity")
-    if (found.denoiser is None) != (found.noise is None):
+    if (certification.denoiser is None) != (certification.noise is None):
         raise ValueError("a denoiser has a noise that it was trained with")
-    return found
+    return certification
 
 
 class CertificateFile:
@@ -157,12 +157,12 @@ class CertificateFile:
             UserError: it is damaged.
         """
         try:
-            found = cls(description.parent, read(_schema(), description))
+            file = cls(description.parent, read(_schema(), description))
         except (DamagedError, FileNotFoundError) as error:
             raise UserError(f"{description} is damaged ({error}); move it and its CSV away") from error
-        if found.description.name != description.name:
+        if file.description.name != description.name:
             raise UserError(f"{description} is damaged: it describes other certificates; move it and its CSV away")
-        return found
+        return file
 
     def rows(self) -> dict[int, CertifiedImage]:
         """The stored certificates by the index of their image. A row that is damaged is named in a warning and counts
@@ -173,18 +173,18 @@ class CertificateFile:
             return {}
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}); move it away") from error
-        found = {}
+        images = {}
         head, *lines = text.splitlines() or [""]
-        for line, each in enumerate(lines, start=2):
+        for number, line in enumerate(lines, start=2):
             try:  # no value holds a comma, so none is quoted
-                row = dict(zip(head.split(","), each.split(","), strict=True))
+                row = dict(zip(head.split(","), line.split(","), strict=True))
                 image = CertifiedImage.from_columns(row)
                 if (image.n, image.n0) != (self.certification.n, self.certification.n0):
                     raise ValueError("it is of another number of samples")
-                found[image.index] = image
+                images[image.index] = image
             except ValueError as error:
-                log.warning("%s, line %d is damaged (%s) and will be computed again", self.path, line, error)
-        return found
+                log.warning("%s, line %d is damaged (%s) and will be computed again", self.path, number, error)
+        return images
 
     def add(self, image: CertifiedImage) -> None:
         """Store a certificate: the CSV is written again, atomically, in the order of the images.
@@ -223,8 +223,8 @@ class CertificateFile:
 
     @contextmanager
     def _claim(self, index: int, wait: bool) -> Iterator[bool]:
-        """Hold the right to compute an image; yields whether it is ours to compute: nobody else holds it, or, if we
-        ``wait``, holds it any more, and it is not stored. The system releases the claim of a process that dies."""
+        """Claim an image; yields whether it is ours to compute: no other process has claimed it, and it is not stored.
+        With ``wait``, wait for the end of another's claim. The system releases the claim of a process that dies."""
         path = self._claim_path(index)
         lock = FileLock(path)
         try:

@@ -93,12 +93,12 @@ class CodeCertifier:
             verdicts[i], witnesses[i], nodes[i] = search.run()
         return CodeCertificates(verdicts, witnesses, nodes, (box.radius > 0).flatten(1).sum(1))
 
-    def _not_refuted(self, which: Tensor, tried: Tensor, y: Tensor, verdicts: Tensor, witnesses: Tensor) -> Tensor:
-        """Those of the images ``which`` (M,) that ``tried`` (M, 1, H, W) do not refute. Sets verdict and witness of the
-        others."""
-        wrong = self.predicted(tried) != y[which] if len(which) else which > 0
-        verdicts[which[wrong]], witnesses[which[wrong]] = int(Verdict.REFUTED), tried[wrong]
-        return which[~wrong]
+    def _not_refuted(self, indices: Tensor, images: Tensor, y: Tensor, verdicts: Tensor, witnesses: Tensor) -> Tensor:
+        """Those of ``indices`` (M,) that are not refuted by their ``images`` (M, 1, H, W). Sets verdict and witness of
+        the others."""
+        wrong = self.predicted(images) != y[indices] if len(indices) else indices > 0
+        verdicts[indices[wrong]], witnesses[indices[wrong]] = int(Verdict.REFUTED), images[wrong]
+        return indices[~wrong]
 
     def _threats(self, possible: Tensor, y: Tensor) -> Tensor:
         """Those of the possible codes (N, K) that have a drawing which may be read as another class than ``y`` (N,)."""
@@ -121,8 +121,8 @@ def readings(network: CertifiedVQVAE, classifier: Callable[[Tensor], Tensor]) ->
     """
     table = []
     for label in range(network.num_classes):
-        drawn = [network.drawings(label, some) for some in network.stand_in[label].unique().split(512)]
-        logits = torch.cat([classifier(drawing) for drawing in drawn])
+        drawings = [network.drawings(label, chunk) for chunk in network.stand_in[label].unique().split(512)]
+        logits = torch.cat([classifier(drawing) for drawing in drawings])
         table.append((logits >= logits.amax(1, keepdim=True) - READ / 2).any(0))
     return torch.stack(table)
 
@@ -152,15 +152,15 @@ class _Search:
             if used >= self.certifier.nodes:
                 return Verdict.OPEN, self.x, used
             # The newest first: depth-first search keeps few boxes.
-            taken, open_boxes = open_boxes[-NODES:], open_boxes[:-NODES]
-            used += len(taken)
-            nodes = Interval(torch.stack([b.centre for b in taken]), torch.stack([b.radius for b in taken]))
+            boxes, open_boxes = open_boxes[-NODES:], open_boxes[:-NODES]
+            used += len(boxes)
+            nodes = Interval(torch.stack([box.centre for box in boxes]), torch.stack([box.radius for box in boxes]))
             unproved, by_centre, by_radius = self._bound(nodes)
             if not len(unproved):
                 continue
             nodes = Interval(nodes.centre[unproved], nodes.radius[unproved])
-            if (found := self._fooling(self._candidates(nodes, by_centre))) is not None:
-                return Verdict.REFUTED, found, used
+            if (witness := self._fooling(self._candidates(nodes, by_centre))) is not None:
+                return Verdict.REFUTED, witness, used
             open_boxes += self._split(nodes, by_centre, by_radius)
         return Verdict.PROVED, self.x, used
 
@@ -185,8 +185,8 @@ class _Search:
         # Bits are chosen one by one, and need not fit each other: the largest threshold whose bit is set counts.
         levels = (bits * (self.certifier.attack.rank + 1)[:, None]).amax(1)
         values, allowed = self.certifier.attack.choices(self.x[None], self.eps)
-        chosen = (each.expand(len(levels), -1, -1).gather(1, levels[:, None])[:, 0] for each in (values, allowed))
-        value, possible = chosen
+        gathered = (tensor.expand(len(levels), -1, -1).gather(1, levels[:, None])[:, 0] for tensor in (values, allowed))
+        value, possible = gathered
         return torch.where(possible, value, self.x.flatten().double()).view(-1, *self.x.shape).float()
 
     def _fooling(self, images: Tensor) -> Tensor | None:
@@ -204,9 +204,9 @@ class _Search:
             if not (nodes.radius[i] > 0).any():
                 children.append(Interval(nodes.centre[i], nodes.radius[i]))
                 continue
-            channel, place = divmod(bit, nodes.centre[i, 0].numel())
+            channel, pixel = divmod(bit, nodes.centre[i, 0].numel())
             children.extend(
-                _with_bit(nodes.centre[i], nodes.radius[i], self.order, channel, place, value) for value in (0.0, 1.0)
+                _with_bit(nodes.centre[i], nodes.radius[i], self.order, channel, pixel, value) for value in (0.0, 1.0)
             )
         return children
 
@@ -216,13 +216,13 @@ class _Search:
         return self.certifier.thresholds.flatten()
 
 
-def _with_bit(centre: Tensor, radius: Tensor, thresholds: Tensor, channel: int, place: int, value: float) -> Interval:
-    """A box of one image (T, H, W) with a bit set, and with it those that follow: a pixel above a threshold is above
+def _with_bit(centre: Tensor, radius: Tensor, thresholds: Tensor, channel: int, pixel: int, value: float) -> Interval:
+    """A box of one image (T, H, W) with a bit set, and the bits that follow from it: a pixel above a threshold is above
     all lower ones, one that is not above it is above no higher one."""
     follows = thresholds <= thresholds[channel] if value else thresholds >= thresholds[channel]
     flat_centre, flat_radius = centre.clone().flatten(1), radius.clone().flatten(1)
-    free = follows.to(centre.device) & (flat_radius[:, place] > 0)
-    flat_centre[free, place], flat_radius[free, place] = value, 0.0
+    free = follows.to(centre.device) & (flat_radius[:, pixel] > 0)
+    flat_centre[free, pixel], flat_radius[free, pixel] = value, 0.0
     return Interval(flat_centre.view_as(centre), flat_radius.view_as(radius))
 
 

@@ -22,18 +22,18 @@ class Contradiction:
     images: list[int]  #: their indices in the set's canonical order
 
     def __str__(self) -> str:
-        which = f"image {self.images[0]}" + (f" and {len(self.images) - 1} more" if len(self.images) > 1 else "")
-        return f"{which}: proved by {self.proof.coordinates}, and yet fooled by {self.attack.coordinates}"
+        images = f"image {self.images[0]}" + (f" and {len(self.images) - 1} more" if len(self.images) > 1 else "")
+        return f"{images}: proved by {self.proof.coordinates}, and yet fooled by {self.attack.coordinates}"
 
 
 def contradictions(cells: Iterable[Cell]) -> list[Contradiction]:
     """Proofs that other cells refute, of the same images, classifier, defense and protocol, whatever the threat, the
     seed and the number of images: at no attack and at an eps that is not above the proof's."""
-    known = list(cells)
-    attacks = [cell for cell in known if not cell.is_proof]
+    cells = list(cells)
+    attacks = [cell for cell in cells if not cell.is_proof]
     pairs = [
         (proof, attack)
-        for proof in known
+        for proof in cells
         for attack in attacks
         if proof.is_proof and attack.coordinates.eps <= proof.coordinates.eps and _are_of_one_model(proof, attack)
     ]
@@ -42,9 +42,9 @@ def contradictions(cells: Iterable[Cell]) -> list[Contradiction]:
 
 
 def _fooled(proof: Cell, attack: Cell) -> list[int]:
-    """Which of the first images that both are about are proved and yet fooled."""
-    both = min(proof.n, attack.n)
-    return (proof.right[:both] & ~attack.right[:both]).nonzero()[0].tolist()
+    """Which of the first images, those that both cells have, are proved and yet fooled."""
+    n = min(proof.n, attack.n)
+    return (proof.right[:n] & ~attack.right[:n]).nonzero()[0].tolist()
 
 
 def _are_of_one_model(proof: Cell, other: Cell) -> bool:
@@ -55,7 +55,7 @@ def _are_of_one_model(proof: Cell, other: Cell) -> bool:
 def _comparable(cell: Cell, part: str) -> Any:
     value = cell.identity[part]
     if part == "data":
-        return {name: known for name, known in value.items() if name != "n"}
+        return {name: entry for name, entry in value.items() if name != "n"}
     if part == "defense" and isinstance(value, Mapping) and value.get("_target_") == STRAIGHT_THROUGH:
         return value["purifier"]
     return value

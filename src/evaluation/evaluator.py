@@ -126,19 +126,19 @@ class Evaluator:
 
     def _loaded(self, spec: CellSpec) -> tuple[TestSet, nn.Module, nn.Module]:
         """The images, the classifier and the defense of a spec."""
-        load = self.components
-        return load.images(spec.data), load.classifier(spec.classifier), load.build(spec.defense.component)
+        parts = self.components
+        return parts.images(spec.data), parts.classifier(spec.classifier), parts.build(spec.defense.component)
 
     def _quoted(self, spec: CellSpec, other: CellSpec) -> Cell | None:
         """The cell ``other``; None if it is the one that quotes it."""
         return None if other.key == spec.key else self(other)
 
     def _member(self, spec: CellSpec) -> Cell:
-        """A member of a worst case, told of if it had to be computed: a suite takes long, and has no line of its own
+        """A member of a worst case. It is logged if it had to be computed: a suite takes long, and logs nothing else
         until its end."""
-        known = self.cells.get(spec.key) is not None
+        is_stored = self.cells.get(spec.key) is not None
         cell = self(spec)
-        if not known:
+        if not is_stored:
             log.info("  %s: %.2f%% of %d", spec.coordinates, 100 * cell.accuracy, cell.n)
         return cell
 
@@ -205,12 +205,12 @@ class Evaluator:
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
         if not math.isfinite(means["reconstruction_mse"]):
             raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
-        stages = {name: took + voting.get(name, 0.0) for name, took in module.stages.items()}
+        stages = {name: seconds + voting.get(name, 0.0) for name, seconds in module.stages.items()}
         stages = {"attack": attacked.seconds} | stages
         if proof is not None:
             proof.check(predictions, test.labels)
-            said = {"family": CERTIFICATE} | proof.statistics
-            return _Run(module, predictions, means, stages, said, proved=proof.proved)
+            attacker = {"family": CERTIFICATE} | proof.statistics
+            return _Run(module, predictions, means, stages, attacker, proved=proof.proved)
         return _Run(module, predictions, means, stages, attacker, attacked.propagations)
 
     def _other_answers(
@@ -219,8 +219,8 @@ class Evaluator:
         """The classes (N,) of all answers but the first, and the seconds in each stage that a defense which votes takes
         for them; an attacker who asks again pays himself. Each answer has a random stream of its own, so that none
         depends on how many there are. A model that is not random is not asked again."""
-        first = loader.dataset[: min(PROBED, spec.data.n)][1]
-        if not is_random(module.defended.to(first.device), first):
+        images = loader.dataset[: min(PROBED, spec.data.n)][1]
+        if not is_random(module.defended.to(images.device), images):
             return [], {}
         answers, seconds = [], Counter[str]()
         for number in range(1, spec.verdict.samples):
@@ -250,7 +250,7 @@ class Evaluator:
         batch_size: int,
         worst: WorstCase | None,
     ) -> AttackedSet:
-        """The attacked set of a cell. Of a worst case each image as the attack that was chosen for it left it: usually
+        """The attacked set of a cell. For a worst case each image comes from the attack that was chosen for it: usually
         stored, else made again."""
         if worst is None:
             model = AttackedModel.of(spec, self.components, classifier, defense)
@@ -266,12 +266,12 @@ class Evaluator:
     def _attacker(
         self, spec: CellSpec, classifier: nn.Module, defense: nn.Module, x: Tensor, y: Tensor
     ) -> dict[str, Any]:
-        """What there is to say of the attacker; the model that he sees is looked at once for all attacks and eps."""
+        """What :class:`src.evaluation.cell.Attacker` lists. A model is diagnosed once for all attacks and eps."""
         if spec.view_key not in self._diagnoses:
             model = AttackedModel.of(spec, self.components, classifier, defense)
             self._diagnoses[spec.view_key] = diagnose(model.view, model.known_defense, x, y)
-        said = {"family": spec.attack.family, "knows_defense": spec.threat.knows_defense}
-        return said | self._diagnoses[spec.view_key]
+        description = {"family": spec.attack.family, "knows_defense": spec.threat.knows_defense}
+        return description | self._diagnoses[spec.view_key]
 
 
 @dataclass(frozen=True)
@@ -343,13 +343,13 @@ def _loader(x: Tensor, x_adv: Tensor, y: Tensor, batch_size: int) -> DataLoader[
 
 def _examples(module: PurificationEvaluation, undefended: list[int]) -> dict[str, Any]:
     """The first images as JSON: what they were, became and were taken for, with and without the defense."""
-    seen = module.examples
-    predictions = seen["predictions"].tolist()
-    images = {name: encode_images(seen[name]) for name in ("original", "attacked", "purified")}
+    tensors = module.examples
+    predictions = tensors["predictions"].tolist()
+    images = {name: encode_images(tensors[name]) for name in ("original", "attacked", "purified")}
     return images | {
-        "labels": seen["labels"].tolist(),
+        "labels": tensors["labels"].tolist(),
         "predictions": predictions,
-        "confidences": [round(confidence, 4) for confidence in seen["confidences"].tolist()],
+        "confidences": [round(confidence, 4) for confidence in tensors["confidences"].tolist()],
         "undefended_predictions": undefended[: len(predictions)],
     }
 

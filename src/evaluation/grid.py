@@ -188,18 +188,18 @@ class SweepManifest:
 
     def grid(self, store: CellStore) -> Grid:
         """The grid as far as it is computed."""
-        return Grid(tuple(self._row(where, key, store.get(key)) for where, key in self.rows))
+        return Grid(tuple(self._row(coordinates, key, store.get(key)) for coordinates, key in self.rows))
 
-    def _row(self, where: Coordinates, key: str, cell: Cell | None) -> GridRow:
+    def _row(self, coordinates: Coordinates, key: str, cell: Cell | None) -> GridRow:
         return GridRow(
-            where,
+            coordinates,
             key,
             cell,
-            bare=where.defense in self.bare,
-            learned=where.defense in self.learned,
-            informed=where.threat in self.informed,
-            proof=where.attack in self.certificates,
-            claim=self.claims.get(where.defense, ""),
+            bare=coordinates.defense in self.bare,
+            learned=coordinates.defense in self.learned,
+            informed=coordinates.threat in self.informed,
+            proof=coordinates.attack in self.certificates,
+            claim=self.claims.get(coordinates.defense, ""),
         )
 
     def check_report(self, store: CellStore) -> CheckReport:
@@ -208,8 +208,8 @@ class SweepManifest:
         for of, kind, key in self.probes:
             if (probe := store.get(key)) is not None:
                 probed.setdefault(of, {})[kind] = probe
-        found = ((where, store.get(key)) for where, key in self.rows)
-        cells = [replace(cell, coordinates=where) for where, cell in found if cell is not None]
+        pairs = ((coordinates, store.get(key)) for coordinates, key in self.rows)
+        cells = [replace(cell, coordinates=coordinates) for coordinates, cell in pairs if cell is not None]
         groups = evidence_of(cells, probed, store.get)
         return CheckReport(
             findings=tuple(finding for evidence in groups for finding in findings(evidence)),
@@ -232,13 +232,13 @@ def _schema() -> TypeAdapter[SweepManifest]:
 def sweeps_below(sweeps: Path) -> list[tuple[Path, SweepManifest]]:
     """Folder and manifest of every sweep under ``sweeps`` that can be read, newest first: by number, among equals by
     name, which is date and time. One that cannot be read is named in a warning and passed over."""
-    found = []
+    pairs = []
     for path in sweeps.glob(f"*/{SweepManifest.FILE}"):
         try:
-            found.append((path.parent, SweepManifest.load(path.parent)))
+            pairs.append((path.parent, SweepManifest.load(path.parent)))
         except UserError as error:
             log.warning("%s", error)
-    return sorted(found, key=lambda pair: (pair[1].number, pair[0]), reverse=True)
+    return sorted(pairs, key=lambda pair: (pair[1].number, pair[0]), reverse=True)
 
 
 def latest_sweep(sweeps: Path) -> Path | None:

@@ -56,8 +56,8 @@ def _seeded_answer(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _depends_on_the_batch(model: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor) -> bool:
-    """Whether the answer to the first image of ``x`` (N, C, H, W), which is the first of ``logits`` (N, K), is another
-    where copies of it stand in the places of the others. Batches of one size, so that rounding is the same."""
+    """Whether the first image of ``x`` (N, C, H, W) gets other logits than the first of ``logits`` (N, K) in a batch of
+    copies of it. Both batches have one size, so that rounding is the same."""
     beside_copies = _seeded_answer(model, x[:1].expand_as(x))[0].nan_to_num()
     beside_others = logits[0].nan_to_num()
     largest_difference = (beside_copies - beside_others).abs().max()
@@ -71,15 +71,15 @@ def frozen(**modules: nn.Module) -> Iterator[None]:
     Raises:
         UserError: one of them is another after the block. It is put back.
     """
-    before = {of: {name: value.clone() for name, value in _state(module).items()} for of, module in modules.items()}
+    states = {of: {name: value.clone() for name, value in _state(module).items()} for of, module in modules.items()}
     changed = []
     try:
         yield
     finally:
         for of, module in modules.items():
             for name, value in _state(module).items():
-                if name in before[of] and not _same(value, before[of][name]):
-                    value.copy_(before[of][name])
+                if name in states[of] and not _same(value, states[of][name]):
+                    value.copy_(states[of][name])
                     changed.append(f"{name} of the {of}")
     if changed:
         raise UserError(f"the evaluation changed {changed[0]}, which must be frozen: numbers would depend on the order")

@@ -93,7 +93,7 @@ class PurificationEvaluation(LightningModule):
     def _measure(self, x: Tensor, x_adv: Tensor, y: Tensor, x_hat: Tensor, logits: Tensor) -> None:
         predictions = predicted(logits)
         if not self._predictions:
-            shown = {
+            tensors = {
                 "original": x,
                 "attacked": x_adv,
                 "purified": x_hat,
@@ -102,7 +102,7 @@ class PurificationEvaluation(LightningModule):
                 "confidences": logits.softmax(1).amax(1).nan_to_num(0),
             }
             # Copies: a defense may hand out the same memory again and again
-            self.examples = {name: tensor[:EXAMPLES].detach().clone().cpu() for name, tensor in shown.items()}
+            self.examples = {name: tensor[:EXAMPLES].detach().clone().cpu() for name, tensor in tensors.items()}
         self._predictions.append(predictions.cpu())
         difference = (x_adv - x).flatten(1)
         self.accuracy((predictions == y).float())

@@ -64,8 +64,8 @@ class Proofs:
         """
         wrong = self.proved & (predictions != labels) | (self.verdicts == Verdict.REFUTED) & (predictions == labels)
         if wrong.any():
-            which = int(wrong.nonzero()[0])
-            raise BrokenProofError(f"image {which} is {Verdict(int(self.verdicts[which])).name.lower()}, and is not")
+            index = int(wrong.nonzero()[0])
+            raise BrokenProofError(f"image {index} is {Verdict(int(self.verdicts[index])).name.lower()}, and is not")
 
     @property
     def statistics(self) -> dict[str, Any]:
@@ -83,9 +83,9 @@ class Proofs:
 
 
 def nothing_proved(test: TestSet, eps: float, reason: str) -> Proofs:
-    """That of each image nothing is known, for a ``reason``."""
-    none = torch.zeros(len(test.labels), dtype=torch.int64)
-    return Proofs(none + Verdict.OPEN, test.images, none, none, eps, 1, 0.0, "", reason)
+    """Proofs that leave every image open, for a ``reason``."""
+    zeros = torch.zeros(len(test.labels), dtype=torch.int64)
+    return Proofs(zeros + Verdict.OPEN, test.images, zeros, zeros, eps, 1, 0.0, "", reason)
 
 
 def prove(
@@ -154,8 +154,8 @@ def digest_of(
     network: CertifiedVQVAE, classifier: nn.Module, test: TestSet, eps: float, nodes: int, verdicts: Tensor
 ) -> str:
     """SHA-256, in hex, of verdicts (N,) and all that they depend on: images, labels, weights, ``eps`` and ``nodes``."""
-    asked = torch.tensor([SCHEMA, eps, nodes], dtype=torch.float64)
-    parts = {"asked": asked, "images": test.images, "labels": test.labels, "verdicts": verdicts}
+    settings = torch.tensor([SCHEMA, eps, nodes], dtype=torch.float64)
+    parts = {"asked": settings, "images": test.images, "labels": test.labels, "verdicts": verdicts}
     for name, module in (("network", network), ("classifier", classifier)):
         parts |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
     thresholds = torch.tensor(network.thresholds, dtype=torch.float64)
@@ -191,9 +191,9 @@ def _check_steady(network: CertifiedVQVAE, classifier: nn.Module) -> None:
     """Refuse a classifier whose logits of one drawing differ from time to time, or with the size of the batch, by more
     than the certificate allows for (docs/certificate.md, assumption 2). A few drawings are looked at."""
     labels = torch.arange(PROBED) % network.num_classes
-    shown = torch.cat([network.drawings(int(label), network.stand_in[label, :1]) for label in labels])
-    together, again = classifier(shown), classifier(shown)
-    alone = torch.cat([classifier(each) for each in shown.split(1)])
+    drawings = torch.cat([network.drawings(int(label), network.stand_in[label, :1]) for label in labels])
+    together, again = classifier(drawings), classifier(drawings)
+    alone = torch.cat([classifier(drawing) for drawing in drawings.split(1)])
     if together.shape != (PROBED, network.num_classes) or not together.isfinite().all():
         raise UserError(f"the classifier must give {network.num_classes} finite logits for each image")
     if max((again - together).abs().max(), (alone - together).abs().max()) > READ / 4:

@@ -131,9 +131,9 @@ def zero_gradient(evidence: Evidence) -> Iterator[Finding]:
     for cell in evidence.views:
         zero, nan = cell.attacker.get("zero_gradient", 0.0), cell.attacker.get("nan_gradient", 0.0)
         if zero + nan > FEW:
-            said = f"the loss gradient is zero at {zero:.0%} of the clean images and not finite at {nan:.0%}"
+            message = f"the loss gradient is zero at {zero:.0%} of the clean images and not finite at {nan:.0%}"
             remedy = "mend the classifier's gradient" if evidence.is_bare else "try defense.bpda=true"
-            yield Finding("zero-gradient", cell.coordinates, f"{said}: {remedy}")
+            yield Finding("zero-gradient", cell.coordinates, f"{message}: {remedy}")
             return  # the same for all attacks
 
 
@@ -141,13 +141,13 @@ def not_finite_logits(evidence: Evidence) -> Iterator[Finding]:
     """An answer that is not a number is counted as wrong, and says nothing of how strong the attack was."""
     for cell in evidence.views:
         if nan := cell.attacker.get("nan_logits", 0.0):
-            said = f"the model's logits are not finite at {nan:.0%} of the clean images"
-            yield Finding("not-finite-logits", cell.coordinates, said)
+            message = f"the model's logits are not finite at {nan:.0%} of the clean images"
+            yield Finding("not-finite-logits", cell.coordinates, message)
             return  # the same for all attacks
     for cell in [*evidence.clean, *evidence.cells]:
         if lost := cell.predictions.count(NO_CLASS):
-            said = f"the logits of {lost} of {cell.n} images were not a number; these count as wrong"
-            yield Finding("not-finite-logits", cell.coordinates, said)
+            message = f"the logits of {lost} of {cell.n} images were not a number; these count as wrong"
+            yield Finding("not-finite-logits", cell.coordinates, message)
             return
 
 
@@ -155,8 +155,8 @@ def probabilities_as_logits(evidence: Evidence) -> Iterator[Finding]:
     """A softmax under the cross-entropy's own softmax flattens the loss, and the gradient with it."""
     for cell in evidence.views:
         if cell.attacker.get("probabilities"):
-            said = "the model returns probabilities, not logits: take its softmax off"
-            yield Finding("probabilities-as-logits", cell.coordinates, said)
+            message = "the model returns probabilities, not logits: take its softmax off"
+            yield Finding("probabilities-as-logits", cell.coordinates, message)
             return
 
 
@@ -164,27 +164,27 @@ def random_without_eot(evidence: Evidence) -> Iterator[Finding]:
     """The gradient of one answer of a random model points anywhere."""
     for cell in evidence.views:
         if cell.attacker.get("random") and cell.attacker.get("eot_samples", 1) == 1:
-            what = "classifier" if evidence.is_bare else "defense or the classifier"
-            said = f"the {what} is random and was attacked with a single sample of it: set eot_samples"
-            yield Finding("random-without-eot", cell.coordinates, said)
+            model = "classifier" if evidence.is_bare else "defense or the classifier"
+            message = f"the {model} is random and was attacked with a single sample of it: set eot_samples"
+            yield Finding("random-without-eot", cell.coordinates, message)
             return
 
 
 def one_step_beats_iterative(evidence: Evidence) -> Iterator[Finding]:
     """Many small steps can do what one large step does; where they do worse, they were led astray."""
-    for here in evidence.at_each_eps():
-        one_step = _lowest(cell for cell in here.informed if cell.attacker.get("family") == ONE_STEP)
-        iterative = _lowest(cell for cell in here.informed if cell.attacker.get("family") == ITERATIVE)
+    for subset in evidence.at_each_eps():
+        one_step = _lowest(cell for cell in subset.informed if cell.attacker.get("family") == ONE_STEP)
+        iterative = _lowest(cell for cell in subset.informed if cell.attacker.get("family") == ITERATIVE)
         if one_step and iterative and _breaks_more(one_step, iterative):
             yield Finding("one-step-beats-iterative", one_step.coordinates, _beats(one_step, iterative))
 
 
 def black_box_beats_white_box(evidence: Evidence) -> Iterator[Finding]:
     """Who knows the defense can do all that others can; where that is less, its gradient hides the way."""
-    for here in evidence.at_each_eps():
-        white = _lowest(cell for cell in here.informed if cell.attacker.get("family") == ITERATIVE)
-        others = (cell for cell in here.cells if cell.attacker.get("family") not in (None, ITERATIVE, ONE_STEP))
-        oblivious = (cell for cell in here.cells if not _is_informed(cell))
+    for subset in evidence.at_each_eps():
+        white = _lowest(cell for cell in subset.informed if cell.attacker.get("family") == ITERATIVE)
+        others = (cell for cell in subset.cells if cell.attacker.get("family") not in (None, ITERATIVE, ONE_STEP))
+        oblivious = (cell for cell in subset.cells if not _is_informed(cell))
         black = _lowest([*others, *oblivious])
         if white and black and _breaks_more(black, white):
             yield Finding("black-box-beats-white-box", black.coordinates, _beats(black, white))
@@ -195,43 +195,43 @@ def unbroken_at_half(evidence: Evidence) -> Iterator[Finding]:
     probed = [evidence.half[cell.key] for cell in evidence.cells if cell.key in evidence.half]
     lowest = _lowest(probed)
     if lowest and lowest.accuracy > NEAR_ZERO:
-        said = (
+        message = (
             f"{lowest.accuracy:.0%} of {lowest.n} images are still classified correctly at eps "
             f"{lowest.coordinates.eps:g} under {lowest.coordinates.attack}, the strongest there"
         )
-        yield Finding("unbroken-at-half", lowest.coordinates, said)
+        yield Finding("unbroken-at-half", lowest.coordinates, message)
 
 
 def stronger_attack_lowers(evidence: Evidence) -> Iterator[Finding]:
     """Attacks that have not converged say nothing of where they would have ended. What counts is what all attacks of
     one eps leave together, image by image: that one of the weaker ones could do better changes nothing."""
-    for here in evidence.at_each_eps():
-        probed = [(cell, here.stronger[cell.key]) for cell in here.informed if cell.key in here.stronger]
+    for subset in evidence.at_each_eps():
+        probed = [(cell, subset.stronger[cell.key]) for cell in subset.informed if cell.key in subset.stronger]
         if not probed:
             continue
         n = probed[0][1].n
-        left = _left_by_all(here.informed, n)
-        lost = {cell.key: len(left - _left_by_all([probe], n)) for cell, probe in probed}
+        survivors = _left_by_all(subset.informed, n)
+        lost = {cell.key: len(survivors - _left_by_all([probe], n)) for cell, probe in probed}
         cell, _ = max(probed, key=lambda pair: lost[pair[0].key])
         if lost[cell.key] > max(1, CONVERGED * n):
-            said = (
+            message = (
                 f"with twice the effort it fools {lost[cell.key]} more of the first {n} images; all attacks of this "
-                f"eps together leave {len(left)} of them"
+                f"eps together leave {len(survivors)} of them"
             )
-            yield Finding("stronger-attack-lowers", cell.coordinates, said)
+            yield Finding("stronger-attack-lowers", cell.coordinates, message)
 
 
 def _left_by_all(cells: Iterable[Cell], n: int) -> set[int]:
-    """Which of the first ``n`` images no cell's attack made count as wrong."""
-    outcomes = [cell.outcomes[:n] for cell in cells]
-    return {i for i in range(n) if all(each[i] == "1" for each in outcomes)}
+    """Which of the first ``n`` images count as correct in all cells."""
+    rows = [cell.outcomes[:n] for cell in cells]
+    return {i for i in range(n) if all(row[i] == "1" for row in rows)}
 
 
 def proved_and_fooled(evidence: Evidence) -> Iterator[Finding]:
     """An image that is proved stands every attack, so an attack that fools it shows an error of this program."""
-    for found in contradictions([*evidence.proofs, *evidence.cells, *evidence.clean])[:1]:
-        said = f"{found}: an error of defense-vqvae, please report it; do not use these numbers"
-        yield Finding(BROKEN, found.proof.coordinates, said)
+    for contradiction in contradictions([*evidence.proofs, *evidence.cells, *evidence.clean])[:1]:
+        message = f"{contradiction}: an error of defense-vqvae, please report it; do not use these numbers"
+        yield Finding(BROKEN, contradiction.proof.coordinates, message)
 
 
 def nothing_to_prove(evidence: Evidence) -> Iterator[Finding]:
@@ -267,8 +267,8 @@ def _breaks_more(cell: Cell, other: Cell) -> bool:
     if cell.n != other.n:
         return False
     pairs = list(zip(cell.outcomes, other.outcomes, strict=True))
-    only_here, only_there = pairs.count(("0", "1")), pairs.count(("1", "0"))
-    return sign_test(only_here, only_here + only_there) < SIGNIFICANCE
+    only_cell, only_other = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    return sign_test(only_cell, only_cell + only_other) < SIGNIFICANCE
 
 
 def _beats(lower: Cell, higher: Cell) -> str:
@@ -292,38 +292,38 @@ def evidence_of(
 
     attacked, clean, proofs, onlookers = _Groups(), _Groups(), _Groups(), _Groups()
     for cell in cells:
-        at = cell.coordinates
-        bare = (at.data, at.protocol, at.seed, repr(cell.identity["classifier"]))
-        where = (*bare, at.defense, at.noise) if _has_defense(cell) else bare
-        if not at.eps:
-            clean.add(where, cell)
+        coordinates = cell.coordinates
+        bare = (coordinates.data, coordinates.protocol, coordinates.seed, repr(cell.identity["classifier"]))
+        group = (*bare, coordinates.defense, coordinates.noise) if _has_defense(cell) else bare
+        if not coordinates.eps:
+            clean.add(group, cell)
             continue
         if cell.is_proof:
-            proofs.add(where, cell)
+            proofs.add(group, cell)
             continue
-        members = [found for member in cell.members.values() if (found := find(member["key"]))]
-        for each in members if cell.members else [cell]:
-            attacked.add(where, each)
-            if not _is_informed(each):
-                onlookers.add(bare, each)
+        members = [stored for member in cell.members.values() if (stored := find(member["key"]))]
+        for attacked_cell in members if cell.members else [cell]:
+            attacked.add(group, attacked_cell)
+            if not _is_informed(attacked_cell):
+                onlookers.add(bare, attacked_cell)
     return [
         Evidence(
-            attacked.of(where),
-            stronger=probes_of(STRONGER, attacked.of(where)),
-            half=probes_of(HALF, attacked.of(where)),
-            clean=clean.of(where),
-            proofs=proofs.of(where),
-            seen_by=onlookers.of(where),
+            attacked.of(group),
+            stronger=probes_of(STRONGER, attacked.of(group)),
+            half=probes_of(HALF, attacked.of(group)),
+            clean=clean.of(group),
+            proofs=proofs.of(group),
+            seen_by=onlookers.of(group),
         )
-        for where in dict.fromkeys([*attacked, *clean, *proofs, *onlookers])
+        for group in dict.fromkeys([*attacked, *clean, *proofs, *onlookers])
     ]
 
 
 class _Groups(dict[tuple[object, ...], dict[str, Cell]]):
     """Cells by what they have in common, each once."""
 
-    def add(self, where: tuple[object, ...], cell: Cell) -> None:
-        self.setdefault(where, {})[cell.key] = cell
+    def add(self, group: tuple[object, ...], cell: Cell) -> None:
+        self.setdefault(group, {})[cell.key] = cell
 
-    def of(self, where: tuple[object, ...]) -> tuple[Cell, ...]:
-        return tuple(self.get(where, {}).values())
+    def of(self, group: tuple[object, ...]) -> tuple[Cell, ...]:
+        return tuple(self.get(group, {}).values())

@@ -62,10 +62,10 @@ class NoisyCopies:
             if self._used == DRAWN:
                 self._noise.normal_(generator=self.generator)
                 self._used = 0
-            some = min(number - filled, DRAWN - self._used)
-            noise = self._noise[self._used : self._used + some]
-            torch.add(self.x, noise, alpha=self.sigma, out=self._copies[filled : filled + some])
-            self._used, filled = self._used + some, filled + some
+            size = min(number - filled, DRAWN - self._used)
+            noise = self._noise[self._used : self._used + size]
+            torch.add(self.x, noise, alpha=self.sigma, out=self._copies[filled : filled + size])
+            self._used, filled = self._used + size, filled + size
         return self._copies[:number]
 
 
@@ -85,8 +85,8 @@ def count_votes(classify: Classify, copies: NoisyCopies, n: int, batch: int) -> 
             raise ValueError(f"the classifier must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
         classes = torch.arange(logits.shape[1], device=logits.device)
         is_number = ~logits.isnan().any(1, keepdim=True)  # argmax would take NaN for the highest
-        given = ((logits.argmax(1, keepdim=True) == classes) & is_number).sum(0)
-        votes = given if votes is None else votes + given
+        counts = ((logits.argmax(1, keepdim=True) == classes) & is_number).sum(0)
+        votes = counts if votes is None else votes + counts
     assert votes is not None
     return votes
 
@@ -127,8 +127,8 @@ def certify(
         ...     mean = x.flatten(1).mean(1)
         ...     return torch.stack([0.5 - mean, mean - 0.5], 1)
         >>> generator = torch.Generator().manual_seed(0)
-        >>> found = certify(bright, torch.ones(1, 2, 2), sigma=0.25, n=1000, generator=generator)
-        >>> found.predicted, round(found.radius, 3)  # the distance is 1
+        >>> certificate = certify(bright, torch.ones(1, 2, 2), sigma=0.25, n=1000, generator=generator)
+        >>> certificate.predicted, round(certificate.radius, 3)  # the distance is 1
         (1, 0.616)
     """
     if not 0 < sigma < float("inf"):
@@ -138,10 +138,10 @@ def certify(
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1; got {alpha}")
     copies = NoisyCopies(x, sigma, batch, generator)
-    chosen = int(count_votes(classify, copies, n0, batch).argmax())
-    count = int(count_votes(classify, copies, n, batch)[chosen])
+    predicted = int(count_votes(classify, copies, n0, batch).argmax())
+    count = int(count_votes(classify, copies, n, batch)[predicted])
     radius = certified_radius(count, n, sigma, alpha)
-    return Certificate(chosen if radius > 0 else ABSTAIN, radius, count, n)
+    return Certificate(predicted if radius > 0 else ABSTAIN, radius, count, n)
 
 
 def image_stream(seed: int, index: int, device: torch.device) -> torch.Generator:

@@ -261,8 +261,8 @@ class CellSpec:
     def gradient_key(self) -> str:
         """Content hash of what the gradient at the clean images depends on: all attacks and budgets share it if the
         attacker knows no defense."""
-        computed = {} if self.attack.precision == "float32" else {"precision": self.attack.precision}
-        return content_key(numbers_as_floats(self._viewed | computed))
+        precision = {} if self.attack.precision == "float32" else {"precision": self.attack.precision}
+        return content_key(numbers_as_floats(self._viewed | precision))
 
     @property
     def attacked_key(self) -> str:

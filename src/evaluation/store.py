@@ -66,12 +66,12 @@ class CellStore:
         if self.path(key).is_dir():
             raise UserError(f"{self.path(key)} is a folder, where a cell belongs; move it away")
 
-        def made() -> Cell:
+        def make_stored() -> Cell:
             cell = make()
             self.put(cell)
             return cell
 
-        return get_or_make(self.path(key), lambda: self.get(key), made)
+        return get_or_make(self.path(key), lambda: self.get(key), make_stored)
 
     def keys(self) -> list[str]:
         """Keys of all files in the store, damaged ones included."""

@@ -49,14 +49,14 @@ class TensorStore:
         if self._last is not None and self._last[0] == key:
             return self._last[1]
 
-        def made() -> Tensors:
+        def make_stored() -> Tensors:
             # In memory as on disk: the order of values may change how sums are rounded
             tensors = {name: tensor.contiguous() for name, tensor in make().items()}
             self._write(key, tensors)
             return tensors
 
         path = None if self.folder is None else self._path(key)
-        tensors = made() if path is None else get_or_make(path, lambda: self._read(key, verify), made)
+        tensors = make_stored() if path is None else get_or_make(path, lambda: self._read(key, verify), make_stored)
         self._last = (key, tensors)
         return tensors
 
