@@ -46,9 +46,9 @@ class MustChoose(Callback):
         self.group = group
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        named = [override.lstrip("+").partition("=")[0] for override in config.hydra.overrides.task]
+        names = [override.lstrip("+").partition("=")[0] for override in config.hydra.overrides.task]
         swept = config.hydra.sweeper.get("params") or {}
-        if self.group not in (*named, *swept):
+        if self.group not in (*names, *swept):
             with _refusing():
                 raise UserError(f"say which {self.group}: {self.group}=… with one of {options(self.group)}")
 

@@ -46,12 +46,12 @@ def check_arguments(component: Any) -> None:
         UserError: an argument has another type.
     """
     if isinstance(component, list):
-        for each in component:
-            check_arguments(each)
+        for part in component:
+            check_arguments(part)
     if not isinstance(component, dict):
         return
-    for each in component.values():
-        check_arguments(each)
+    for part in component.values():
+        check_arguments(part)
     for name, hint in _plain_hints(component.get("_target_")).items():
         if name not in component:
             continue
@@ -65,8 +65,8 @@ def _refusal(name: str, value: Any, error: ValidationError) -> str:
     """``steps=two is not a whole number``; of a list ``blocks=[1, two] has two, which is not a whole number``."""
     first = error.errors()[0]
     kind = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    named = {"integer": "a whole number", "boolean": "true or false", "string": "a text", "list": "a list"}
-    wanted = named.get(kind, kind)
+    names = {"integer": "a whole number", "boolean": "true or false", "string": "a text", "list": "a list"}
+    wanted = names.get(kind, kind)
     if not isinstance(value, list) or not first["loc"]:
         return f"{name}={'null' if value is None else value} is not {wanted}"
     return f"{name}=[{', '.join(map(str, value))}] has {first['input']}, which is not {wanted}"
@@ -99,12 +99,12 @@ def _as_in_yaml(hint: Any) -> Any:
         return hint
     if origin not in (Union, UnionType, list, tuple, Sequence):
         return None
-    known = [_as_in_yaml(part) for part in parts if part is not Ellipsis]
-    if not known or None in known:
+    hints = [_as_in_yaml(part) for part in parts if part is not Ellipsis]
+    if not hints or None in hints:
         return None
     if origin in (Union, UnionType):
-        return Union[tuple(known)]  # noqa: UP007 - made of a list
-    return list[Union[tuple(known)]]  # type: ignore[misc]  # noqa: UP007
+        return Union[tuple(hints)]  # noqa: UP007 - made of a list
+    return list[Union[tuple(hints)]]  # type: ignore[misc]  # noqa: UP007
 
 
 def _name(config: Any) -> Any:

@@ -54,18 +54,18 @@ class StopTogether(Callback):
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self._is_terminated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
             signal.signal(signal.SIGTERM, self._tell)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._told, all=False):
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._is_terminated, all=False):
             raise SIGTERMException
 
     def _tell(self, *_: Any) -> None:
-        self._told = True
+        self._is_terminated = True
         last_resort = threading.Timer(GRACE, os._exit, [TERMINATED])
         last_resort.daemon = True
         last_resort.start()
@@ -97,9 +97,9 @@ class StopWhenDiverged(Callback):
             if not torch.isfinite(value):
                 self._stop(trainer, f"{name} is {float(value)}")
 
-    def _stop(self, trainer: Trainer, what: str) -> None:
+    def _stop(self, trainer: Trainer, reason: str) -> None:
         raise DivergedError(
-            f"the training diverged in epoch {trainer.current_epoch + 1}: {what}; nothing was published; "
+            f"the training diverged in epoch {trainer.current_epoch + 1}: {reason}; nothing was published; "
             "try a smaller learning rate (model.module.lr)"
         )
 
@@ -145,8 +145,8 @@ class Recorder(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
         self.epochs.append({"epoch": epoch, "step": trainer.global_step} | metrics)
-        shown = " · ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if "val/" in name)
-        log.info("epoch %d/%d · %s · %.0f s in all", epoch, trainer.max_epochs, shown, self.seconds)
+        summary = " · ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if "val/" in name)
+        log.info("epoch %d/%d · %s · %.0f s in all", epoch, trainer.max_epochs, summary, self.seconds)
 
 
 class LogEveryEpoch(Callback):
@@ -170,9 +170,9 @@ class Illustrate(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers and trainer.is_global_zero:
-            shown = illustrate(pl_module, self.images)
+            examples = illustrate(pl_module, self.images)
             for logger in loggers:
-                for name, images in shown.items():
+                for name, images in examples.items():
                     rows = [image.movedim(0, -1).squeeze(-1).clamp(0, 1).numpy() for image in images]
                     logger.log_image(key=f"examples/{name}", images=rows, step=trainer.global_step)
 
@@ -186,6 +186,6 @@ def illustrate(module: LightningModule, images: Tensor) -> Mapping[str, Tensor]:
     was_training = module.training
     with seeded(0):
         module.eval()
-        shown = show(images.to(module.device))
+        examples = show(images.to(module.device))
     module.train(was_training)
-    return {name: tensor.float().cpu() for name, tensor in shown.items()}
+    return {name: tensor.float().cpu() for name, tensor in examples.items()}

@@ -100,8 +100,8 @@ def _attack_spec(
         }
         suite = AttackSpec(attack["name"], members=members)
         return _on_survivors(suite) if attack.get("survivors") else suite
-    called = {name: value for name, value in attack.items() if name not in DESCRIPTION}
-    component = components.identified(called, data, split)
+    arguments = {name: value for name, value in attack.items() if name not in DESCRIPTION}
+    component = components.identified(arguments, data, split)
     if precision != "float32" and accepts(components.build(component), "precision"):
         component = {"precision": precision} | component
     return AttackSpec(
@@ -133,12 +133,12 @@ def _threat_spec(threat: dict[str, Any], components: ComponentCache) -> ThreatSp
     )
 
 
-def _stronger(described: dict[str, Any], component: Component) -> tuple[str, ...]:
+def _stronger(description: dict[str, Any], component: Component) -> tuple[str, ...]:
     """The arguments that a YAML file names under ``stronger``, which must be whole numbers."""
-    names = described.get("stronger") or []
+    names = description.get("stronger") or []
     for name in names:
         if not isinstance(component.get(name), int):
-            raise UserError(f"{described['name']}: {name}={component.get(name)} is not a whole number")
+            raise UserError(f"{description['name']}: {name}={component.get(name)} is not a whole number")
     return tuple(names)
 
 
@@ -173,14 +173,14 @@ def evaluator_for(config: DictConfig) -> Evaluator:
 
 @lru_cache(maxsize=1)
 def _process(outputs: Path, accelerator: str, batch_size: int | None) -> tuple[ComponentCache, Evaluator]:
-    shown = sys.stdout.isatty()
-    bar: list[Callback] = [RichProgressBar(leave=False)] if shown else []
+    is_terminal = sys.stdout.isatty()
+    bar: list[Callback] = [RichProgressBar(leave=False)] if is_terminal else []
     components = ComponentCache()
     return components, Evaluator(
         components=components,
         cells=CellStore(outputs / "cells"),
         attacked=AttackedSets(
-            outputs / "adversarial", outputs / "gradients", partial(track, transient=True) if shown else untracked
+            outputs / "adversarial", outputs / "gradients", partial(track, transient=True) if is_terminal else untracked
         ),
         accelerator=accelerator,
         batch_size=batch_size,

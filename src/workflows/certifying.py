@@ -140,39 +140,48 @@ def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
     """Bring the report up to date, print and log these certificates."""
     sets = load_certified(file.path.parent)
     key = file.certification.key
-    mine = next(each for each in sets if each.certification.key == key)
+    current = next(certified for certified in sets if certified.certification.key == key)
     sweep, report = latest_sweep(outputs / "sweeps"), outputs / "report"
-    made = refresh(outputs, sweep, Path(config.paths.checkpoints)) if sweep else None
-    if made and key in [each.certification.key for each in made.certified]:
-        page, paths = report / "index.html", made.written.paths
+    refreshed = refresh(outputs, sweep, Path(config.paths.checkpoints)) if sweep else None
+    if refreshed and key in [certified.certification.key for certified in refreshed.certified]:
+        page, paths = report / "index.html", refreshed.written.paths
     else:  # there is no sweep, or the newest is one of other data
         page, paths = report / "certified.md", write_certified(sets, report).paths
-    print_certified([mine], Console())
+    print_certified([current], Console())
     log.info("report, beside others: %s", page)
     if config.logger.cells:
         figures = [path for path in paths if path.stem.startswith("certified") and path.suffix == ".png"]
-        weights = weights_behind([mine.certification.identity], Path(config.paths.checkpoints))
-        log_certified(mine, figures, build(config.logger.cells), weights)
+        weights = weights_behind([current.certification.identity], Path(config.paths.checkpoints))
+        log_certified(current, figures, build(config.logger.cells), weights)
 
 
 def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:
     """The certificate of an image by its index."""
-    asked = plan.certification
+    certification = plan.certification
 
     def compute(index: int) -> CertifiedImage:
         begin = time.perf_counter()
-        found = certify(
+        certificate = certify(
             base,
             plan.held_out.images[index].to(device),
-            asked.sigma,
-            n0=asked.n0,
-            n=asked.n,
-            alpha=asked.alpha,
+            certification.sigma,
+            n0=certification.n0,
+            n=certification.n,
+            alpha=certification.alpha,
             batch=batch,
-            generator=image_stream(asked.seed, index, device),
+            generator=image_stream(certification.seed, index, device),
         )
         seconds, label = time.perf_counter() - begin, int(plan.held_out.labels[index])
-        return CertifiedImage(index, label, found.predicted, found.radius, found.count, found.n, asked.n0, seconds)
+        return CertifiedImage(
+            index,
+            label,
+            certificate.predicted,
+            certificate.radius,
+            certificate.count,
+            certificate.n,
+            certification.n0,
+            seconds,
+        )
 
     return compute
 
@@ -187,22 +196,22 @@ def _stored(file: CertificateFile, indices: Sequence[int]) -> list[CertifiedImag
 def _progress(file: CertificateFile, indices: Sequence[int]) -> Iterator[Callable[[], None]]:
     """A function to be called after every image: it moves a bar where stderr is a terminal, and logs a line every now
     and then where it is none."""
-    sigma, total, drawn = file.certification.sigma, len(indices), sys.stderr.isatty()
+    sigma, total, is_terminal = file.certification.sigma, len(indices), sys.stderr.isatty()
     before, begin = len(_stored(file, indices)), time.monotonic()
     last = -math.inf
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not drawn)
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not is_terminal)
     task = bar.add_task("certifying", total=total, completed=before)
 
     def tell() -> None:
         nonlocal last
-        done, now = _stored(file, indices), time.monotonic()
-        words = f"certified at radius 0: {_share(done, 0.0)}, at {sigma:g}: {_share(done, sigma)}"
-        bar.update(task, completed=len(done), description=words)
-        if not drawn and now - last >= EVERY:
-            left = (now - begin) / (len(done) - before) * (total - len(done))
-            log.info("[%d/%d, %s left] %s", len(done), total, duration(left), words)
+        images, now = _stored(file, indices), time.monotonic()
+        words = f"certified at radius 0: {_share(images, 0.0)}, at {sigma:g}: {_share(images, sigma)}"
+        bar.update(task, completed=len(images), description=words)
+        if not is_terminal and now - last >= EVERY:
+            remaining = (now - begin) / (len(images) - before) * (total - len(images))
+            log.info("[%d/%d, %s left] %s", len(images), total, duration(remaining), words)
             last = now
 
     with bar:
@@ -224,8 +233,8 @@ def _chosen(config: DictConfig, size: int) -> range:
     """Which of a test set's images are asked for: ``images`` of them, every ``skip``-th, from the first on."""
     images, skip = config.images, config.skip
     step = skip or max(1, size // (images or size))
-    chosen = range(0, size, step)[:images]
-    if images is not None and len(chosen) < images:
+    indices = range(0, size, step)[:images]
+    if images is not None and len(indices) < images:
         every = f" with skip={skip}" if skip else ""
-        raise UserError(f"images={images} is out of range: there are {len(chosen)}{every}, or null for all")
-    return chosen
+        raise UserError(f"images={images} is out of range: there are {len(indices)}{every}, or null for all")
+    return indices

@@ -44,14 +44,14 @@ def is_factory(asked: Any) -> bool:
     return _is_python_name(asked) or _pretrained(asked) is not None
 
 
-def _is_python_name(asked: Any) -> bool:
-    module, colon, attribute = asked.partition(":") if isinstance(asked, str) else ("", "", "")
+def _is_python_name(classifier: Any) -> bool:
+    module, colon, attribute = classifier.partition(":") if isinstance(classifier, str) else ("", "", "")
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
 
 
-def _pretrained(asked: Any) -> Any:
+def _pretrained(classifier: Any) -> Any:
     """The component of the pre-trained network of this name; None if there is none."""
-    file = _pretrained_files().get(asked) if isinstance(asked, str) else None
+    file = _pretrained_files().get(classifier) if isinstance(classifier, str) else None
     return OmegaConf.load(file) if file else None
 
 
@@ -109,9 +109,9 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
 
 def _made(name: str) -> Any:
     """What the factory of this name returns."""
-    found = _imported(name)
+    factory = _imported(name)
     try:
-        return found() if callable(found) and not isinstance(found, nn.Module) else found
+        return factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     except Exception as error:
         raise UserError(f"classifier={name} failed when called without arguments: {in_a_line(error)}") from error
 
@@ -134,9 +134,9 @@ def _imported(name: str) -> Any:
 def _fingerprint(name: str, module: nn.Module) -> str | None:
     """Of the ``state_dict`` and of buffers that are no part of it; None if there is nothing."""
     state = dict(module.named_buffers()) | module.state_dict()
-    if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+    if keys := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise UserError(
-            f"classifier={name}: {odd[0]} in its state_dict is no tensor, so its weights have no fingerprint"
+            f"classifier={name}: {keys[0]} in its state_dict is no tensor, so its weights have no fingerprint"
         )
     return weights_fingerprint(state) if state else None
 
@@ -151,9 +151,9 @@ def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_class
     except Exception as error:
         raise UserError(f"classifier={name} fails on images {tuple(images.shape)}: {in_a_line(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
-        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(
-            f"classifier={name} turned images {tuple(images.shape)} into {what}, not into logits (2, {num_classes})"
+            f"classifier={name} turned images {tuple(images.shape)} into {output}, not into logits (2, {num_classes})"
         )
     if not torch.equal(images, shades):
         raise UserError(f"classifier={name} changes its input in place; let it work on a copy")

@@ -28,9 +28,9 @@ def register_help() -> None:
 def groups(*, _root_: DictConfig) -> str:
     """A line for each group that the command has: what is chosen, and what else could be."""
     rows = []
-    for group, chosen in sorted(_groups(_root_).items()):
-        others = [option for option in _options(group) if option != chosen]
-        rows.append((f"{group}={chosen}", "or " + ", ".join(others) if others else ""))
+    for group, choice in sorted(_groups(_root_).items()):
+        others = [option for option in _options(group) if option != choice]
+        rows.append((f"{group}={choice}", "or " + ", ".join(others) if others else ""))
     return _table(rows)
 
 
@@ -42,36 +42,36 @@ def options(group: str) -> str:
 def values(command: str, *, _root_: DictConfig) -> str:
     """A line for each value that a command takes: what it is now, and the sentence of its schema. Its own come first,
     those of every command last. Groups have their own list, and what another command takes as well is in its help."""
-    taken = _groups(_root_)
+    choices = _groups(_root_)
     schema: type[Settings] = SCHEMAS[command]
     fields = schema.model_fields
     bases = (base for base in SCHEMAS.values() if base is not schema and issubclass(schema, base))
     others = next(bases, Settings).model_fields
     own = [name for name in fields if name not in others]
-    names = [name for name in [*own, *reversed(Settings.model_fields)] if name not in taken and name in _root_.keys()]  # noqa: SIM118 - "in" passes over what is ???
+    names = [name for name in [*own, *reversed(Settings.model_fields)] if name not in choices and name in _root_.keys()]  # noqa: SIM118 - "in" passes over what is ???
     return _table([row for name in names for row in _rows(name, fields[name], _root_)])
 
 
 def _rows(name: str, field: FieldInfo, root: DictConfig) -> Iterator[tuple[str, str]]:
     """The rows of a value, or of a section and what is in it."""
-    section, said = section_of(field.annotation), field.description or ""
+    section, description = section_of(field.annotation), field.description or ""
     if section:
         yield name, inspect.getdoc(section) or ""
         for inner, value in section.model_fields.items():
             yield from _rows(f"{name}.{inner}", value, root)
     elif OmegaConf.is_dict(value := OmegaConf.select(root, name)):
-        yield name, said
+        yield name, description
     else:
         parent, _, last = name.rpartition(".")
         missing = OmegaConf.is_missing(OmegaConf.select(root, parent) if parent else root, last)
-        shown = "???" if missing else _written(value)
-        yield shlex.quote(f"{name}={shown}"), said
+        text = "???" if missing else _written(value)
+        yield shlex.quote(f"{name}={text}"), description
 
 
 def _groups(root: DictConfig) -> dict[str, str]:
     """The groups of this command, Hydra's own left out, with what is chosen of each."""
     choices: dict[str, Any] = OmegaConf.to_container(root.hydra.runtime.choices)  # type: ignore[assignment]
-    return {str(group): str(each) for group, each in choices.items() if group in root and "/" not in str(group)}
+    return {str(group): str(choice) for group, choice in choices.items() if group in root and "/" not in str(group)}
 
 
 def _options(group: str) -> list[str]:
@@ -91,13 +91,13 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(line for row in rows for line in _lines(*row, column)).replace("$", "$$")
 
 
-def _lines(name: str, said: str, column: int) -> Iterator[str]:
+def _lines(name: str, description: str, column: int) -> Iterator[str]:
     """One row; what is said stands below a name that leaves no room beside it."""
     first = f"  {name}"
-    if not said or len(first) > column - 2:
+    if not description or len(first) > column - 2:
         yield first
         first = ""
-    if said:
+    if description:
         yield from textwrap.TextWrapper(
             WIDTH, initial_indent=first.ljust(column), subsequent_indent=" " * column, break_on_hyphens=False
-        ).wrap(said)
+        ).wrap(description)

@@ -93,8 +93,8 @@ def data_options(name: str, *, _root_: DictConfig) -> str:
     if hydra_config is None:
         return f"data={name}"
     values = [line.lstrip("+") for line in hydra_config.overrides.task if line.lstrip("+").startswith("data.")]
-    chosen = hydra_config.runtime.choices.get("data", name)
-    return " ".join([f"data={chosen}", *map(shlex.quote, values)])
+    choice = hydra_config.runtime.choices.get("data", name)
+    return " ".join([f"data={choice}", *map(shlex.quote, values)])
 
 
 def other_seed(seed: int) -> int:
@@ -137,15 +137,15 @@ def one_line_errors() -> Iterator[None]:
         package = plugin[1].replace("_", "-")
         sys.exit(f"error: a plugin of Hydra is not installed: pip install {package} --constraint constraints.txt")
     except ValueError as error:  # Hydra's, of a group
-        said = of_a_choice(error)
-        if os.environ.get(TRACEBACK) == "1" or said is None:
+        message = of_a_choice(error)
+        if os.environ.get(TRACEBACK) == "1" or message is None:
             raise
-        sys.exit(f"error: {said}")
+        sys.exit(f"error: {message}")
     except OSError as error:
         if os.environ.get(TRACEBACK) == "1" or error.errno not in UNWRITABLE:
             raise
-        where = error.filename or "below paths.outputs"
-        sys.exit(f"error: cannot write {where}: {error.strerror}; make room or set paths.outputs elsewhere")
+        path = error.filename or "below paths.outputs"
+        sys.exit(f"error: cannot write {path}: {error.strerror}; make room or set paths.outputs elsewhere")
 
 
 @contextmanager

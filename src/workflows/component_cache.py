@@ -63,13 +63,13 @@ class ComponentCache:
         Raises:
             UserError: there are fewer.
         """
-        told = {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}
-        spec = DataSpec(data.name, data.fingerprint, limit or 0, {} if split == "test" else told)
-        known = self._test_sets.get(_key_of(spec))
-        if known is None or limit is None or len(known.labels) < limit:
-            known = TestSet(*data.held_out(split, limit), data.num_classes)
-            self._test_sets[_key_of(spec)] = known
-        return replace(spec, n=limit or len(known.labels))
+        identity = {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}
+        spec = DataSpec(data.name, data.fingerprint, limit or 0, {} if split == "test" else identity)
+        test_set = self._test_sets.get(_key_of(spec))
+        if test_set is None or limit is None or len(test_set.labels) < limit:
+            test_set = TestSet(*data.held_out(split, limit), data.num_classes)
+            self._test_sets[_key_of(spec)] = test_set
+        return replace(spec, n=limit or len(test_set.labels))
 
     def images(self, data: DataSpec) -> TestSet:
         held_out = self._test_sets[_key_of(data)]
@@ -96,8 +96,8 @@ class ComponentCache:
         if isinstance(identity, dict):
             return next(own.module for own in self._own_classifiers.values() if own.identity == identity)
         if self._last_classifier is None or self._last_classifier[0] != identity:
-            place = self._located(identity, None)
-            module = load_module(Classifier, Path(place["checkpoint"]), place["remedy"])[0]
+            source = self._located(identity, None)
+            module = load_module(Classifier, Path(source["checkpoint"]), source["remedy"])[0]
             self._last_classifier = (identity, module)
         return self._last_classifier[1]
 
@@ -111,12 +111,12 @@ class ComponentCache:
 
         def weights_of(part: Mapping[str, Any]) -> str:
             path, remedy = Path(part["checkpoint"]), part.get("remedy", "python -m src.train")
-            found = trained_on(data, split, self.provenance(path, remedy), path, remedy)
-            if found.noise is not None and "noise" in part and found.noise != part["noise"]:
-                raise UserError(f"{path} was trained with noise {found.noise:g}, not {part['noise']}: {remedy}")
-            said = {name: part[name] for name in ("checkpoint", "remedy") if name in part}
-            self._checkpoints[(found.weights, part.get("_target_"))] = said
-            return found.weights
+            provenance = trained_on(data, split, self.provenance(path, remedy), path, remedy)
+            if provenance.noise is not None and "noise" in part and provenance.noise != part["noise"]:
+                raise UserError(f"{path} was trained with noise {provenance.noise:g}, not {part['noise']}: {remedy}")
+            source = {name: part[name] for name in ("checkpoint", "remedy") if name in part}
+            self._checkpoints[(provenance.weights, part.get("_target_"))] = source
+            return provenance.weights
 
         check_arguments(component)
         return fingerprinted(component, weights_of)
@@ -165,10 +165,10 @@ class ComponentCache:
             return [self._with_paths(part) for part in component]
         if not isinstance(component, Mapping):
             return component
-        known = {name: self._with_paths(part) for name, part in component.items()}
+        parts = {name: self._with_paths(part) for name, part in component.items()}
         if "checkpoint" not in component:
-            return known
-        return known | self._located(component["checkpoint"], component.get("_target_"))
+            return parts
+        return parts | self._located(component["checkpoint"], component.get("_target_"))
 
     def _located(self, weights: str, target: str | None) -> dict[str, str]:
         """Path and remedy of the checkpoint with these weights.
@@ -176,11 +176,11 @@ class ComponentCache:
         Raises:
             UserError: other weights lie there by now.
         """
-        place = self._checkpoints[(weights, target)]
-        path = Path(place["checkpoint"])
-        if self.provenance(path, place.get("remedy", "python -m src.train")).weights != weights:
+        source = self._checkpoints[(weights, target)]
+        path = Path(source["checkpoint"])
+        if self.provenance(path, source.get("remedy", "python -m src.train")).weights != weights:
             raise UserError(f"{path} was replaced by another training since this command began; run it again")
-        return place
+        return source
 
 
 def _parameters(module: nn.Module) -> int:

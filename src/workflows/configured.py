@@ -93,15 +93,15 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
         UserError: a ``checkpoint`` is no path; and as ``weights_of``.
     """
     if isinstance(component, list):
-        return [fingerprinted(each, weights_of) for each in component]
+        return [fingerprinted(part, weights_of) for part in component]
     if not isinstance(component, dict):
         return component
-    known = {name: fingerprinted(value, weights_of) for name, value in component.items() if name != "remedy"}
+    parts = {name: fingerprinted(value, weights_of) for name, value in component.items() if name != "remedy"}
     if "checkpoint" not in component:
-        return known
+        return parts
     if not isinstance(component["checkpoint"], str):
         raise UserError(f"checkpoint={component['checkpoint']} is not the path of a file")
-    return known | {"checkpoint": weights_of(component)}
+    return parts | {"checkpoint": weights_of(component)}
 
 
 def _weights_beside(data: ImageDataModule, part: Mapping[str, Any]) -> str:
@@ -182,11 +182,11 @@ def _batches(limit: float, batches: int) -> float:
 def _callbacks(components: Any) -> list[Any]:
     """The user's callbacks, from ``trainer.callbacks``: one component or a list of them."""
     listed = plain(components) or []
-    made = [build(each) for each in (listed if isinstance(listed, list) else [listed])]
-    for callback in made:
+    callbacks = [build(component) for component in (listed if isinstance(listed, list) else [listed])]
+    for callback in callbacks:
         if not isinstance(callback, Callback):
             raise UserError(f"trainer.callbacks: {callback!r} is no Lightning callback; write [{{_target_: …}}]")
-    return made
+    return callbacks
 
 
 def _with_found(config: DictConfig, data: ImageDataModule) -> DictConfig:
@@ -196,28 +196,28 @@ def _with_found(config: DictConfig, data: ImageDataModule) -> DictConfig:
         return config
     data.prepare_data()
     log.info("%s: %s", data.name, data)
-    found = config.copy()
-    found.data.image_shape, found.data.num_classes = list(data.image_shape), data.num_classes
-    return found
+    config = config.copy()
+    config.data.image_shape, config.data.num_classes = list(data.image_shape), data.num_classes
+    return config
 
 
 def _with_precision(config: DictConfig) -> DictConfig:
     """The configuration with the precision that ``auto`` stands for on this machine."""
-    asked = str(config.trainer.precision)
-    chosen = config.copy()
-    chosen.trainer.precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(asked, asked)
-    if asked == "auto":
-        chosen.trainer.precision = "bf16-mixed" if native_bfloat16(config.trainer.accelerator) else "32-true"
-        log.info("trainer.precision=%s", chosen.trainer.precision)
-    return chosen
+    precision = str(config.trainer.precision)
+    config = config.copy()
+    config.trainer.precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(precision, precision)
+    if precision == "auto":
+        config.trainer.precision = "bf16-mixed" if native_bfloat16(config.trainer.accelerator) else "32-true"
+        log.info("trainer.precision=%s", config.trainer.precision)
+    return config
 
 
 def _loggers(config: DictConfig, plan: TrainingPlan) -> AbstractContextManager[list[Logger]]:
     """The training's logger, told what is trained; none if there is none."""
-    made = build(config.logger.training) if config.logger.training else None
+    logger = build(config.logger.training) if config.logger.training else None
     noise = "" if plan.noise is None else f" noise {plan.noise:g}"
     name = f"{plan.model}{noise} seed {plan.seed}"
-    return opened(made, Training(name, plan.checkpoint.stem, config.data.name, _asked(config, plan)))
+    return opened(logger, Training(name, plan.checkpoint.stem, config.data.name, _asked(config, plan)))
 
 
 def _asked(config: DictConfig, plan: TrainingPlan) -> dict[str, Any]:
@@ -245,5 +245,5 @@ def _command(config: DictConfig) -> str:
 
     if not HydraConfig.initialized():
         return f"python -m src.train model={config.model.name} noise={config.noise}"
-    kept = [each for each in HydraConfig.get().overrides.task if not each.startswith(("resume=", "overwrite="))]
-    return " ".join(["python -m src.train", *kept])
+    overrides = [line for line in HydraConfig.get().overrides.task if not line.startswith(("resume=", "overwrite="))]
+    return " ".join(["python -m src.train", *overrides])

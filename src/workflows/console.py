@@ -15,8 +15,8 @@ PLAIN |= {"─": "-", "…": "...", "–": "-", "±": "+-", "✓": "ok"}
 def _plainly(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lost = error.object[error.start : error.end]
-    return "".join(PLAIN.get(character, "?") for character in lost), error.end
+    characters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character, "?") for character in characters), error.end
 
 
 def print_whatever_comes() -> None:

@@ -44,15 +44,15 @@ def publish(config: DictConfig) -> Path:
         raise UserError("the dashboard belongs to W&B and shows its runs; leave logger=… out, or say logger=wandb")
     settings: WandbSettings = build(config.logger.cells)
     outputs = Path(config.paths.outputs)
-    built = _built(settings, config.name, _logged(outputs, config.sweep))
+    board = _built(settings, config.name, _logged(outputs, config.sweep))
     path = outputs / "dashboard" / "workspace.json"
     has_key = key_configured(os.environ)
     if has_key and resolve_mode(settings.mode) == "online":
-        built.entity = settings.entity or _own_entity()
-        write_text(path, to_json(built))
-        _save(built, path, settings)
+        board.entity = settings.entity or _own_entity()
+        write_text(path, to_json(board))
+        _save(board, path, settings)
     else:
-        write_text(path, to_json(built))
+        write_text(path, to_json(board))
         _tell_how(path, settings, has_key)
     return path
 
@@ -77,9 +77,9 @@ def _logged(outputs: Path, sweep: str) -> Logged:
     return logged(grid, of_grid(certified, grid))
 
 
-def _built(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
+def _built(settings: WandbSettings, name: str, runs: Logged) -> "Workspace":
     try:
-        return workspace(settings, name, seen)
+        return workspace(settings, name, runs)
     except ImportError as error:
         raise UserError(f"the dashboard needs the package wandb-workspaces ({error}): {INSTALL}") from error
     except ValueError as error:
@@ -99,13 +99,13 @@ def _own_entity() -> str:
     return str(entity)
 
 
-def _save(built: "Workspace", path: Path, settings: WandbSettings) -> None:
+def _save(board: "Workspace", path: Path, settings: WandbSettings) -> None:
     """Save the workspace on W&B, whose failures are of many kinds and none of ours."""
     try:
-        built.save()
-        log.info("workspace: %s", built.url)
+        board.save()
+        log.info("workspace: %s", board.url)
     except Exception as error:
         raise UserError(
             f"W&B did not take the workspace, which is in {path}: {in_a_line(error)}; "
-            f"if {built.entity}/{built.project} has no runs yet: wandb sync {wandb_folder(settings)}/offline-run-*"
+            f"if {board.entity}/{board.project} has no runs yet: wandb sync {wandb_folder(settings)}/offline-run-*"
         ) from error

@@ -38,14 +38,14 @@ def _of_a_value(error: Exception) -> str | None:
     cause = error.__cause__
     if not isinstance(error, ConfigCompositionException) or not isinstance(cause, OmegaConfBaseException):
         return None
-    where, key = cause.parent_node, str(cause.key)
-    if "Could not override" not in str(error) or not isinstance(where, DictConfig):
+    node, key = cause.parent_node, str(cause.key)
+    if "Could not override" not in str(error) or not isinstance(node, DictConfig):
         return None
-    asked = str(cause.full_key or key)
-    before = asked.removesuffix(key)
-    siblings = [str(each) for each in where] if where else []
-    names = [before + each for each in siblings if not each.startswith("_") and before + each != "hydra"]
-    return f"there is no {asked} here; {nearest(asked, names)}" if names else f"there is no {asked} here"
+    name = str(cause.full_key or key)
+    prefix = name.removesuffix(key)
+    siblings = [str(sibling) for sibling in node] if node else []
+    names = [prefix + sibling for sibling in siblings if not sibling.startswith("_") and prefix + sibling != "hydra"]
+    return f"there is no {name} here; {nearest(name, names)}" if names else f"there is no {name} here"
 
 
 def of_a_choice(error: ValueError) -> str | None:
@@ -68,14 +68,14 @@ def _of_an_option(error: Exception) -> str | None:
     """A group's option that does not exist."""
     if not isinstance(error, MissingConfigException) or not error.missing_cfg_file or not error.options:
         return None
-    named = re.search(r"Available options in '(.+)':", str(error))  # else an option with slashes passes for groups
-    group = named[1] if named else error.missing_cfg_file.rpartition("/")[0]
+    match = re.search(r"Available options in '(.+)':", str(error))  # else an option with slashes passes for groups
+    group = match[1] if match else error.missing_cfg_file.rpartition("/")[0]
     option = error.missing_cfg_file.removeprefix(f"{group}/")
-    close = difflib.get_close_matches(option, error.options, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]}? " if close else ""
-    said = f"there is no {group}={option}; {meant}{group} can be {', '.join(error.options)}"
+    matches = difflib.get_close_matches(option, error.options, n=1, cutoff=0.5)
+    suggestion = f"did you mean {matches[0]}? " if matches else ""
+    message = f"there is no {group}={option}; {suggestion}{group} can be {', '.join(error.options)}"
     own = "/" in option and "folder" in error.options
-    return f"{said}; for images of your own: {group}=folder {group}.root={option}" if own else said
+    return f"{message}; for images of your own: {group}=folder {group}.root={option}" if own else message
 
 
 def _of_an_override(error: Exception) -> str | None:
@@ -95,8 +95,8 @@ def _flattened(error: Exception) -> str:
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         text = f"{text}: {cause.msg or cause}"
     lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "Config search path"))]
+    body = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "Config search path"))]
     if "Config search path:" in lines:  # followed by places where Hydra looked
         text = text[: text.index("Config search path:")]
-        kept = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(kept)
+        body = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(body)

@@ -87,8 +87,8 @@ def _path(config: DictConfig, data: ImageDataModule) -> Path:
             raise UserError(f"output={config.output} should end in {ending} for format={config.format}")
         return path
     defense = config.defense.name + (f"-noise{config.noise:g}" if config.defense.uses_noise else "")
-    named = {"purifier": defense, "classifier": "classifier", "both": f"{defense}-classifier"}[config.part]
-    return Path(config.paths.outputs) / "exported" / f"{data.name}-{named}{ending}"
+    stem = {"purifier": defense, "classifier": "classifier", "both": f"{defense}-classifier"}[config.part]
+    return Path(config.paths.outputs) / "exported" / f"{data.name}-{stem}{ending}"
 
 
 def _subject(config: DictConfig, data: ImageDataModule) -> Subject:
@@ -109,12 +109,12 @@ def _weights_of(part: Mapping[str, Any]) -> str:
     return read_checkpoint(Path(part["checkpoint"]), part.get("remedy", "python -m src.train"))[1].weights
 
 
-def _classifier(asked: Any, data: ImageDataModule) -> tuple[nn.Module, Any]:
+def _classifier(classifier: Any, data: ImageDataModule) -> tuple[nn.Module, Any]:
     """The classifier that ``classifier=`` asks for, and its identity."""
-    if is_factory(asked):
-        own = build_own(asked, data.image_shape, data.num_classes)
+    if is_factory(classifier):
+        own = build_own(classifier, data.image_shape, data.num_classes)
         return own.module, own.identity
-    path, remedy = checkpoint_of(asked, data.name)
+    path, remedy = checkpoint_of(classifier, data.name)
     module, provenance = load_module(Classifier, path, remedy)
     if provenance.image_shape != list(data.image_shape):
         raise UserError(
@@ -235,5 +235,5 @@ def _cells(folder: Path, data: ImageDataModule, subject: Subject) -> Iterator[di
         same = subject.classifier is None or cell.identity["classifier"] == subject.classifier
         if same and cell.identity["defense"] == defense:
             low, high = cell.interval
-            counted = {"n": cell.n, "correct": cell.correct, "accuracy": cell.accuracy, "ci_low": low, "ci_high": high}
-            yield asdict(cell.coordinates) | counted | {"classifier": cell.identity["classifier"], "key": cell.key}
+            counts = {"n": cell.n, "correct": cell.correct, "accuracy": cell.accuracy, "ci_low": low, "ci_high": high}
+            yield asdict(cell.coordinates) | counts | {"classifier": cell.identity["classifier"], "key": cell.key}

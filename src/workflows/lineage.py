@@ -22,12 +22,12 @@ def weights_behind(identities: Iterable[Mapping[str, Any]], checkpoints: Path) -
         Those that still lie there as they were used, with a record of their training, by path. A classifier of the
         user's own and a network that was trained again since are not among them.
     """
-    named = {leaf for identity in identities for _, leaf in leaves(identity) if isinstance(leaf, str)}
-    recorded = ((path.with_suffix(".ckpt"), _record(path)) for path in sorted(checkpoints.glob("*/*.json")))
+    fingerprints = {leaf for identity in identities for _, leaf in leaves(identity) if isinstance(leaf, str)}
+    records = ((path.with_suffix(".ckpt"), _record(path)) for path in sorted(checkpoints.glob("*/*.json")))
     return [
         Weights(path, record)
-        for path, record in recorded
-        if record and record.weights in named and _fingerprint(path) == record.weights
+        for path, record in records
+        if record and record.weights in fingerprints and _fingerprint(path) == record.weights
     ]
 
 

@@ -37,10 +37,10 @@ def opened(made: Any, training: Training) -> Iterator[list[Logger]]:
             ``_partial_: true``, a function of :class:`Training` to a logger or to a context that gives one or None.
         training: what they are for.
     """
-    entered = made(training) if isinstance(made, partial) else made
-    if not isinstance(entered, AbstractContextManager):
-        entered = _as_context(entered)
-    with entered as logger:
+    context = made(training) if isinstance(made, partial) else made
+    if not isinstance(context, AbstractContextManager):
+        context = _as_context(context)
+    with context as logger:
         if logger is not None:
             logger.log_hyperparams(training.config)
         yield [] if logger is None else [logger]

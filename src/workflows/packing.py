@@ -64,15 +64,15 @@ def pack_from_config(config: DictConfig) -> Path:
     packed = list(_asked_for(checkpoints, list(config.networks)) if config.networks else _all(checkpoints))
     if not packed:
         raise UserError(f"no network in {checkpoints} can be packed; train one with: python -m src.train")
-    _refuse_one_file_for_two([each.shared for each in packed])
-    for each in packed:
-        _write(folder / each.shared.file, each.content)
-    for file in earlier - {each.shared.file for each in packed}:
+    _refuse_one_file_for_two([entry.shared for entry in packed])
+    for entry in packed:
+        _write(folder / entry.shared.file, entry.content)
+    for file in earlier - {entry.shared.file for entry in packed}:
         (folder / file).unlink(missing_ok=True)
     _write(folder / LICENCE, (REPO / LICENCE).read_bytes())
     write_text(folder / CARD, card(packed, CellStore(outputs / "cells")))
-    write_text(folder / INDEX, index_text([each.shared for each in packed]))  # last: it vouches for the others
-    log.info("%d networks, %.1f MB -> %s", len(packed), sum(each.shared.size for each in packed) / 1e6, folder)
+    write_text(folder / INDEX, index_text([entry.shared for entry in packed]))  # last: it vouches for the others
+    log.info("%d networks, %.1f MB -> %s", len(packed), sum(entry.shared.size for entry in packed) / 1e6, folder)
     return folder
 
 
@@ -88,7 +88,7 @@ def _earlier(folder: Path) -> set[str]:
         return set()
     if not (folder / INDEX).is_file():
         raise UserError(f"{folder} holds something that is no packed network; name another folder: output=…")
-    return {each.file for each in shared_networks(str(folder))}
+    return {network.file for network in shared_networks(str(folder))}
 
 
 def _asked_for(checkpoints: Path, names: Sequence[str]) -> Iterator[Packed]:
@@ -122,9 +122,9 @@ def _packed(path: Path) -> Packed:
 
 def _refuse_one_file_for_two(networks: Sequence[SharedNetwork]) -> None:
     first: dict[str, SharedNetwork] = {}
-    for each in networks:
-        if (other := first.setdefault(each.file, each)) is not each:
-            raise UserError(f"{other} and {each} would both become {each.file}; pack one of them: networks=[…]")
+    for network in networks:
+        if (other := first.setdefault(network.file, network)) is not network:
+            raise UserError(f"{other} and {network} would both become {network.file}; pack one of them: networks=[…]")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -133,8 +133,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def card(packed: Sequence[Packed], cells: CellStore) -> str:
     """``README.md`` of the folder: what each network is, how it was trained, what is known of it, and the terms."""
-    clean, names = _clean_cells(cells), {each.shared.weights: str(each.shared) for each in packed}
-    rows = [_row(each, clean.get(each.shared.weights), names) for each in packed]
+    clean, names = _clean_cells(cells), {entry.shared.weights: str(entry.shared) for entry in packed}
+    rows = [_row(entry, clean.get(entry.shared.weights), names) for entry in packed]
     lines = [
         "# Trained networks of defense-vqvae",
         "",
@@ -156,12 +156,12 @@ def card(packed: Sequence[Packed], cells: CellStore) -> str:
         *_limits(),
         "## How each was trained",
         "",
-        *(line for each in packed for line in _training(each)),
+        *(line for entry in packed for line in _training(entry)),
         "## Licence",
         "",
         f"Code and weights: MIT, see `{LICENCE}`. The data are not here, and have terms of their own:",
         "",
-        *(f"- {_terms(data)}" for data in dict.fromkeys(each.provenance.data for each in packed)),
+        *(f"- {_terms(data)}" for data in dict.fromkeys(entry.provenance.data for entry in packed)),
     ]
     return "\n".join([*lines, ""])
 
@@ -182,9 +182,9 @@ def _row(packed: Packed, cell: Cell | None, names: Mapping[str, str]) -> str:
     network, noise = packed.shared, packed.shared.noise
     accuracy = "–" if cell is None else _accuracy(cell, names)
     name, data = escape(str(network)), escape(packed.provenance.data)
-    shown = "–" if noise is None else f"{noise:g}"
+    noise_text = "–" if noise is None else f"{noise:g}"
     size = f"{network.size / 1e6:.1f}"
-    return f"| {name} | {data} | {shown} | {network.seed} | {network.epochs} | {accuracy} | {size} |"
+    return f"| {name} | {data} | {noise_text} | {network.seed} | {network.epochs} | {accuracy} | {size} |"
 
 
 def _accuracy(cell: Cell, names: Mapping[str, str]) -> str:
@@ -195,15 +195,15 @@ def _accuracy(cell: Cell, names: Mapping[str, str]) -> str:
 
 
 def _training(packed: Packed) -> list[str]:
-    network, told = packed.shared, packed.provenance
-    asked = leaves(told.config, separator=".")
+    network, run = packed.shared, packed.provenance
+    settings = leaves(run.config, separator=".")
     return [
         f"### {escape(str(network))}",
         "",
         f"- file `{network.file}`, SHA-256 `{network.sha256}`",
         f"- weights `{network.weights}`, of `model={network.model}`",
-        f"- data `{told.data_fingerprint}`, {told.val_size:,} images kept for validation, split_seed {told.split_seed}",
-        f"- `{' '.join(f'{name}={value}' for name, value in asked)}`",
+        f"- data `{run.data_fingerprint}`, {run.val_size:,} images kept for validation, split_seed {run.split_seed}",
+        f"- `{' '.join(f'{name}={value}' for name, value in settings)}`",
         "",
     ]
 
@@ -232,7 +232,7 @@ def _judged(cell: Cell) -> str | None:
         return None
     if identity["defense"] is None:
         return str(identity["classifier"])
-    told = {path.rpartition("/")[2]: value for path, value in leaves(identity["defense"])}
-    if told.get("inference_noise") or told.get("precision", "float32") != "float32" or not told.get("clip", True):
+    values = {path.rpartition("/")[2]: value for path, value in leaves(identity["defense"])}
+    if values.get("inference_noise") or values.get("precision", "float32") != "float32" or not values.get("clip", True):
         return None
-    return told.get("checkpoint")
+    return values.get("checkpoint")

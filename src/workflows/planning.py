@@ -70,18 +70,18 @@ def plan_jobs(
             composed[choice] = compose(choice)
         for override in parsed(values):
             OmegaConf.update(composed[choice], override.get_key_element(), override.value())
-        fit = checked(composed[choice], SweepSettings)
-        specs.append(spec_of(fit, components))
-        checks.append(tuple(probes(specs[-1], probing_from(fit))))
+        job_config = checked(composed[choice], SweepSettings)
+        specs.append(spec_of(job_config, components))
+        checks.append(tuple(probes(specs[-1], probing_from(job_config))))
     jobs = map(Job, map(tuple, points), specs, labels(points, specs), checks)
     return list(_without_repetition(jobs))
 
 
 def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:
     """Drop jobs that differ only in what does not matter to them, such as the noise of a defense without noise."""
-    seen: dict[Coordinates, Job] = {}
+    firsts: dict[Coordinates, Job] = {}
     for job in jobs:
-        first = seen.setdefault(job.coordinates, job)
+        first = firsts.setdefault(job.coordinates, job)
         if first is job:
             yield job
         elif first.key != job.key:
@@ -106,8 +106,8 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
     evaluator = evaluator_for(config)
     store = evaluator.cells
     sweeps = Path(config.paths.outputs) / "sweeps"
-    for left in {folder, *sweeps.glob("*"), *sweeps.glob("*/*")}:
-        clear_temporaries(left)
+    for path in {folder, *sweeps.glob("*"), *sweeps.glob("*/*")}:
+        clear_temporaries(path)
     probing = {job.key: job.probes for job in jobs}
     members = {
         job.key: [member.key for member in job.spec.members.values()] for job in jobs if store.get(job.key) is None
@@ -126,7 +126,7 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
         compare_published=config.compare_published,
         number=next_number(sweeps),
         command=" ".join(["python -m src.sweep -m", *arguments]),
-        probes=tuple((each.of, each.kind, each.spec.key) for key in probing for each in probing[key]),
+        probes=tuple((probe.of, probe.kind, probe.spec.key) for key in probing for probe in probing[key]),
         members=tuple(dict.fromkeys(key for keys in members.values() for key in keys)),
         bare=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.is_bare)),
         learned=tuple(dict.fromkeys(job.coordinates.defense for job in jobs if job.spec.defense.learned)),
@@ -138,8 +138,8 @@ def begin(jobs: Sequence[Job], config: DictConfig, folder: Path, arguments: Sequ
     log.info("%d rows, %d cells to compute%s -> %s", len(jobs), len(absent & rows), others, folder)
     _planned.clear()
     for job in ordered:
-        theirs = tuple(each for each in job.overrides if not parsed([each])[0].is_hydra_override())
-        _planned[str(folder), theirs] = job
+        overrides = tuple(override for override in job.overrides if not parsed([override])[0].is_hydra_override())
+        _planned[str(folder), overrides] = job
     return in_order_of_need(ordered)
 
 
@@ -150,14 +150,14 @@ def probing_from(config: DictConfig) -> Probing:
 
 def _cover(jobs: Sequence[Job]) -> Iterator[Job]:
     """As few jobs as there need be to see every attack and every defense, under every threat, once."""
-    seen: set[tuple[object, ...]] = set()
+    covered: set[tuple[object, ...]] = set()
     for job in jobs:
-        at = job.coordinates
-        parts: set[tuple[object, ...]] = {("defense", at.defense, at.noise, at.threat)}
-        if at.eps:  # at eps 0 no attack is called
-            parts.add(("attack", at.attack, at.threat))
-        if parts - seen:
-            seen |= parts
+        coordinates = job.coordinates
+        parts: set[tuple[object, ...]] = {("defense", coordinates.defense, coordinates.noise, coordinates.threat)}
+        if coordinates.eps:  # at eps 0 no attack is called
+            parts.add(("attack", coordinates.attack, coordinates.threat))
+        if parts - covered:
+            covered |= parts
             yield job
 
 

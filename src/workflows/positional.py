@@ -11,11 +11,11 @@ def named(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     What has a ``=`` is an override as it is, unless there is a file or folder of that name; what begins with ``-``,
     ``+`` or ``~`` is an option. More arguments than ``names`` are left for Hydra to refuse.
     """
-    rest, done = list(names), []
+    rest, overrides = list(names), []
     for argument in arguments:
         is_other = argument.startswith(("-", "+", "~")) or ("=" in argument and not os.path.exists(argument))
-        done.append(argument if is_other or not rest else f"{rest.pop(0)}={quoted(argument)}")
-    return done
+        overrides.append(argument if is_other or not rest else f"{rest.pop(0)}={quoted(argument)}")
+    return overrides
 
 
 def quoted(text: str) -> str:

@@ -71,13 +71,13 @@ def planned(source: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
     if not images:
         raise UserError(f"input={source} holds no images ({', '.join(sorted(ENDINGS))})")
     files = {path: (target / path.relative_to(source)).with_suffix(".png") for path in images}
-    taken: dict[Path, Path] = {}
+    sources: dict[Path, Path] = {}
     for path, written in files.items():
-        if written in taken:
-            raise UserError(f"{taken[written]} and {path} would both become {written}: rename one of them")
+        if written in sources:
+            raise UserError(f"{sources[written]} and {path} would both become {written}: rename one of them")
         if not overwrite and os.path.lexists(written):
             raise UserError(f"{written} is there already; overwrite=true replaces it, another output leaves it alone")
-        taken[written] = path
+        sources[written] = path
     return files
 
 

@@ -43,20 +43,20 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     folder = folder or latest_sweep(outputs / "sweeps")
     if folder is None:
         raise UserError(f"no sweep under {outputs / 'sweeps'}; run one with: python -m src.sweep -m")
-    made = refresh(outputs, folder, Path(config.paths.checkpoints), compare_published)
-    grid, console = made.grid, Console()
+    refreshed = refresh(outputs, folder, Path(config.paths.checkpoints), compare_published)
+    grid, console = refreshed.grid, Console()
     print_grid(grid, console)
-    print_check_report(made.checks, console)
-    if made.compared:
+    print_check_report(refreshed.checks, console)
+    if refreshed.compared:
         print_comparison(grid, console)
-    print_certified(made.certified, console)
-    if made.compared or made.certified or len(facets(grid)) > 1:
+    print_certified(refreshed.certified, console)
+    if refreshed.compared or refreshed.certified or len(facets(grid)) > 1:
         print_title(grid, console)
     if config.logger.cells:
-        _log_to_wandb(grid, made.written, Path(config.paths.checkpoints), build(config.logger.cells))
-    log.info("report: %s", made.written.folder / "index.html")
+        _log_to_wandb(grid, refreshed.written, Path(config.paths.checkpoints), build(config.logger.cells))
+    log.info("report: %s", refreshed.written.folder / "index.html")
     log.info("all sweeps: %s", outputs / "sweeps" / INDEX)
-    for finding in made.checks.findings:
+    for finding in refreshed.checks.findings:
         if finding.name == BROKEN:
             raise UserError(finding.message)
     return grid
@@ -93,8 +93,8 @@ def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: b
     certified = of_grid(load_certified(outputs / "certified"), grid)
     records = _training_records(checkpoints, grid)
     newest = manifest.number + 1 >= next_number(outputs / "sweeps")
-    place = outputs / "report" if newest else folder / KEPT
-    written = write_report(grid, records, place, compared, checks, certified)
+    target = outputs / "report" if newest else folder / KEPT
+    written = write_report(grid, records, target, compared, checks, certified)
     if newest:
         copy_report(written, folder / KEPT)
     write_index(outputs / "sweeps", store)

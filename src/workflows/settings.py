@@ -99,28 +99,28 @@ def _updated(config: DictConfig, changed: Mapping[str, Any]) -> DictConfig:
 def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first mistake that pydantic found, as ``eps=2 is not a number from 0 to 1 (L∞ budget in pixel units)``."""
     first = error.errors()[0]
-    path = [str(each) for each in first["loc"]]
-    kind, given = first["type"], first["input"]
+    path = [str(part) for part in first["loc"]]
+    kind, value = first["type"], first["input"]
     if kind == "missing":
         return f"there is no {'.'.join(path)} here; see --help"
     if kind == "extra_forbidden":
         inner = section_of(schema.model_fields[path[0]].annotation)
-        known = [f"{path[0]}.{name}" for name in inner.model_fields] if inner else []
-        return f"there is no {'.'.join(path)} here; {nearest('.'.join(path), known)}"
+        names = [f"{path[0]}.{name}" for name in inner.model_fields] if inner else []
+        return f"there is no {'.'.join(path)} here; {nearest('.'.join(path), names)}"
     if kind == "value_error":
         return str(first["ctx"]["error"])
     path = [name for name in path if name.isdecimal() or name in _names(schema)]  # less the branches of a union
     name = ".".join(path)
-    shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else given
-    texts = [each["ctx"]["expected"] for each in error.errors() if each["type"] == "literal_error"]  # of a union
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    texts = [entry["ctx"]["expected"] for entry in error.errors() if entry["type"] == "literal_error"]  # of a union
     words = {
         "model_type": f"is out of place: {name} is set value by value, as in {name}.…=…; see --help",
         "dict_type": "is no component",
         "bool_type": " nor ".join(["is neither true", "false", *texts]),
         "literal_error": f"is not {first.get('ctx', {}).get('expected')}",
     }
-    said = words.get(kind) or f"is not {_expected(schema, path).format(name=name)}"
-    return f"{name}={shown} {said}"
+    fault = words.get(kind) or f"is not {_expected(schema, path).format(name=name)}"
+    return f"{name}={text} {fault}"
 
 
 def _names(schema: type[BaseModel]) -> set[str]:
@@ -134,7 +134,7 @@ def _expected(schema: type[BaseModel], path: Iterable[str]) -> str:
     part = described
     for name in path:
         if name.isdecimal():
-            part = next(each for each in part.get("anyOf", [part]) if "items" in each)["items"]
+            part = next(branch for branch in part.get("anyOf", [part]) if "items" in branch)["items"]
             continue
         part = part["properties"][name]
         if "$ref" in part:
@@ -144,7 +144,7 @@ def _expected(schema: type[BaseModel], path: Iterable[str]) -> str:
 
 def _in_words(part: dict[str, Any]) -> str:
     if "anyOf" in part:
-        return " or ".join(_in_words(each) for each in part["anyOf"])
+        return " or ".join(_in_words(branch) for branch in part["anyOf"])
     kinds = {"integer": "a whole number", "number": "a number", "string": "a text", "null": "null"}
     if part.get("type") == "array":
         example = "[a,b]" if part["items"].get("type") == "string" else "[0,0.5]"
@@ -177,11 +177,11 @@ def _overrides(config: DictConfig) -> list[Override]:
 def _refuse_several(overrides: list[Override], config: DictConfig) -> None:
     """``attack=[fgsm,ifgsm]`` would lay one file over the other, and the last would run."""
     for override in overrides:
-        name, chosen = override.key_or_group, override.value()
-        if isinstance(chosen, list) and isinstance(OmegaConf.select(config, name), DictConfig):
+        name, value = override.key_or_group, override.value()
+        if isinstance(value, list) and isinstance(OmegaConf.select(config, name), DictConfig):
             raise UserError(
                 f"{override.input_line} chooses several where one is wanted; for one job each: "
-                f"-m {name}={','.join(str(each) for each in chosen)}"
+                f"-m {name}={','.join(str(option) for option in value)}"
             )
 
 

@@ -53,23 +53,23 @@ def run_job(config: DictConfig) -> None:
         raise
     write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
     progress = _progress(manifest, evaluator.cells) if manifest else ""
-    where = _place(manifest, spec) if manifest else spec.coordinates
-    log.info("%s%s (%.1f s)", progress, describe(cell, where), time.perf_counter() - begin_time)
+    coordinates = _place(manifest, spec) if manifest else spec.coordinates
+    log.info("%s%s (%.1f s)", progress, describe(cell, coordinates), time.perf_counter() - begin_time)
     if config.logger.cells:
-        log_cell(cell, where, _wandb_settings(config))
+        log_cell(cell, coordinates, _wandb_settings(config))
     _probe(spec, job.probes if job else probes(spec, probing_from(config)), evaluator)
 
 
 def _whose(error: Exception, spec: CellSpec) -> str:
     """Who can mend an error: the user whose component failed or broke its promise, or we."""
-    if where := in_code_of_the_users(error):
-        return f"this comes from code that is no part of defense-vqvae ({where})"
+    if location := in_code_of_the_users(error):
+        return f"this comes from code that is no part of defense-vqvae ({location})"
     raised_in = traceback.extract_tb(error.__traceback__)[-1].name
     attacks = [spec.attack, *spec.attack.members.values()]
     targets = [str(attack.component.get("_target_")) for attack in attacks if attack.component]
-    theirs = [target for target in targets if not target.startswith("src.")]
-    if raised_in == check_adversarial.__name__ and theirs:
-        return f"{' or '.join(theirs)}, an attack that is no part of defense-vqvae, breaks its promise"
+    foreign = [target for target in targets if not target.startswith("src.")]
+    if raised_in == check_adversarial.__name__ and foreign:
+        return f"{' or '.join(foreign)}, an attack that is no part of defense-vqvae, breaks its promise"
     return "this is a bug of defense-vqvae"
 
 
@@ -118,7 +118,7 @@ def _built_settings(component: str) -> WandbSettings:
 
 def _place(manifest: SweepManifest, spec: CellSpec) -> Coordinates:
     """Where a cell stands in the grid of its sweep."""
-    places = [where for where, key in manifest.rows if key == spec.key]
+    places = [coordinates for coordinates, key in manifest.rows if key == spec.key]
     return spec.coordinates if spec.coordinates in places or not places else places[0]
 
 
@@ -126,6 +126,6 @@ def _progress(manifest: SweepManifest, store: CellStore) -> str:
     """How many cells of how many there are by now, and the time left if the others come as fast as those so far.
     Counted in the store, because this process may be one of several."""
     done = max(1, manifest.finished(store))
-    left = (time.time() - manifest.started) / done * (manifest.pending - done)
-    words = f"{left / 60:.0f} min" if left >= 90 else f"{max(left, 0):.0f} s"
+    remaining = (time.time() - manifest.started) / done * (manifest.pending - done)
+    words = f"{remaining / 60:.0f} min" if remaining >= 90 else f"{max(remaining, 0):.0f} s"
     return f"[{done}/{manifest.pending}, {words} left] "

@@ -117,9 +117,9 @@ def train(
     ]
     trainer = _build(make_trainer, callbacks, show_progress)
     is_debug_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-    if not is_debug_run and (done := _published(plan, provenance)):
+    if not is_debug_run and (published := _published(plan, provenance)):
         log.info("%s is trained already; overwrite=true trains it again", plan.checkpoint)
-        return done
+        return published
     resumed = _state_to_resume(plan, provenance)
     with open_loggers() if trainer.is_global_zero else nullcontext([]) as trainer.loggers:
         seed_everything(plan.seed, verbose=False)
@@ -133,8 +133,8 @@ def train(
         if is_debug_run or not trainer.is_global_zero:
             return None
         record = _publish(plan, module, recorder, images)
-        for told in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
-            told.log_trained(plan.checkpoint, record)
+        for listener in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
+            listener.log_trained(plan.checkpoint, record)
         return record
 
 
@@ -173,8 +173,8 @@ def _check_sizes(model: str, module: LightningModule, images: Tensor) -> None:
     finally:
         module.train(was_training)
     if isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape[1:] != images.shape[1:]:
-        made = "×".join(map(str, answer.shape[1:]))
-        raise UserError(f"model={model} turns images {size} into {made}; it needs a height and a width divisible by 4")
+        other = "×".join(map(str, answer.shape[1:]))
+        raise UserError(f"model={model} turns images {size} into {other}; it needs a height and a width divisible by 4")
 
 
 def _check_plan(plan: TrainingPlan, module: LightningModule, resumed: Path | None) -> None:
@@ -219,28 +219,28 @@ def _published(plan: TrainingPlan, provenance: Provenance) -> TrainingRecord | N
     if plan.overwrite is True:
         return None
     try:
-        _, found = read_checkpoint(plan.checkpoint, plan.command)
+        _, stored = read_checkpoint(plan.checkpoint, plan.command)
     except UserError as error:
         if plan.checkpoint.exists():
             log.warning("%s will be replaced: %s", plan.checkpoint, error)
         return None
-    differences = list(_differences(found, provenance))
+    differences = list(_differences(stored, provenance))
     if differences and plan.overwrite is False and not plan.resume:
-        named = ", ".join(differences[:NAMED]) + (", …" if len(differences) > NAMED else "")
+        summary = ", ".join(differences[:NAMED]) + (", …" if len(differences) > NAMED else "")
         raise UserError(
-            f"{plan.checkpoint} holds another training ({named}); overwrite=true replaces it, "
+            f"{plan.checkpoint} holds another training ({summary}); overwrite=true replaces it, "
             "model.checkpoint=another/path.ckpt leaves it alone"
         )
     try:
         record = TrainingRecord.load(TrainingRecord.path(plan.checkpoint))
     except (ValueError, OSError):
         return None
-    return record if not differences and record.weights == found.weights else None
+    return record if not differences and record.weights == stored.weights else None
 
 
-def _differences(found: Provenance, wanted: Provenance) -> Iterator[str]:
+def _differences(stored: Provenance, wanted: Provenance) -> Iterator[str]:
     """How a checkpoint's training differs from the one that is wanted: ``planned_epochs 1, not 6``."""
-    theirs, ours = (dict(leaves(asdict(each), separator=".")) for each in (found, wanted))
+    theirs, ours = (dict(leaves(asdict(provenance), separator=".")) for provenance in (stored, wanted))
     for name in dict.fromkeys([*ours, *theirs]):
         if name not in ("weights", "epochs") and theirs.get(name) != ours.get(name):
             yield f"{name.removeprefix('config.')} {theirs.get(name)}, not {ours.get(name)}"
@@ -250,15 +250,15 @@ def _state_to_resume(plan: TrainingPlan, provenance: Provenance) -> Path | None:
     """The interrupted run's state, verified to be of the same configuration; None without ``resume``."""
     if not plan.resume:
         return None
-    _, found = read_checkpoint(plan.state, plan.command)
+    _, stored = read_checkpoint(plan.state, plan.command)
     ours = replace(provenance, weights="", epochs=0, planned_epochs=0)
-    if replace(found, weights="", epochs=0, planned_epochs=0) != ours:
+    if replace(stored, weights="", epochs=0, planned_epochs=0) != ours:
         raise UserError(
             f"{plan.state} was trained with another configuration; repeat its arguments, or leave resume=true out"
         )
-    if found.epochs > provenance.planned_epochs:
-        raise UserError(f"{plan.state} has {found.epochs} epochs, more than the {provenance.planned_epochs} asked for")
-    log.info("resuming after epoch %d of %d", found.epochs, provenance.planned_epochs)
+    if stored.epochs > provenance.planned_epochs:
+        raise UserError(f"{plan.state} has {stored.epochs} epochs, more than the {provenance.planned_epochs} asked for")
+    log.info("resuming after epoch %d of %d", stored.epochs, provenance.planned_epochs)
     return plan.state
 
 
@@ -298,7 +298,7 @@ def _publish(plan: TrainingPlan, module: LightningModule, recorder: Recorder, im
         seconds=recorder.seconds,
         losses=[(int(step), loss) for step, loss in recorder.losses],
         epochs=recorder.epochs,
-        examples={name: encode_images(shown) for name, shown in illustrate(module, images).items()},
+        examples={name: encode_images(stack) for name, stack in illustrate(module, images).items()},
     )
     record.save(plan.checkpoint)
     log.info("saved %s (%.0f s)", plan.checkpoint, recorder.seconds)

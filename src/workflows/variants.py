@@ -24,9 +24,9 @@ def labels(points: Sequence[Sequence[str]], specs: Sequence[CellSpec]) -> list[C
         points: the overrides of each cell.
         specs: their specs.
     """
-    given = [_values(point) for point in points]
-    variants = _variants(given, specs)
-    return [_labelled(spec.coordinates, values, variants) for spec, values in zip(specs, given, strict=True)]
+    overrides = [_values(point) for point in points]
+    variants = _variants(overrides, specs)
+    return [_labelled(spec.coordinates, values, variants) for spec, values in zip(specs, overrides, strict=True)]
 
 
 def _values(overrides: Sequence[str]) -> dict[str, str]:
@@ -45,29 +45,31 @@ def _columns(spec: CellSpec) -> dict[str, Any]:
     }
 
 
-def _variants(given: Sequence[Mapping[str, str]], specs: Sequence[CellSpec]) -> set[Variant]:
+def _variants(overrides: Sequence[Mapping[str, str]], specs: Sequence[CellSpec]) -> set[Variant]:
     """The overrides by which cells of one place differ, found by pairs that differ in one override alone."""
     places = defaultdict(list)
     for number, spec in enumerate(specs):
         places[spec.coordinates].append(number)
     variants: set[Variant] = set()
-    for where, numbers in places.items():
+    for coordinates, numbers in places.items():
         if len({specs[number].key for number in numbers}) == 1:
             continue
         for one, other in combinations(numbers, 2):
-            differing = [name for name, value in given[one].items() if given[other].get(name) != value]
+            differing = [name for name, value in overrides[one].items() if overrides[other].get(name) != value]
             if len(differing) == 1:
                 before, after = _columns(specs[one]), _columns(specs[other])
                 changed = [column for column in before if before[column] != after[column]]
-                variants.update((differing[0], column, getattr(where, column)) for column in changed)
+                variants.update((differing[0], column, getattr(coordinates, column)) for column in changed)
     return variants
 
 
-def _labelled(where: Coordinates, values: Mapping[str, str], variants: set[Variant]) -> Coordinates:
-    """``where`` with the values of ``variants`` beside its names."""
-    said = defaultdict(list)
+def _labelled(coordinates: Coordinates, values: Mapping[str, str], variants: set[Variant]) -> Coordinates:
+    """``coordinates`` with the values of ``variants`` beside their names."""
+    notes = defaultdict(list)
     for override, column, name in sorted(variants):
-        if getattr(where, column) == name and override in values:
-            said[column].append(f"{override.rpartition('.')[2]}={values[override]}")
-    names: dict[str, Any] = {column: f"{getattr(where, column)} ({', '.join(told)})" for column, told in said.items()}
-    return replace(where, **names)
+        if getattr(coordinates, column) == name and override in values:
+            notes[column].append(f"{override.rpartition('.')[2]}={values[override]}")
+    names: dict[str, Any] = {
+        column: f"{getattr(coordinates, column)} ({', '.join(texts)})" for column, texts in notes.items()
+    }
+    return replace(coordinates, **names)

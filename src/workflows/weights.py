@@ -20,8 +20,8 @@ def supply(config: DictConfig) -> None:
 
     A component is a mapping with a ``checkpoint`` and the ``remedy`` that trains it. Its checkpoint is brought if it
     lies in ``paths.checkpoints``, in the folder of a data set; then it has a name to look for. What is there already,
-    whatever it is, stays as it is. Of a checkpoint that ``paths.weights`` does not have, the remedy says so: whether
-    the component is needed is known to whoever builds it.
+    whatever it is, stays as it is. If ``paths.weights`` does not have a checkpoint, its remedy says so: only who
+    builds the component knows whether it is needed.
 
     Args:
         config: of a command; changed in place.
@@ -36,8 +36,8 @@ def supply(config: DictConfig) -> None:
             continue
         network = _named(path, source)
         if network is None:
-            said = f" (paths.weights={source} has no {path.parent.name}/{path.stem})"
-            part.remedy = part.remedy.removesuffix(said) + said  # once, however often a configuration is checked
+            note = f" (paths.weights={source} has no {path.parent.name}/{path.stem})"
+            part.remedy = part.remedy.removesuffix(note) + note  # once, however often a configuration is checked
         else:
             _refuse_other_noise(network, part, source)
             _bring(network, source, path, part.remedy)
@@ -53,8 +53,8 @@ def shared_noises(config: DictConfig) -> set[float]:
     except UserError as error:
         log.warning("%s", error)
         return set()
-    mine = [each for each in networks if each.data == config.data.name and each.seed == config.seed]
-    return {each.noise for each in mine if each.noise is not None}
+    matches = [network for network in networks if network.data == config.data.name and network.seed == config.seed]
+    return {network.noise for network in matches if network.noise is not None}
 
 
 def _unused(config: DictConfig) -> set[str]:
@@ -83,14 +83,14 @@ def _with_checkpoint(node: DictConfig | ListConfig, unused: Collection[str] = ()
 def _named(path: Path, source: str) -> SharedNetwork | None:
     """The network of ``source`` that has the name of a checkpoint."""
     name = (path.parent.name, path.stem)
-    return next((each for each in shared_networks(source) if (each.data, each.name) == name), None)
+    return next((network for network in shared_networks(source) if (network.data, network.name) == name), None)
 
 
 def _refuse_other_noise(network: SharedNetwork, part: DictConfig, source: str) -> None:
-    asked = part.get("noise")
-    if network.noise is not None and asked is not None and network.noise != asked:
+    noise = part.get("noise")
+    if network.noise is not None and noise is not None and network.noise != noise:
         raise UserError(
-            f"{network.file} of paths.weights={source} was trained with noise {network.noise:g}, not {asked}; it was "
+            f"{network.file} of paths.weights={source} was trained with noise {network.noise:g}, not {noise}; it was "
             f"not kept: train it with: {part.remedy}"
         )
 

@@ -48,14 +48,15 @@ class GridSweeper(BasicSweeper):
             reporting.collect(self.config, folder)
 
     def _points(self, arguments: list[str]) -> list[list[str]]:
-        """What is swept over: the command line, and of ``hydra.sweeper.params`` what the command line does not name,
-        whether as ``eps=``, ``++eps=`` or ``~eps``."""
+        """The points of the command line and of ``hydra.sweeper.params``. The command line wins where it names a
+        parameter, be it as ``eps=``, ``++eps=`` or ``~eps``."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = parser.parse_overrides(arguments)
-        named = {override.key_or_group for override in given}
-        usual = parser.parse_overrides(self._parse_config())
-        return self.split_arguments([each for each in usual if each.key_or_group not in named] + given, None)[0]
+        overrides = parser.parse_overrides(arguments)
+        names = {override.key_or_group for override in overrides}
+        defaults = parser.parse_overrides(self._parse_config())
+        unnamed = [override for override in defaults if override.key_or_group not in names]
+        return self.split_arguments(unnamed + overrides, None)[0]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None
@@ -70,12 +71,12 @@ class GridSweeper(BasicSweeper):
         from src.errors import UserError
 
         assert self.config is not None
-        launcher, given = self.config.hydra.launcher, self.max_batch_size
-        if given is None and launcher._target_.endswith(".LocalLauncher"):
+        launcher, batch_size = self.config.hydra.launcher, self.max_batch_size
+        if batch_size is None and launcher._target_.endswith(".LocalLauncher"):
             return max(1, (os.cpu_count() or 1) // (launcher.cpus_per_task or 1))
-        if given is not None and (not isinstance(given, int) or given < 1):
-            raise UserError(f"hydra.sweeper.max_batch_size={given} is not a positive whole number or null")
-        return given
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise UserError(f"hydra.sweeper.max_batch_size={batch_size} is not a positive whole number or null")
+        return batch_size
 
     def _launch(self, points: list[list[str]], batch_size: int | None) -> Any:
         """Run the jobs, batch after batch. One that failed has said so itself, and its cell is missing from the
