@@ -23,6 +23,10 @@ SCHEMA = 3
 #: ``family`` of what is not an attack but a proof: its cell says which images no attack can change.
 CERTIFICATE = "certificate"
 
+#: The project's two threats, and whether the attacker of each knows the defense.
+GRAY_BOX, ADAPTIVE = "src.defended.gray_box", "src.defended.adaptive"
+KNOWS_DEFENSE = {GRAY_BOX: False, ADAPTIVE: True}
+
 Component = Mapping[str, Any]  #: ``_target_`` and arguments; a checkpoint by the fingerprint of its weights
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -124,6 +128,16 @@ class ThreatSpec:
     bare: Component | None = None
     stronger: tuple[str, ...] = ()  #: as for :class:`AttackSpec`
 
+    @property
+    def identity(self) -> Any:
+        """What stands for it in a cell's identity: of the project's two threats as they are the component alone."""
+        usual_bare = {name: value for name, value in self.component.items() if name != "surrogate"}
+        usual_bare["_target_"] = GRAY_BOX
+        is_usual = KNOWS_DEFENSE.get(self.component.get("_target_", "")) == self.knows_defense
+        if is_usual and self.bare in (None, usual_bare):
+            return self.component
+        return {"view": self.component, "knows_defense": self.knows_defense, "bare": self.bare}
+
     def strengthened(self) -> "ThreatSpec":
         """The same with twice the effort, as :meth:`AttackSpec.strengthened`."""
         bare = None if self.bare is None else _doubled(self.bare, self.stronger)
@@ -205,7 +219,7 @@ class CellSpec:
                 "classifier": self.classifier,
                 "attack": self.attack.identity if self.eps else None,
                 "eps": self.eps,
-                "threat": self.threat.component if self.eps and not self.is_proof else None,
+                "threat": self.threat.identity if self.eps and not self.is_proof else None,
                 "defense": self.defense.component,
                 "noise": self.defense.noise,
                 "protocol": asdict(self.protocol),

@@ -54,7 +54,7 @@ def spec_of(config: DictConfig, components: ComponentCache) -> CellSpec:
         classifier=components.classifier_identity(plain(config.classifier), data, split),
         attack=attack_spec(config, data, components),
         eps=float(config.eps),
-        threat=_threat_spec(plain(config.threat), components),
+        threat=_threat_spec(plain(config.threat), data, split, components),
         defense=_defense_spec(config, data, components),
         protocol=Protocol(**plain(config.protocol)),
         seed=config.seed,
@@ -121,14 +121,14 @@ def _on_survivors(suite: AttackSpec) -> AttackSpec:
     return AttackSpec(suite.name, component, family="iterative", early_stop=True)
 
 
-def _threat_spec(threat: dict[str, Any], components: ComponentCache) -> ThreatSpec:
+def _threat_spec(threat: dict[str, Any], data: ImageDataModule, split: str, components: ComponentCache) -> ThreatSpec:
     """The threat of a ``conf/threat`` file."""
     components.build(threat["view"])
     return ThreatSpec(
         name=threat["name"],
-        component=threat["view"],
+        component=components.identified(threat["view"], data, split),
         knows_defense=threat["knows_defense"],
-        bare=threat["bare"]["view"] if "bare" in threat else None,
+        bare=components.identified(threat["bare"]["view"], data, split) if "bare" in threat else None,
         stronger=_stronger(threat, threat["view"]),
     )
 

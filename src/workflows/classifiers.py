@@ -14,28 +14,30 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from src.errors import UserError, in_a_line
-from src.models.checkpoint import weights_fingerprint
 from src.randomness import seeded
 from src.workflows.building import build
+from src.workflows.own_code import code_of, state_fingerprint
 
 
 @dataclass(frozen=True)
 class OwnClassifier:
     """A user's own classifier x → logits, frozen, in eval mode, on the CPU.
 
-    A cell knows it by the name of its factory and the fingerprint of its parameters and buffers, because two modules
-    of equal weights may compute different things. One without parameters and buffers is known by its name alone. A
-    change of code that leaves both as they are goes unnoticed: give the factory another name.
+    A cell knows it by the name of its factory, the file that defines it and the fingerprint of its parameters and
+    buffers, because two modules of equal weights may compute different things. Other files that this one imports are
+    not looked at.
     """
 
     name: str  #: such as ``package.module:factory``
     module: nn.Module
     weights: str | None  #: fingerprint; None without parameters and buffers
+    code: str | None = None  #: hash of the file; None for a pre-trained network of the project's, or of a package
 
     @property
     def identity(self) -> dict[str, Any]:
         """What stands for it in the identity of a cell."""
-        return {"factory": self.name, "weights": self.weights}
+        identity = {"factory": self.name, "weights": self.weights}
+        return identity if self.code is None else identity | {"code": self.code}
 
 
 def is_factory(asked: Any) -> bool:
@@ -104,7 +106,7 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
             raise UserError(f"classifier={name} gives {type(module).__name__}, not an nn.Module x -> logits")
         module = module.cpu().eval().requires_grad_(False)
         _try_out(name, module, image_shape, num_classes)
-    return OwnClassifier(name, module, _fingerprint(name, module))
+    return OwnClassifier(name, module, state_fingerprint(f"classifier={name}", module), code_of(name.replace(":", ".")))
 
 
 def _made(name: str) -> Any:
@@ -129,16 +131,6 @@ def _imported(name: str) -> Any:
         return attrgetter(attribute)(module)
     except AttributeError as error:
         raise UserError(f"classifier={name}: {path} has no {attribute}") from error
-
-
-def _fingerprint(name: str, module: nn.Module) -> str | None:
-    """Of the ``state_dict`` and of buffers that are no part of it; None if there is nothing."""
-    state = dict(module.named_buffers()) | module.state_dict()
-    if keys := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-        raise UserError(
-            f"classifier={name}: {keys[0]} in its state_dict is no tensor, so its weights have no fingerprint"
-        )
-    return weights_fingerprint(state) if state else None
 
 
 def _try_out(name: str, module: nn.Module, image_shape: Sequence[int], num_classes: int) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from src.evaluation.components import TestSet
 from src.evaluation.spec import Component, content_key, numbers_as_floats
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
+from src.randomness import seeded
 from src.workflows.building import build, check_arguments, plain
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
 from src.workflows.configured import data_from_config, fingerprinted
+from src.workflows.own_code import has_own_code, with_state, without_marks
 from src.workflows.trained_on import trained_on
 
 log = logging.getLogger(__name__)
@@ -103,7 +106,7 @@ class ComponentCache:
 
     def identified(self, component: Any, data: ImageDataModule, split: str) -> Any:
         """A component's configuration with the fingerprints of its checkpoints, which have to be of ``data``, of the
-        noise that is asked for, and trained on none of the images of ``split``.
+        noise that is asked for, and trained on none of the images of ``split``; with the marks of a user's own.
 
         Raises:
             UserError: they are not; or as :func:`src.workflows.building.check_arguments`.
@@ -119,14 +122,21 @@ class ComponentCache:
             return provenance.weights
 
         check_arguments(component)
-        return fingerprinted(component, weights_of)
+        identity = fingerprinted(component, weights_of)
+        if not has_own_code(identity):
+            return identity
+        try:
+            return with_state(identity, self.build(identity))
+        except Exception:  # a user's own code can raise anything: whoever evaluates it says why
+            return identity
 
     def build(self, component: Component | None) -> Any:
-        component = IDENTITY if component is None else component
+        own = has_own_code(component)
+        component = IDENTITY if component is None else without_marks(component) if own else component
         key = content_key(numbers_as_floats(component))
         if key in self._functions:
             return self._functions[key]
-        built = self._purifiers.pop(key) if key in self._purifiers else build(self._with_paths(component))
+        built = self._purifiers.pop(key) if key in self._purifiers else self._made(component, own)
         if not isinstance(built, nn.Module):
             self._functions[key] = built
             return built
@@ -134,6 +144,11 @@ class ComponentCache:
         while len(self._purifiers) > 1 and sum(map(_parameters, self._purifiers.values())) > KEPT_PARAMETERS:
             del self._purifiers[next(iter(self._purifiers))]
         return built
+
+    def _made(self, component: Component, own: bool) -> Any:
+        """What a component builds. A user's own draws the same weights in every process, and so has one identity."""
+        with seeded(0) if own else nullcontext():
+            return build(self._with_paths(component))
 
     def is_random(self, defense: DefenseSpec, data: DataSpec) -> bool:
         """Whether a defense answers the first images of ``data`` differently when it is asked again; of one that does

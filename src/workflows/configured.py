@@ -21,6 +21,7 @@ from src.precision import native_bfloat16
 from src.training_record import TrainingRecord
 from src.workflows.building import build, plain
 from src.workflows.loggers import Training, opened
+from src.workflows.own_code import marked
 from src.workflows.schema import TrainSettings
 from src.workflows.settings import checked
 from src.workflows.trained_on import trained_on
@@ -83,7 +84,8 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
 
 def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]) -> Any:
     """A component's configuration with every ``checkpoint`` replaced by the fingerprint of its weights: what it
-    computes does not depend on where its weights lie, but on what they are.
+    computes does not depend on where its weights lie, but on what they are. A user's own component carries the marks of
+    :mod:`src.workflows.own_code`.
 
     Args:
         component: plain types.
@@ -97,11 +99,11 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
     if not isinstance(component, dict):
         return component
     parts = {name: fingerprinted(value, weights_of) for name, value in component.items() if name != "remedy"}
-    if "checkpoint" not in component:
-        return parts
-    if not isinstance(component["checkpoint"], str):
-        raise UserError(f"checkpoint={component['checkpoint']} is not the path of a file")
-    return parts | {"checkpoint": weights_of(component)}
+    if "checkpoint" in component:
+        if not isinstance(component["checkpoint"], str):
+            raise UserError(f"checkpoint={component['checkpoint']} is not the path of a file")
+        parts["checkpoint"] = weights_of(component)
+    return marked(parts, component)
 
 
 def _weights_beside(data: ImageDataModule, part: Mapping[str, Any]) -> str:

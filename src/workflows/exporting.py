@@ -25,10 +25,12 @@ from src.evaluation.spec import numbers_as_floats
 from src.files import write_atomically
 from src.models import Classifier
 from src.models.checkpoint import load_module, read_checkpoint
+from src.randomness import seeded
 from src.workflows.building import build, plain
 from src.workflows.classifiers import build_own, checkpoint_of, is_factory
 from src.workflows.component_cache import IDENTITY
 from src.workflows.configured import data_from_config, fingerprinted
+from src.workflows.own_code import with_state
 from src.workflows.schema import ExportSettings
 from src.workflows.settings import checked
 
@@ -95,7 +97,9 @@ def _subject(config: DictConfig, data: ImageDataModule) -> Subject:
     purifier = classifier = defense_identity = classifier_identity = None
     if config.part != "classifier":
         component = plain(config.defense.purifier)
-        defense_identity, purifier = fingerprinted(component, _weights_of), build(component)
+        with seeded(0):  # as a sweep builds what draws its weights
+            purifier = build(component)
+        defense_identity = with_state(fingerprinted(component, _weights_of), purifier)
     if config.part != "purifier":
         classifier, classifier_identity = _classifier(plain(config.classifier), data)
     module = DefendedClassifier(classifier, purifier) if classifier and purifier else classifier or purifier
