@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra._internal.utils import _locate
@@ -101,12 +102,18 @@ def _own_source(target: Any) -> Path | None:
         made = inspect.unwrap(_locate(target))
         owner = getattr(made, "__self__", None)
         made = owner if isinstance(owner, type) else made  # an alternative constructor may be inherited
-        module, file = str(made.__module__), inspect.getsourcefile(made)
+        if not (inspect.isclass(made) or inspect.isroutine(made)):  # an object: it stands in a module
+            return _own_file(inspect.getmodule(_locate(target.rpartition(".")[0])))
+        return _own_file(inspect.getmodule(made))
     except Exception:  # no such target, or no Python: whoever builds it says so
         return None
-    if module in _our_modules() or file is None:
+
+
+def _own_file(module: ModuleType | None) -> Path | None:
+    """The file of a module, unless it is the project's or an installed package's."""
+    if module is None or module.__name__ in _our_modules() or not module.__file__:
         return None
-    path = Path(file).resolve()
+    path = Path(module.__file__).resolve()
     return None if any(path.is_relative_to(folder) for folder in _installed()) else path
 
 

@@ -1,5 +1,6 @@
 """Anyone's classifier under the real commands, by the name of its factory or the path of a checkpoint."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.workflows import components
 from tests.workflows.conftest import cells, copy_of, read_grid
 
 HERE = "tests.workflows.components"
+CODE = hashlib.sha256(Path(components.__file__).read_bytes()).hexdigest()
 ONE = ("attack=fgsm", "eps=0.1")
 
 
@@ -53,7 +55,11 @@ def test_a_cell_knows_it_by_name_and_weights(own):
     weights = weights_fingerprint(components.linear_classifier().state_dict())
     assert len(stored(own)) == 4
     for cell in stored(own):
-        assert cell["identity"]["classifier"] == {"factory": f"{HERE}:linear_classifier", "weights": weights}
+        assert cell["identity"]["classifier"] == {
+            "factory": f"{HERE}:linear_classifier",
+            "weights": weights,
+            "code": CODE,
+        }
 
 
 def test_other_weights_make_other_cells_and_another_group_of_wandb_runs(own, run_command, monkeypatch):
@@ -99,10 +105,10 @@ def test_weights_left_to_chance_are_the_same_in_every_process_and_disturb_nobody
         assert len(weights) == 1 and None not in weights
 
 
-def test_a_module_as_it_is_without_weights_is_known_by_its_name():
+def test_a_module_as_it_is_without_weights_is_known_by_its_name_and_its_file():
     own = build_own(f"{HERE}:POOLED", (1, 28, 28), 10)
     assert own.module is components.POOLED
-    assert own.identity == {"factory": f"{HERE}:POOLED", "weights": None}
+    assert own.identity == {"factory": f"{HERE}:POOLED", "weights": None, "code": CODE}
 
 
 def test_buffers_that_are_not_saved_count_too(monkeypatch):
