@@ -188,7 +188,7 @@ LEFT_OUT = {
 }
 
 
-def _percents(measured: Measured, defense: str, eps: float, **others: str) -> list[float]:
+def _percents(measured: Measured, defense: str, eps: float, **others: str | float) -> list[float]:
     """The accuracies of a purifier, seed by seed. Others: values of more columns."""
     found = measured.where(defense=defense, eps=eps, **others)
     return [100 * int(row["correct"]) / int(row["n"]) for row in sorted(found, key=lambda row: int(row["seed"]))]
@@ -239,19 +239,26 @@ RIVALS = {
 
 
 def quantization(measured: Measured) -> str:
-    """The report's model without its quantizer: means ± standard deviations over seeds, and the difference to it."""
+    """The report's model without its quantizer, by training noise: means ± standard deviations over seeds, and the
+    difference to it."""
 
-    def of(name: str) -> list[list[float]]:
+    def of(name: str, noise: float) -> list[list[float]]:
         asked = ((0.0, "gray_box"), (0.3, "gray_box"), (0.3, "adaptive"))
-        return [_percents(measured, name, eps, threat=threat, attack="worst_gradient") for eps, threat in asked]
+        found = {"noise": noise, "attack": "worst_gradient"}
+        return [_percents(measured, name, eps, threat=threat, **found) for eps, threat in asked]
 
     rows = []
-    for name, label in RIVALS.items():
-        means = [" ".join(_spread(percents)) for percents in of(name)]
-        differences = [" ".join(_difference(*pair)[1:]) for pair in zip(of(name), of("vqvae"), strict=True)]
-        rows.append((label, *means, *("" if name == "vqvae" else each for each in differences[1:])))
-    head = ("bottleneck", "clean", "gray-box", "adaptive", "gray-box, to VQ-VAE", "adaptive, to VQ-VAE")
-    return markdown(head, rows)
+    for noise in sorted({float(row["noise"]) for row in measured.rows if row["noise"]}):
+        for name, label in RIVALS.items():
+            clean = measured.where(defense=name, noise=noise, eps=0.0, threat="gray_box", attack="worst_gradient")
+            error, _ = mean_and_deviation([1000 * float(row["reconstruction_mse"]) for row in clean])
+            means = [" ".join(_spread(percents)) for percents in of(name, noise)]
+            pairs = zip(of(name, noise), of("vqvae", noise), strict=True)
+            differences = ["" if name == "vqvae" else " ".join(_difference(*pair)[1:]) for pair in pairs]
+            rows.append((f"{noise:g}", label, f"{error:.1f}", *means, *differences[1:]))
+    compared = ("gray-box, to VQ-VAE", "adaptive, to VQ-VAE")
+    head = ("noise", "bottleneck", "error", "clean", "gray-box", "adaptive", *compared)
+    return markdown(head, rows, words=2)
 
 
 def robust(measured: Measured) -> str:

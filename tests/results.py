@@ -291,6 +291,7 @@ def collect(name: str, outputs: Path, folder: Path, commit: str = NOT_RECORDED) 
     for line, cell in zip(lines, cells, strict=True):
         line |= {side: str(count) for side, count in cell.propagations.items()}
         line |= {count: str(cell.attacker[count]) for count in PROVED if cell.is_proof and count in cell.attacker}
+        line |= {"reconstruction_mse": f"{cell.reconstruction_mse:.4g}"}
     columns = [*COLUMNS, *(extra for extra in EXTRAS if any(extra in line for line in lines))]
     _write_rows(path, columns, lines)
     versions = {package: {cell.environment.get(package) for cell in cells} for package in ("torch", "python")}
@@ -307,8 +308,9 @@ def collect(name: str, outputs: Path, folder: Path, commit: str = NOT_RECORDED) 
 #: What a proof counts beside the images that are proved.
 PROVED = ("refuted", "open", "boxes")
 
-#: Columns of a CSV after those of ``grid.csv``: propagations, and what a proof counts.
-EXTRAS = ("forward", "backward", *PROVED)
+#: Columns of a CSV after those of ``grid.csv``: propagations, what a proof counts, and the mean squared error of the
+#: purified to the clean images.
+EXTRAS = ("forward", "backward", *PROVED, "reconstruction_mse")
 
 
 def _only(values: set[str | None]) -> str | None:
