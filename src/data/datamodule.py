@@ -25,6 +25,9 @@ Loader = DataLoader[tuple[Tensor, Tensor]]
 #: The images that no training sees, and what they are called: "test" to report on, "val" to choose by.
 HELD_OUT = {"test": "test", "val": "validation"}
 
+#: Images whose order has a lower chance than this, if it were random, are taken for sorted.
+RANDOM_ORDER = 1e-6
+
 #: Which of Lightning's stages loads a part.
 STAGES = {"fit": "fit", "val": "validate", "test": "test"}
 
@@ -183,7 +186,8 @@ class ImageDataModule(LightningDataModule):
             images, float32 (limit, C, H, W) in [0, 1], and labels, int64 (limit,); the caller's to change.
 
         Raises:
-            UserError: no such split, or `limit` is not in 1 to the number of its images; and as `setup`.
+            UserError: no such split, `limit` is not in 1 to the number of its images, or these are sorted by class, so
+            that the first of them are no sample; and as `setup`.
         """
         if split not in HELD_OUT:
             raise UserError(f"split={split} is not one of {', '.join(HELD_OUT)}")
@@ -192,6 +196,8 @@ class ImageDataModule(LightningDataModule):
         if limit is not None and not 1 <= limit <= len(dataset):
             right = f"from 1 to {len(dataset)}, the number of {self.name}'s {HELD_OUT[split]} images, or null for all"
             raise UserError(f"limit={limit} is out of range: it must be {right}")
+        if limit is not None:
+            self._refuse_sorted(split, dataset.labels, limit)
         images, labels = dataset[slice(0, limit)]
         # The images are fresh, converted from bytes; the labels would still be the set's own memory.
         return images, labels.clone()
@@ -204,6 +210,19 @@ class ImageDataModule(LightningDataModule):
         """
         lines = [self.name, *(f"{role} {self._files()[role].md5}" for role in ROLES)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _refuse_sorted(self, split: str, labels: Tensor, limit: int) -> None:
+        """UserError if the first `limit` of a user's own images lack classes that no random order would leave out."""
+        # Whoever published a set chose its order, and class folders are mixed when they are decoded.
+        if getattr(self._source, "of", "") or getattr(self._source, "is_mixed", _never)(self.root):
+            return
+        counts, first = (part.bincount(minlength=self.num_classes).tolist() for part in (labels, labels[:limit]))
+        if _chance(counts, first) < RANDOM_ORDER:
+            classes, there = (sum(number > 0 for number in part) for part in (counts, first))
+            raise UserError(
+                f"limit={limit} takes images of {there} of {classes} classes: {self.name}'s {HELD_OUT[split]} images "
+                f"are sorted by class in {self.root}; shuffle them there, labels alike, or leave limit out"
+            )
 
     def _files(self) -> Mapping[str, GoodFile]:
         # Lightning calls prepare_data in one process a machine only; the others find the files here.
@@ -246,6 +265,29 @@ class ImageDataModule(LightningDataModule):
             shard, shards = self.trainer.global_rank, self.trainer.world_size
             self._sets[part] = self._sets[part].to(self.trainer.strategy.root_device)
         return batch_loader(self._sets[part], self.batch_size, seed, shard, shards)
+
+
+def _never(root: Path) -> bool:
+    return False
+
+
+def _chance(counts: Sequence[int], first: Sequence[int]) -> float:
+    """An upper bound of the chance that the first images of a random order lack as much as these; 1 if they lack none.
+
+    Two things are unlikely: that a certain class of share p is not among N images, (1 − p)^N; and that so few classes
+    are, which is at most the number of ways to choose them times (their share)^N, for those of the highest shares.
+
+    Args:
+        counts: images of each class.
+        first: those of them that come first, by class.
+    """
+    size, drawn = sum(counts), sum(first)
+    lacking = [count for count, number in zip(counts, first, strict=True) if count and not number]
+    if not lacking:
+        return 1.0
+    classes, there = sum(count > 0 for count in counts), sum(number > 0 for number in first)
+    highest = sum(sorted(counts)[-there:]) / size
+    return min((1 - max(lacking) / size) ** drawn, math.comb(classes, there) * highest**drawn)
 
 
 def _require(holds: bool, name: str, value: object, right: str) -> None:

@@ -67,6 +67,10 @@ class FolderSource:
             log.warning("%s: %s", root, note)
         return {role: GoodFile(folder / STANDARD[role].name, record["md5"][role]) for role in ROLES}
 
+    def is_mixed(self, root: Path) -> bool:
+        """Whether images of `root` are put into an order that mixes their classes: pictures are; arrays keep theirs."""
+        return root.is_dir() and not _has_idx(root) and _archive(root) is None
+
     def _decoding(self) -> Decoding:
         size = [self.size, self.size] if isinstance(self.size, int) else self.size
         sizes = size is None or (len(size) == 2 and all(isinstance(side, int) and side >= 1 for side in size))

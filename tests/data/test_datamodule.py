@@ -8,7 +8,9 @@ from omegaconf import OmegaConf
 from src.data import ImageDataModule
 from src.data.batches import ImageTensors
 from src.data.files import ROLES
+from src.data.folder import FolderSource
 from src.data.idx import write_idx
+from src.data.sources import IdxSource
 from src.errors import UserError
 
 
@@ -210,6 +212,49 @@ def test_a_caller_may_change_the_test_set_it_was_given(tiny_data):
     images.zero_(), labels.zero_()
     assert data.test_set()[0].any()
     assert data.test_set()[1].any()
+
+
+def labelled(folder, labels):
+    """IDX files of training and test images with these labels."""
+    for part in ("train", "t10k"):
+        write_idx(folder / f"{part}-images-idx3-ubyte", torch.zeros(len(labels), 4, 4, dtype=torch.uint8))
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels.byte())
+    return folder
+
+
+@pytest.mark.parametrize("source", [None, "folder"])
+@pytest.mark.parametrize(("split", "called"), [("test", "test"), ("val", "validation")])
+def test_a_limit_that_takes_few_of_the_classes_of_sorted_images_is_refused(tiny_data, tmp_path, source, split, called):
+    """It would judge one class alone."""
+    root = labelled(tmp_path / "sorted", torch.arange(2000) // 200)
+    finder = source and FolderSource(cache=tmp_path / "cache")
+    data = tiny_data(root=root, source=finder, image_shape=(1, 4, 4), val_size=1000)
+    for limit, found in ((20, 1), (90, 1), (850, 9 if split == "val" else 5)):
+        with pytest.raises(UserError) as refused:
+            data.held_out(split, limit)
+        said = str(refused.value)
+        assert f"limit={limit} takes images of {found} of 10 classes: tiny's {called} images are sorted" in said
+        assert "shuffle them" in said and "leave limit out" in said and "\n" not in said
+    size = len(data.held_out(split)[1])
+    assert len(data.held_out(split, size)[1]) == size
+
+
+def test_a_limit_may_take_what_a_random_order_can_begin_with(tiny_data, tmp_path):
+    order = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
+    rare = torch.cat([torch.arange(1990) % 5, torch.full((10,), 5)])
+    for name, labels in (("mixed", torch.arange(2000)[order] % 100), ("rare", rare)):
+        data = tiny_data(root=labelled(tmp_path / name, labels), num_classes=100, image_shape=(1, 4, 4))
+        assert all(len(data.test_set(limit)[1]) == limit for limit in range(1, 1900, 7))
+
+
+def test_the_order_of_a_published_set_is_its_authors(tiny, tiny_data, tmp_path):
+    root = labelled(tmp_path / "published", torch.arange(2000) // 200)
+    data = tiny_data(root=root, source=IdxSource(of="tiny"), image_shape=(1, 4, 4))
+    assert data.test_set(100)[1].unique().tolist() == [0]
+
+
+def test_the_first_images_of_mnist_are_of_all_classes(mnist):
+    assert len(mnist.test_set(1000)[1].unique()) == 10
 
 
 @pytest.mark.parametrize("limit", [0, -1, 21])

@@ -95,6 +95,15 @@ def test_an_npz_file(tmp_path):
     assert torch.equal((shown * 255).round().byte(), torch.from_numpy(images[:3]).permute(0, 3, 1, 2))
 
 
+def test_an_npz_file_keeps_its_order_so_that_a_limit_is_refused_where_it_is_sorted(tmp_path):
+    path, labels = tmp_path / "mine.npz", np.arange(300) // 100
+    images = np.random.RandomState(0).randint(0, 256, (600, 4, 4), dtype=np.uint8)
+    np.savez(path, x_train=images[:300], y_train=labels, x_test=images[300:], y_test=labels)
+    with pytest.raises(UserError, match=r"limit=100 takes images of 1 of 3 classes: mine's test images are sorted"):
+        module(path, tmp_path).held_out("test", 100)
+    assert len(module(path, tmp_path).held_out("test")[1]) == 300
+
+
 def test_an_npz_file_is_never_unpickled(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, train_images=np.array([{}], dtype=object))
@@ -115,3 +124,4 @@ def test_the_first_images_are_of_all_classes_and_the_same_each_time(tmp_path, sp
     assert 2 <= int(labels.sum()) <= 8
     for image, label in zip(images, labels, strict=True):
         assert round(image[0, 0, 0].item() * 255) // 100 == label
+    assert source.is_mixed(tmp_path / "mine")  # so that no limit is refused
