@@ -21,6 +21,9 @@ from src.errors import UserError
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
+#: What folders of a part are called, in any case; validation images are taken out of the training ones.
+TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
+
 #: Pillow's modes without colour, and those with more than 8 bits a value.
 GREY, DEEP = ("1", "L", "LA"), ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -42,12 +45,42 @@ class Listing:
 def list_pictures(root: Path) -> Listing:
     """Find ``train/<class>/*`` and ``test/<class>/*`` below ``root``, or ``<class>/*`` where there is no ``train``.
 
-    Pictures may lie deeper within a class's folder. Hidden files are passed over.
+    The two may be called ``Training`` and ``Testing`` as well, in any case. Pictures may lie deeper within a class's
+    folder. Hidden files are passed over.
+
+    Raises:
+        UserError: a folder is called as a part is and looks like one, and there are not both parts.
     """
-    if not (root / "train").is_dir():
+    train, test = _part(root, TRAIN), _part(root, TEST)
+    if train is None or (test is None and train.name != "train"):
+        _refuse_parts(root)
         return Listing(_classes(root), None, _aside(root, set()))
-    test = _classes(root / "test") if (root / "test").is_dir() else None
-    return Listing(_classes(root / "train"), test, _aside(root, {"train", "test"}))
+    classes = _classes(test) if test else None
+    return Listing(_classes(train), classes, _aside(root, {part.name for part in (train, test) if part}))
+
+
+def _part(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder of a part: of the plain name, or the only one of such a name that holds folders."""
+    if (plain := root / names[0]).is_dir() and plain in _visible(root):  # a file system may not tell Train from train
+        return plain
+    named = [path for path in _visible(root) if path.name.lower() in names and _folders(path)]
+    return named[0] if len(named) == 1 else None
+
+
+def _refuse_parts(root: Path) -> None:
+    """UserError if a part would be taken for a class: what is called so holds folders, or there is nothing else."""
+    folders = _folders(root)
+    named = [path for path in folders if path.name.lower() in TRAIN + TEST + VALIDATION]
+    for path in named:
+        if named == folders or (_folders(path) and not any(map(_is_picture, path.iterdir()))):
+            raise UserError(
+                f"{path} would be taken for a class; for images of two parts name one folder {' or '.join(TRAIN)} and "
+                f"one {' or '.join(TEST)}, in any case, and put a folder for each class into both"
+            )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()] if folder.is_dir() else []
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -55,15 +88,17 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    return {path.name: sorted(_pictures(path)) for path in _visible(folder) if path.is_dir()}
+    return {path.name: sorted(_pictures(path)) for path in _folders(folder)}
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
     for parent, names, files in os.walk(folder, followlinks=True):
         names[:] = [name for name in names if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
-                yield Path(parent, name)
+        yield from filter(_is_picture, (Path(parent, name) for name in files))
+
+
+def _is_picture(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in ENDINGS
 
 
 def _aside(root: Path, used: set[str]) -> tuple[str, ...]:
@@ -269,4 +304,4 @@ def _check_classes(root: Path, listing: Listing) -> None:
     if listing.test is not None and not listing.test:
         raise UserError(f"{root}/test holds no class folders: fill it, or remove it, and test images are drawn")
     if unknown := sorted(set(listing.test or ()) - set(listing.train)):
-        raise UserError(f"{root}/test has classes that train has not: {', '.join(unknown[:5])}")
+        raise UserError(f"{root}: the test images have classes that the training images lack: {', '.join(unknown[:5])}")

@@ -24,7 +24,8 @@ class FolderSource:
 
     `root` is one of these, and nothing is written into it:
 
-    - `train/<class>/*` and `test/<class>/*`, pictures; or `<class>/*`, of which a seeded share become test images
+    - `train/<class>/*` and `test/<class>/*`, pictures; or `<class>/*`, of which a seeded share become test images; see
+      `list_pictures`
     - a folder with one .npz file, or that file: see `read_npz`
     - four IDX files under MNIST's names, plain or .gz, in it or in a folder `*/raw`: they are used where they lie
 

@@ -82,6 +82,53 @@ def test_a_broken_file_can_be_left_out(pictures, tmp_path):
     assert len(data.held_out("test")[1]) == 4
 
 
+def parts(root: Path, *names: str) -> Path:
+    """A folder with these parts, of two classes of 4 pictures each; all pictures differ."""
+    for number, part in enumerate(names):
+        for label, name in enumerate(CLASSES):
+            for i in range(4):
+                draw(root / part / name / f"{i}.png", 100 * label + 10 * number + i)
+    return root
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "test"), ("Training", "Testing"), ("TRAIN", "TEST"), ("train", "Testing"), ("training", "Test")]
+)
+def test_parts_may_be_called_as_kaggle_does(tmp_path, caplog, names):
+    data = module(parts(tmp_path / "mine", *names, "val"), tmp_path)
+    images, labels = data.held_out("test")
+    assert sorted((images[:, 0, 0, 0] * 255).round().int().tolist()) == [10, 11, 12, 13, 110, 111, 112, 113]
+    assert len(labels) == 8 and data.num_classes == 2
+    assert "left aside: val/" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names", [("Training",), ("test",), ("Train", "training"), ("valid", "Testing"), ("Train", "VAL")]
+)
+@pytest.mark.parametrize("others", [(), ("cat", "dog")])
+def test_a_part_is_not_taken_for_a_class(tmp_path, names, others):
+    root = parts(tmp_path / "mine", *names)
+    for name in others:
+        draw(root / name / "1.png", 5)
+    with pytest.raises(UserError, match=r"would be taken for a class; .* train or training and one test or testing"):
+        module(root, tmp_path).prepare_data()
+
+
+def test_nor_are_parts_without_classes(tmp_path):
+    for part in ("Train", "Test"):
+        draw(tmp_path / "mine" / part / "1.png", 5)
+    with pytest.raises(UserError, match="would be taken for a class"):
+        module(tmp_path / "mine", tmp_path).prepare_data()
+
+
+def test_a_class_may_be_called_as_a_part_is(pictures, tmp_path):
+    draw(pictures / "Train" / "1.png", 5)
+    draw(pictures / "Train" / "2.png", 6)
+    data = module(pictures, tmp_path)
+    data.prepare_data()
+    assert data.num_classes == 3
+
+
 def test_an_npz_file(tmp_path):
     path = tmp_path / "mine.npz"
     images = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3)
