@@ -1,6 +1,7 @@
-"""A labelled image set as tensors, and how its shape is said."""
+"""A labelled image set as tensors, what its user should know of it, and how its shape is said."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,6 +21,22 @@ class LabelledSet(NamedTuple):
     test: Labelled
     classes: tuple[str, ...]  #: names, by label; empty where there are none
     notes: tuple[str, ...]  #: what its user should know, a sentence each
+
+
+def notes_on(train: Labelled, test: Labelled) -> list[str]:
+    """What a user should know of two parts that are to be different images of the same classes; nothing if they are."""
+    notes = []
+    seen = set(_hashes(train.images))
+    if copies := sum(each in seen for each in _hashes(test.images)):
+        said = "is a copy of a training image" if copies == 1 else "are copies of training images"
+        notes.append(f"{copies:,} of {len(test.labels):,} test images {said}")
+    return notes
+
+
+def _hashes(images: Tensor) -> Iterator[bytes]:
+    """16 bytes for each image that stand for its values; equal images have equal ones."""
+    for values in images.flatten(1).contiguous().numpy():
+        yield hashlib.blake2b(values, digest_size=16).digest()
 
 
 def shown_size(sizes: Sequence[int]) -> str:

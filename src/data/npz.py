@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.labelled import Labelled, LabelledSet
+from src.data.labelled import Labelled, LabelledSet, notes_on
 from src.errors import UserError
 
 #: How images and labels of a part may be called: ours (and MedMNIST's), Keras's.
@@ -33,8 +33,9 @@ def read_npz(path: Path) -> LabelledSet:
         raise UserError(f"{path} cannot be read as .npz: {' '.join(str(error).split())}") from error
     parts = {part: Labelled(_images(arrays[part][0], f"{path}: {names[part][0]}"),
                             _labels(arrays[part][1], f"{path}: {names[part][1]}")) for part in arrays}  # fmt: skip
-    notes = (f"left aside: {', '.join(aside)}",) if aside else ()
-    return LabelledSet(parts["train"], parts["test"], (), notes)
+    notes = [f"left aside: {', '.join(aside)}"] if aside else []
+    notes += notes_on(parts["train"], parts["test"])
+    return LabelledSet(parts["train"], parts["test"], (), tuple(notes))
 
 
 def _names(part: str, arrays: list[str], path: Path) -> tuple[str, str]:

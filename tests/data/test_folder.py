@@ -129,6 +129,49 @@ def test_a_class_may_be_called_as_a_part_is(pictures, tmp_path):
     assert data.num_classes == 3
 
 
+def write_npz(path: Path, train: np.ndarray, test: np.ndarray, classes: int = 3) -> Path:
+    labels = {"y_train": np.arange(len(train)) % classes, "y_test": np.arange(len(test)) % classes}
+    np.savez(path, x_train=train, x_test=test, **labels)
+    return path
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, shape, dtype=np.uint8)
+
+
+def told(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """The warnings of a first look at the images, which decodes them, and the same ones of a second look."""
+    looks = []
+    for _ in range(2):
+        caplog.clear()
+        module(root, tmp_path).prepare_data()
+        looks.append([record.message for record in caplog.records if record.levelname == "WARNING"])
+    assert looks[0] == looks[1]
+    return "\n".join(looks[0])
+
+
+@pytest.mark.parametrize(
+    ("copies", "said"),
+    [
+        (37, "37 of 1,000 test images are copies of training images"),
+        (1, "1 of 1,000 test images is a copy of a training image"),
+        (0, None),
+    ],
+)
+def test_test_images_that_are_training_images_are_counted_at_each_look(tmp_path, caplog, copies, said):
+    images = noise(1200, 4, 4)
+    test = images[200:].copy()
+    test[500 : 500 + copies] = images[100 : 100 + copies]
+    path = write_npz(tmp_path / "mine.npz", images[:200], test)
+    assert told(path, tmp_path, caplog) == (f"{path}: {said}" if said else "")
+
+
+def test_so_are_pictures_in_class_folders_whatever_their_files(tmp_path, caplog):
+    root = parts(tmp_path / "mine", "train", "test")
+    draw(root / "test" / "cat" / "copy.bmp", 3)  # as train/cat/3.png
+    assert told(root, tmp_path, caplog) == f"{root}: 1 of 9 test images is a copy of a training image"
+
+
 def test_an_npz_file(tmp_path):
     path = tmp_path / "mine.npz"
     images = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3)
