@@ -30,6 +30,9 @@ def notes_on(train: Labelled, test: Labelled) -> list[str]:
     if copies := sum(each in seen for each in _hashes(test.images)):
         said = "is a copy of a training image" if copies == 1 else "are copies of training images"
         notes.append(f"{copies:,} of {len(test.labels):,} test images {said}")
+    known, tested = (set(part.labels.tolist()) for part in (train, test))
+    if known - tested:
+        notes.append(f"the test images have {len(known & tested)} of {len(known)} classes")
     return notes
 
 

@@ -172,6 +172,18 @@ def test_so_are_pictures_in_class_folders_whatever_their_files(tmp_path, caplog)
     assert told(root, tmp_path, caplog) == f"{root}: 1 of 9 test images is a copy of a training image"
 
 
+def test_classes_that_the_test_images_lack_are_told_of_at_each_look(tmp_path, caplog):
+    images, root = noise(60, 4, 4), parts(tmp_path / "mine", "train", "test")
+    labels = {"train_labels": np.arange(48) % 6, "test_labels": np.arange(12) % 3}
+    np.savez(tmp_path / "mine.npz", train_images=images[:48], test_images=images[48:], **labels)
+    said = f"{tmp_path}/mine.npz: the test images have 3 of 6 classes"
+    assert told(tmp_path / "mine.npz", tmp_path, caplog) == said
+    for i in range(4):
+        (root / "test" / "dog" / f"{i}.png").unlink()
+    (root / "test" / "dog").rmdir()
+    assert told(root, tmp_path, caplog) == f"{root}: the test images have 1 of 2 classes"
+
+
 def test_an_npz_file(tmp_path):
     path = tmp_path / "mine.npz"
     images = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3)
