@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from src.data.labelled import Labelled, LabelledSet, notes_on, shown_size
+from src.data.labelled import Labelled, LabelledSet, check_range, notes_on, shown_size
 from src.data.progress import progress_bar
 from src.errors import UserError
 
@@ -153,6 +153,7 @@ class Decoding:
             parts = Labelled(images[~is_test], labels[~is_test]), Labelled(images[is_test], labels[is_test])
         else:
             parts = Labelled(images[:split], labels[:split]), Labelled(images[split:], labels[split:])
+        check_range(parts[0].images, str(root))
         notes += notes_on(*parts)
         return LabelledSet(_mixed(parts[0]), _mixed(parts[1]), tuple(classes), tuple(notes))
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from src.errors import UserError
+
 
 class Labelled(NamedTuple):
     """Images uint8 (N, C, H, W) and their labels uint8 (N,)."""
@@ -21,6 +23,20 @@ class LabelledSet(NamedTuple):
     test: Labelled
     classes: tuple[str, ...]  #: names, by label; empty where there are none
     notes: tuple[str, ...]  #: what its user should know, a sentence each
+
+
+def check_range(images: Tensor, name: str) -> None:
+    """Check that images, uint8, are of the range 0 to 255.
+
+    Args:
+        images: all training images, of any shape.
+        name: what the error calls them.
+
+    Raises:
+        UserError: no value exceeds 1, as in images from 0 to 1 that were cast; nearly all would be black.
+    """
+    if images.numel() and images.max() <= 1:
+        raise UserError(f"{name}: images never exceed 1 of 255; multiply them by 255, before they are made uint8")
 
 
 def notes_on(train: Labelled, test: Labelled) -> list[str]:

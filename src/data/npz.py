@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.labelled import Labelled, LabelledSet, notes_on
+from src.data.labelled import Labelled, LabelledSet, check_range, notes_on
 from src.errors import UserError
 
 #: How images and labels of a part may be called: ours (and MedMNIST's), Keras's.
@@ -18,8 +18,8 @@ def read_npz(path: Path) -> LabelledSet:
     """A data set out of named arrays: ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or
     ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
-    Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C) with C of 1 or 3, labels whole numbers from 0, (N,) or
-    (N, 1). Nothing is unpickled.
+    Images are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C) with C of 1 or 3, from 0 to 255; labels are whole numbers
+    from 0, (N,) or (N, 1). Nothing is unpickled.
 
     Raises:
         UserError: it is not such a file.
@@ -33,6 +33,7 @@ def read_npz(path: Path) -> LabelledSet:
         raise UserError(f"{path} cannot be read as .npz: {' '.join(str(error).split())}") from error
     parts = {part: Labelled(_images(arrays[part][0], f"{path}: {names[part][0]}"),
                             _labels(arrays[part][1], f"{path}: {names[part][1]}")) for part in arrays}  # fmt: skip
+    check_range(parts["train"].images, f"{path}: {names['train'][0]}")
     notes = [f"left aside: {', '.join(aside)}"] if aside else []
     notes += notes_on(parts["train"], parts["test"])
     return LabelledSet(parts["train"], parts["test"], (), tuple(notes))

@@ -184,6 +184,22 @@ def test_classes_that_the_test_images_lack_are_told_of_at_each_look(tmp_path, ca
     assert told(root, tmp_path, caplog) == f"{root}: the test images have 1 of 2 classes"
 
 
+def test_images_from_0_to_1_are_refused(tmp_path):
+    """They would be divided by 255, and nearly all be black."""
+    images = noise(60, 4, 4) // 128
+    path = write_npz(tmp_path / "mine.npz", images[:40], images[40:])
+    with pytest.raises(UserError) as refused:
+        module(path, tmp_path).prepare_data()
+    said = str(refused.value)
+    assert said.startswith(f"{path}: x_train: images never exceed 1 of 255; multiply") and "\n" not in said
+    for i in range(8):
+        draw(tmp_path / "mine" / CLASSES[i % 2] / f"{i}.png", i % 2, mode="L")
+    with pytest.raises(UserError, match="never exceed 1 of 255"):
+        module(tmp_path / "mine", tmp_path).prepare_data()
+    write_npz(path, images[:40] * 255, images[40:] * 255)
+    module(path, tmp_path).prepare_data()  # black and white images are all right
+
+
 def test_an_npz_file(tmp_path):
     path = tmp_path / "mine.npz"
     images = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3)
