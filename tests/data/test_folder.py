@@ -1,5 +1,6 @@
 """Anybody's images: class folders and .npz files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,23 @@ def test_images_from_0_to_1_are_refused(tmp_path):
         module(tmp_path / "mine", tmp_path).prepare_data()
     write_npz(path, images[:40] * 255, images[40:] * 255)
     module(path, tmp_path).prepare_data()  # black and white images are all right
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_another_file_of_the_same_size_and_time_is_another_file(tmp_path, replaced):
+    """As ``rsync -t`` and ``cp -p`` write it: over the old one, or in its place."""
+    images = noise(60, 4, 4)
+    path, other = (write_npz(tmp_path / name, images[:40], images[40:]) for name in ("mine.npz", "other.npz"))
+    first = module(path, tmp_path).fingerprint
+    write_npz(other, 255 - images[:40], images[40:])
+    before = path.stat()
+    if replaced:
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert module(path, tmp_path).fingerprint != first
 
 
 def test_an_npz_file(tmp_path):
