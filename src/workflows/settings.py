@@ -28,6 +28,9 @@ GROUPS = frozenset({"model", "defense", "threat", "logger"})
 #: What may be added to a component's file: read where it is there.
 OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger", "claim"})
 
+#: What an attack is called with, and so cannot be set beforehand.
+GIVEN = ("model", "x", "y", "eps", "gradient")
+
 
 def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
     """A command's configuration whose plain values fit their schema, with fractions as numbers: itself if it has none
@@ -39,7 +42,8 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
         schema: that of the command.
 
     Raises:
-        UserError: a value does not fit, an override would have no effect, or ``paths.weights`` is no good.
+        UserError: a value does not fit, an override would have no effect, an attack is given what it is called with, or
+        ``paths.weights`` is no good.
     """
     trains = schema is TrainSettings
     overrides = _overrides(config)
@@ -54,6 +58,8 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
         raise UserError(in_one_line(error, schema)) from None
     changed = {name: value for name, value in settings if isinstance(value, int | float) and value != config[name]}
     config = _updated(config, changed)
+    if "attack" in schema.model_fields:
+        _refuse_given(OmegaConf.to_container(config.attack, resolve=False), "attack")
     if "trainer" in config:
         from src.precision import check_device  # here, because PyTorch is slow to import
 
@@ -199,6 +205,23 @@ def _refuse_without_effect(overrides: list[Override], config: DictConfig, schema
         in_no_component = isinstance(config[top], DictConfig) and "_target_" not in config[top]
         if in_no_component and below and "." not in below and below not in OPTIONAL and top in GROUPS:
             raise UserError(f"{override.input_line} has no effect: no part of {top} is called {below}")
+
+
+def _refuse_given(attack: Any, path: str) -> None:
+    """``attack.eps=0.01`` would give a cell another key and not another budget. Looks into the members of a worst case,
+    and into an attack within an attack."""
+    if not isinstance(attack, dict):
+        return
+    for name in GIVEN:
+        if attack.get("_partial_") and name in attack:
+            names = f"{', '.join(GIVEN[:-1])} and {GIVEN[-1]}"
+            raise UserError(
+                f"{path}.{name} is out of place: the evaluation gives an attack {names}; the budget is eps=…"
+            )
+    _refuse_given(attack.get("attack"), f"{path}.attack")
+    members = attack.get("members")
+    for name, member in members.items() if isinstance(members, dict) else ():
+        _refuse_given(member, f"{path}.members.{name}")
 
 
 def _is_read(name: str, config: DictConfig) -> bool:

@@ -115,6 +115,14 @@ REFUSED = {
     "sweep +trainer.callbacks=[]": "+trainer.callbacks=[] has no effect here",
     "sweep +trainer.precision=16": "+trainer.precision=16 has no effect here",
     "certify +trainer.devices=2": "+trainer.devices=2 has no effect here",
+    **{
+        f"sweep +attack.{name}=0.01": f"attack.{name} is out of place: the evaluation gives an attack model, x, y, eps "
+        "and gradient; the budget is eps=…"
+        for name in ("eps", "gradient", "model", "x", "y")
+    },
+    "play ++attack.eps=0.01": "attack.eps is out of place",
+    "sweep attack=worst +attack.members.pgd.eps=0.01": "attack.members.pgd.eps is out of place",
+    "sweep attack=transfer +attack.attack.eps=0.01": "attack.attack.eps is out of place",
     "certify n=50": "n=50 is too small: at least n0=100",
     "certify noise=0": "sigma=0 is not a number above 0, at most 10 (σ of the smoothing",
     "certify alpha=1": "alpha=1 is not a number between 0 and 1 (a probability)",
