@@ -8,12 +8,15 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import omegaconf.base
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -105,18 +108,42 @@ def other_seed(seed: int) -> int:
 def run(command: Callable[[], object]) -> None:
     """Run a ``@hydra.main`` function; the user's mistakes become one line on stderr and exit code 1.
 
-    With HYDRA_FULL_ERROR=1 set by the user, everything is a traceback, as Hydra's users know it.
+    Options and overrides may stand in any order. With HYDRA_FULL_ERROR=1 set by the user, everything is a traceback, as
+    Hydra's users know it.
     """
     os.environ[TRACEBACK] = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors in its own way before we see them
     logging.raiseExceptions = os.environ[TRACEBACK] == "1"  # a log file on a full disk: one line, not one trace a line
     register_resolvers()
+    sys.argv[1:] = in_one_piece(sys.argv[1:])
     if PLUGINS not in sys.path:
         sys.path.append(PLUGINS)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), PLUGINS]))  # for workers
     print_whatever_comes()
     with one_line_errors(), help_as_text():
         command()
+
+
+def in_one_piece(arguments: Sequence[str]) -> list[str]:
+    """``eps=0 -m attack=fgsm`` as ``eps=0 attack=fgsm -m``: Hydra's parser takes overrides in one piece only.
+
+    Options that take a value keep it. Arguments whose overrides are in one piece stay as they are.
+    """
+    is_option: list[bool] = []
+    for before, argument in pairwise(["", *arguments]):
+        is_option.append(argument.startswith("-") or _is_value(argument, before))
+    if sum(not option for option, _ in groupby(is_option)) <= 1:
+        return list(arguments)
+    ordered = sorted(zip(is_option, arguments, strict=True), key=itemgetter(0))  # sorted keeps the order of equals
+    return [argument for _, argument in ordered]
+
+
+def _is_value(argument: str, before: str) -> bool:
+    """Whether ``argument`` belongs to the option that stands ``before`` it, in full or shortened."""
+    for action in get_args_parser()._actions:
+        if any(before == name or (before[:2] == "--" and name.startswith(before)) for name in action.option_strings):
+            return action.nargs is None or (action.nargs == "?" and argument in (action.choices or ()))
+    return False
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -15,7 +16,7 @@ from src.attacks import check_adversarial
 from src.errors import in_code_of_the_users
 from src.evaluation import AttackSpec, CellStore
 from src.workflows.building import build
-from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, TRACEBACK, in_one_piece, register_resolvers, run
 from src.workflows.sweeping import _whose
 from tests.workflows.components import AwkwardError, Fragile
 from tests.workflows.conftest import copy_of
@@ -44,6 +45,32 @@ def test_the_whole_configuration_can_be_shown_resolved(show, command):
     config = OmegaConf.create(show(command, "--cfg", "job", "--resolve"))
     assert config.paths.outputs == "outputs"
     assert "${" not in OmegaConf.to_yaml(config)
+
+
+@pytest.mark.parametrize(
+    ("line", "ordered"),
+    [
+        ("a=1 -m b=2", "a=1 b=2 -m"),
+        ("a=1 --cfg job b=2 --resolve ~c", "a=1 b=2 ~c --cfg job --resolve"),
+        ("a=1 --config-na sweep b=2 -i", "a=1 b=2 --config-na sweep -i"),
+        ("a=1 -i defaults b=2", "a=1 b=2 -i defaults"),
+        ("a=1 -i b=2", "a=1 b=2 -i"),
+        ("a=1 --config-dir=x b=2", "a=1 b=2 --config-dir=x"),
+        ("a=1 -m stray b=2", "a=1 stray b=2 -m"),  # for Hydra to refuse
+        *((line, line) for line in ("", "-m", "-m a=1 b=2", "a=1 b=2 -m", "-cjob a=1", "-mc job a=1", "-c job a=1 -m")),
+    ],
+)
+def test_options_may_stand_among_overrides(line, ordered):
+    assert in_one_piece(line.split()) == ordered.split()
+    get_args_parser().parse_args(in_one_piece(line.split()))
+
+
+def test_so_they_may_in_a_real_command(run_command, tmp_path):
+    shown = run_command("src.sweep", "logger=none", "--cfg", "job", "attack=ifgsm", outputs=tmp_path)
+    assert OmegaConf.create(shown.stdout).attack.name == "ifgsm"
+    swept = run_command("src.sweep", "logger=none", "-m", "attack=fgsm", "eps=2", outputs=tmp_path, check=False)
+    assert swept.returncode == 1 and swept.stderr.startswith("error: eps=2 is not a number from 0 to 1")
+    assert len(swept.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
