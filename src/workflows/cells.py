@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.evaluation import AttackSpec, CellSpec, CellStore, DefenseSpec, Protocol, ThreatSpec
 from src.evaluation.attacking import AttackedSets, untracked
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.spec import Component, Verdict
+from src.evaluation.spec import CERTIFICATE, Component, Verdict
 from src.precision import Precision, chosen
 from src.signatures import accepts
 from src.workflows.building import plain
@@ -93,6 +93,7 @@ def _attack_spec(
     """The attack of a ``conf/attack`` file, or several, of which the worst case is to be taken. One whose gradients can
     be computed in another ``precision`` than float32 is told so."""
     if "members" in attack:
+        _refuse_proofs(attack["members"])
         members = {
             name: _attack_spec(member, data, split, components, precision)
             for name, member in attack["members"].items()
@@ -113,9 +114,19 @@ def _attack_spec(
     )
 
 
+def _refuse_proofs(members: dict[str, Any]) -> None:
+    """UserError if one of them is a proof: it makes no images of which the worst case could be taken."""
+    for name, member in members.items():
+        if member and member.get("family") == CERTIFICATE:
+            asked = f"attack={member.get('name', name)}"
+            raise UserError(f"attack.members.{name} is a proof and no attack: leave it out, and run it as {asked}")
+
+
 def _on_survivors(suite: AttackSpec) -> AttackSpec:
-    """The attacks of ``suite`` as one, each on what those before it left; the cheap ones first."""
-    cheap_first = sorted(suite.members.items(), key=lambda item: CHEAP_FIRST.index(item[1].family))
+    """The attacks of ``suite`` as one, each on what those before it left; the cheap ones first, and last those of a
+    family of the user's own, whose cost nobody knows."""
+    place = {family: number for number, family in enumerate(CHEAP_FIRST)}
+    cheap_first = sorted(suite.members.items(), key=lambda item: place.get(item[1].family, len(place)))
     attacks = {name: member.component for name, member in cheap_first}
     component = {"_target_": "src.attacks.survivors", "_partial_": True, "attacks": attacks}
     return AttackSpec(suite.name, component, family="iterative", early_stop=True)

@@ -247,6 +247,28 @@ def test_an_attack_is_told_the_precision_of_its_gradients(settings, monkeypatch)
         settings("sweep attack_precision=float16")
 
 
+def test_an_attack_of_a_family_of_ones_own_comes_last_among_survivors(settings):
+    class Built:
+        identified = staticmethod(lambda component, data, split: component)
+        build = staticmethod(build)
+
+    asked = "sweep threat=adaptive attack=worst_gradient attack.survivors=true attack.members.fgsm.family="
+    for family in ("mine", "''"):
+        suite = attack_spec(settings(asked + family), None, Built())  # type: ignore[arg-type]
+        assert suite.component is not None
+        *known, own = suite.component["attacks"]
+        assert own == "fgsm" and known
+
+
+@pytest.mark.parametrize("survivors", ["false", "true"])
+def test_a_proof_is_no_member_of_a_worst_case(settings, survivors):
+    asked = f"sweep attack=worst threat=adaptive attack.survivors={survivors} +attack@attack.members.proof=certified"
+    with pytest.raises(UserError) as refused:
+        attack_spec(settings(asked), None, None)  # type: ignore[arg-type]
+    said = "attack.members.proof is a proof and no attack: leave it out, and run it as attack=certified"
+    assert str(refused.value) == said
+
+
 def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(settings):
     class Built:
         identified = staticmethod(lambda component, data, split: component)
