@@ -6,7 +6,7 @@ from src.reporting.analysis.labels import MISSING, number, percent, plus_minus, 
 from src.reporting.analysis.rates import leaders
 from src.reporting.analysis.replicates import Average, AverageTradeOffs, Replicates
 from src.reporting.document.tables import Entry, Table, paid_and_won
-from src.reporting.document.words import named, warning
+from src.reporting.document.words import has_no_defense, named, warning
 
 #: Said above every table of means over seeds.
 MEAN_LEGEND = (
@@ -87,15 +87,19 @@ def _headline(over: Replicates, tradeoffs: AverageTradeOffs) -> str:
     """What attacks leave and what the best purifier makes of it, as means. Nothing is called better: the deviations
     show which differences would outlast another seed."""
     budget, best = f"At eps {number(tradeoffs.eps or 0)}", tradeoffs.best
-    if best is None or tradeoffs.undefended is None:
+    if tradeoffs.undefended is None or (best is None and not has_no_defense(over.grid)):
         return f"{budget} there is no seed with every attack computed, so no defense can be judged there yet."
     worst = f"the worst of {named(tradeoffs.attacks)}" if len(tradeoffs.attacks) > 1 else tradeoffs.attacks[0]
+    seeds = f"standard deviation over {len(over.facets)} seeds"
+    if best is None:
+        bare = f"{_said(tradeoffs.undefended)} undefended"
+        return f"{budget} {worst} leaves {bare} (mean ± {seeds}); this grid has no defense."
     kind = "trained purifiers" if best.learned else "defenses"
     accuracies = f"{_said(tradeoffs.undefended)} undefended, {_said(best.attacked)} with {best.label}"
     simple = tradeoffs.simplest if best.learned else None
     rival = f" and {_said(simple.attacked)} with {simple.label}, which learns nothing" if simple else ""
     highest = f"{accuracies}, the highest mean of the {kind},{rival}".rstrip(",")
-    return f"{budget} {worst} leaves {highest} (means ± standard deviation over {len(over.facets)} seeds)."
+    return f"{budget} {worst} leaves {highest} (means ± {seeds})."
 
 
 def _said(average: Average | None) -> str:

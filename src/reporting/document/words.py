@@ -33,7 +33,7 @@ def sentences(facet: Facet, found: TradeOffs) -> list[str]:
     if found.eps is None:
         lines = proved or ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        lines = [_headline(found), warning(facet.grid), *proved, *_by_noise(found), _by_floor(found)]
+        lines = [_headline(facet.grid, found), warning(facet.grid), *proved, *_by_noise(found), _by_floor(found)]
     if absent:
         lines.append(
             f"{absent} of the {len(facet.grid)} cells asked for {'is' if absent == 1 else 'are'} missing; "
@@ -57,7 +57,12 @@ def _proved(grid: Grid) -> list[str]:
     ]
 
 
-def _headline(tradeoffs: TradeOffs) -> str:
+def has_no_defense(grid: Grid) -> bool:
+    """Whether the bare classifier is all that was asked for, by attack or by proof."""
+    return set(grid.columns()) <= set(grid.bare)
+
+
+def _headline(grid: Grid, tradeoffs: TradeOffs) -> str:
     """What the strongest attack leaves, and what the best purifier makes of it."""
     budget = f"At eps {number(tradeoffs.eps or 0)}"
     if tradeoffs.undefended is None:
@@ -65,6 +70,8 @@ def _headline(tradeoffs: TradeOffs) -> str:
     bare_percent = _p(tradeoffs.undefended)
     leaves = f"{budget} the strongest attack of this grid ({tradeoffs.strongest}) leaves {bare_percent} undefended"
     candidates, rivals = tradeoffs.learned or tradeoffs.defended, _untrained_rivals(tradeoffs)
+    if has_no_defense(grid):
+        return f"{leaves}; this grid has no defense."
     if not candidates:
         return f"{leaves}; no defense of this grid was tried against every attack there."
     # Only columns that raise it: the cleanest of those tied with the best may win nothing itself.

@@ -214,3 +214,15 @@ def test_nothing_computed_and_nothing_attacked_are_said(seeded: Grid) -> None:
     clean = summary_of(seeded.where(eps=0.0))
     assert clean.sentences == ("Nothing is attacked in this grid: it holds clean accuracies only.",)
     assert clean.tradeoff is None
+
+
+def test_seeds_without_a_defense_are_called_so(seeded: Grid) -> None:
+    bare = seeded.where(defense="none")
+    said = summary_of(bare).sentences[0]
+    assert re.fullmatch(
+        r"At eps 0\.3 the worst of fgsm, ifgsm and mifgsm leaves [\d.]+ ±[\d.]+ % undefended "
+        r"\(mean ± standard deviation over 3 seeds\); this grid has no defense\.",
+        said,
+    )
+    lacking = summary_of(make.without(bare, attack="fgsm")).sentences[0]
+    assert "there is no seed with every attack computed" in lacking

@@ -200,6 +200,15 @@ def test_clean_cells_alone_say_that_nothing_was_attacked() -> None:
     assert say(grid) == ["Nothing is attacked in this grid: it holds clean accuracies only."]
 
 
+def test_a_grid_without_a_defense_is_called_so() -> None:
+    bare = {("none", None): (0.9839, 0.0892)}
+    assert say(simple(bare))[0] == (
+        "At eps 0.3 the strongest attack of this grid (fgsm) leaves 8.9 % undefended; this grid has no defense."
+    )
+    missing = make.without(simple(bare | {("kmeans", None): (0.97, 0.2)}), defense="kmeans")
+    assert say(missing)[0].endswith("; no defense of this grid was tried against every attack there.")
+
+
 def test_a_hundred_noises_still_make_sentences_one_can_read() -> None:
     columns = {("vqvae", i / 99): (0.99 - 0.001 * i, 0.2 + 0.003 * i) for i in range(100)}
     assert max(map(len, say(simple(columns)))) < 1500
