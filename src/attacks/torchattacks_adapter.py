@@ -7,7 +7,8 @@ global random streams, sets the mode of the model, fills gradients of its parame
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +23,11 @@ from src.errors import UserError
 from src.randomness import seeded
 
 INSTALL = "pip install --editable '.[attacks]' --constraint constraints.txt"
+
+#: Step sizes of torchattacks, each with the number of steps that goes with it.
+STEP_SIZES = {"alpha": "steps", "lr": "nb_iter"}
+
+Parameters = Mapping[str, inspect.Parameter]  #: what a class is made with
 
 
 def from_torchattacks(
@@ -39,6 +45,10 @@ def from_torchattacks(
 
     ``seed`` and ``n_classes``, where the attack has them, need not be given. The seed is drawn from torch's stream, so
     that runs can be repeated and replicates differ. The number of classes is the width of the model's output.
+
+    A step size ``alpha`` that is not given is 2.5 · ``eps`` / steps, as in :func:`src.attacks.pgd`; of FFGSM, which
+    takes one step from a random point, it is 1.25 · ``eps``, as of its authors (Wong et al., arXiv:2001.03994). The
+    library's own is a constant: with its default steps it reaches 20/255, and FFGSM 10/255, whatever ``eps`` is.
 
     A model that answers the same every time is asked once where the library would average gradients (``eot_iter``): the
     20 of AutoAttack's version "rand" are then one gradient.
@@ -61,11 +71,12 @@ def from_torchattacks(
         Attacked images, (N, C, H, W), in [0, 1], within ``eps`` of ``x``.
 
     Raises:
-        UserError: torchattacks is not installed, it has no such attack, the attack has no ``eps`` or no such option, or
-            its loss needs more classes than the model has.
-        ValueError: arguments out of range, or the attack overspent its budget.
+        UserError: torchattacks is not installed, it has no such attack, the attack has no ``eps`` or no such option, is
+            bounded in another norm than L∞, or its loss needs more classes than the model has.
+        ValueError: arguments out of range, all steps together are shorter than ``eps``, or the attack overspent its
+            budget.
     """
-    check_budget(x, y, eps)
+    check_budget(x, y, eps, 1 if steps is None else steps)
     if eps == 0 or len(x) == 0:
         return x
     make = _find(attack)
@@ -73,6 +84,8 @@ def from_torchattacks(
     if steps is not None and "steps" in parameters:
         options["steps"] = steps
     _check_options(attack, parameters, options)
+    _check_norm(attack, make, parameters, options)
+    options = _with_reach(attack, parameters, options, float(eps))
     with _private_randomness() as seed, _frozen(model), torch.enable_grad():
         door = _Door(model, x.device)
         classes = door(x[:1]).shape[1]
@@ -105,13 +118,44 @@ def _find(attack: str) -> Callable[..., Any]:
     return getattr(torchattacks, attack)
 
 
-def _check_options(attack: str, parameters: Any, options: dict[str, Any]) -> None:
+def _check_options(attack: str, parameters: Parameters, options: dict[str, Any]) -> None:
     if "eps" not in parameters:
-        raise UserError(f"torchattacks.{attack} has no eps: it does not keep to an L∞ budget")
+        raise UserError(f"torchattacks.{attack} has no eps: it cannot be held to an L∞ budget")
     possible = [name for name in parameters if name not in ("model", "eps")]
     unknown = [name for name in options if name not in possible]
     if unknown:
         raise UserError(f"torchattacks.{attack} has no option {', '.join(unknown)}; it has {', '.join(possible)}")
+
+
+def _check_norm(attack: str, make: Callable[..., Any], parameters: Parameters, options: dict[str, Any]) -> None:
+    """Refuse what keeps to another norm. The check of the budget would not: the L2 ball lies within the L∞ ball, so
+    such an attack spends too little and the defense looks strong. A class's docstring names its norms."""
+    named = re.search(r"Distance Measure *: *(.+)", make.__doc__ or "")
+    if named is None or "Linf" not in named[1]:
+        norms = f"bounded in {named[1].strip()}" if named else "not said to be bounded in Linf"
+        raise UserError(f"torchattacks.{attack} is {norms}; only attacks bounded in L∞ can be measured here")
+    if "norm" in parameters and (norm := options.get("norm", parameters["norm"].default)) != "Linf":
+        raise UserError(f"torchattacks.{attack} must have norm=Linf, as eps is a budget in L∞; got norm={norm}")
+
+
+def _with_reach(attack: str, parameters: Parameters, options: dict[str, Any], eps: float) -> dict[str, Any]:
+    """``options`` with a step size, where the attack takes one, whose steps together reach ``eps``."""
+    options = dict(options)
+    for size, number in STEP_SIZES.items():
+        if size not in parameters:
+            continue
+        # torchattacks' FFGSM has no number of steps, because it takes one
+        steps = options.get(number, parameters[number].default) if number in parameters else 1
+        if size == "alpha" and options.get(size) is None:
+            options[size] = (2.5 if number in parameters else 1.25) * eps / steps
+        length = options.get(size, parameters[size].default)
+        if not steps * length >= eps - ROUNDING:  # true for NaN as well
+            raise ValueError(
+                f"torchattacks.{attack} cannot reach eps={eps:g}: {steps} · {size} is {steps} · {length:g} = "
+                f"{steps * length:g}; {size} must be {eps / max(steps, 1):g} or more"
+                + (f", or {number} larger" if number in parameters else "")
+            )
+    return options
 
 
 def _check_classes(attack: str, instance: Any, classes: int) -> None:

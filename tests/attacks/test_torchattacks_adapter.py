@@ -1,3 +1,4 @@
+import inspect
 import sys
 
 import pytest
@@ -16,7 +17,7 @@ ATTACKS = {
     "FAB": {"steps": 3},
     "Square": {"n_queries": 20},
     "AutoAttack": {"version": "rand"},
-    "PGD": {"steps": 3, "alpha": 0.05},
+    "PGD": {"steps": 3},
     "Pixle": {},  # draws from NumPy's stream
 }
 WITH_EPS = [name for name in ATTACKS if name != "Pixle"]
@@ -91,6 +92,8 @@ def test_numpys_stream_is_seeded_and_put_back(images, small_net, undisturbed, mo
 
 
 class WithNumpy(torchattacks.Pixle):
+    """Distance Measure : Linf"""
+
     def __init__(self, model, eps):
         super().__init__(model)
 
@@ -285,11 +288,101 @@ def test_torchattacks_is_not_installed(small_net, images, labels, monkeypatch):
         ({"attack": "CW"}, "no eps"),
         ({"attack": "MultiAttack"}, "no eps"),
         ({"attack": "APGD", "stesp": 3}, "no option stesp; it has .*steps"),
+        ({"attack": "PGDL2"}, "PGDL2 is bounded in L2; only"),
+        ({"attack": "PGDRSL2"}, "PGDRSL2 is bounded in L2; only"),
+        ({"attack": "APGD", "norm": "L2"}, "must have norm=Linf.*got norm=L2"),
+        ({"attack": "AutoAttack", "norm": "L2", "version": "rand"}, "must have norm=Linf.*got norm=L2"),
+        ({"attack": "FAB", "norm": "L1"}, "must have norm=Linf.*got norm=L1"),
+        ({"attack": "Square", "norm": "L2"}, "must have norm=Linf.*got norm=L2"),
     ],
 )
 def test_what_torchattacks_does_not_have(options, said, small_net, images, labels):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as error:
         from_torchattacks(small_net, images, labels, eps=0.1, **options)
+    assert "\n" not in str(error.value)
+
+
+LINF = {
+    *("FGSM", "BIM", "RFGSM", "PGD", "EOTPGD", "FFGSM", "TPGD", "MIFGSM", "UPGD", "APGD", "APGDT", "DIFGSM", "TIFGSM"),
+    *("Jitter", "NIFGSM", "PGDRS", "SINIFGSM", "VMIFGSM", "VNIFGSM", "SPSA", "FAB", "AutoAttack", "Square"),
+}
+STEP_BY_STEP = sorted(name for name in LINF if "alpha" in inspect.signature(getattr(torchattacks, name)).parameters)
+
+
+class RecordedError(Exception):
+    """Stands for an attack that got as far as to be made."""
+
+
+def options_of(name, monkeypatch, model, x, y, **options):
+    """What the class ``name`` of torchattacks is called with."""
+    cls = getattr(torchattacks, name)
+
+    def record(self, model, **options):
+        raise RecordedError(options)
+
+    record.__signature__ = inspect.signature(cls.__init__)
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "__init__", record)
+        with pytest.raises(RecordedError) as recorded:
+            from_torchattacks(model, x, y, attack=name, **options)
+    return recorded.value.args[0]
+
+
+@pytest.mark.parametrize("name", torchattacks.__all__)
+def test_of_all_that_it_has_only_attacks_in_linf_are_run(name, small_net, images, labels, monkeypatch):
+    if name in LINF:
+        options = {"lr": 0.1} if name == "SPSA" else {}
+        assert options_of(name, monkeypatch, small_net, images, labels, eps=0.1, **options)["eps"] == 0.1
+    else:
+        with pytest.raises(UserError, match=r"no eps|bounded in L2"):
+            from_torchattacks(small_net, images, labels, eps=0.1, attack=name)
+
+
+@pytest.mark.parametrize("name", STEP_BY_STEP)
+def test_the_steps_reach_eps(name, small_net, images, labels, monkeypatch):
+    """Those of torchattacks reach 20/255, whatever eps is."""
+
+    def step_size(**options):
+        return options_of(name, monkeypatch, small_net, images, labels, **options)["alpha"]
+
+    one_step = name == "FFGSM"
+    assert step_size(eps=0.3) == pytest.approx(0.375 if one_step else 0.075)
+    assert step_size(eps=torch.tensor(0.3)) == pytest.approx(0.375 if one_step else 0.075)
+    assert step_size(eps=0.3, alpha=None) == pytest.approx(0.375 if one_step else 0.075)
+    assert step_size(eps=0.3, alpha=0.31) == 0.31
+    if not one_step:
+        assert step_size(eps=0.3, steps=100) == pytest.approx(0.0075)
+        assert step_size(eps=0.3, steps=7, alpha=0.3 / 7) == 0.3 / 7
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"attack": "PGD", "alpha": 0.02},
+            r"eps=0.3: 10 · alpha is 10 · 0.02 = 0.2; alpha must be 0.03 or more, or",
+        ),
+        ({"attack": "MIFGSM", "alpha": 0.05, "steps": 5}, "eps=0.3: 5 · alpha is 5 · 0.05 = 0.25; .* 0.06 or more"),
+        ({"attack": "PGD", "alpha": float("nan")}, "alpha must be 0.03 or more"),
+        ({"attack": "PGD", "alpha": -1.0}, "alpha must be 0.03 or more"),
+        ({"attack": "FFGSM", "alpha": 0.1}, "1 · alpha is 1 · 0.1 = 0.1; alpha must be 0.3 or more$"),
+        ({"attack": "SPSA"}, "1 · lr is 1 · 0.01 = 0.01; lr must be 0.3 or more, or nb_iter larger"),
+        ({"attack": "PGD", "steps": 0}, "steps must be at least 1; got 0"),
+    ],
+)
+def test_steps_that_cannot_reach_eps_are_refused(options, said, small_net, images, labels):
+    with pytest.raises(ValueError, match=said) as error:
+        from_torchattacks(small_net, images, labels, eps=0.3, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["DIFGSM", "TPGD", "UPGD", "PGD"])
+def test_attacks_with_a_step_size_of_their_own_use_the_budget(name, knows_digits, real_digits):
+    x, y = (part[:64] for part in real_digits)
+    torch.manual_seed(1)
+    x_adv = from_torchattacks(knows_digits, x, y, eps=0.3, attack=name)
+    assert (x_adv - x).abs().max() == pytest.approx(0.3, abs=1e-5)
+    assert (margin(knows_digits, x_adv, y) < 0).float().mean() < 0.25
 
 
 @pytest.mark.parametrize(
