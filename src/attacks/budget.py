@@ -1,7 +1,8 @@
 """What an attack may do to an image, and the check that it did no more."""
 
-import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,18 @@ def check_budget(x: Tensor, y: Tensor, eps: float, steps: int = 1) -> None:
     """Refuse what no attack can work with.
 
     Raises:
-        ValueError: ``eps`` is not in [0, 1], ``steps`` is not positive, ``x`` is not a float32 or float64 batch
-            (N, C, H, W) in [0, 1], or ``y`` is not (N,), int64, and at least 0.
+        ValueError: ``eps`` is not one number in [0, 1], ``steps`` is not positive, ``x`` is not a float32 or float64
+            batch (N, C, H, W) in [0, 1], or ``y`` is not a tensor (N,), int64, and at least 0.
     """
-    if not (math.isfinite(eps) and 0 <= eps <= 1):
-        raise ValueError(f"eps must be in [0, 1], in pixel units; got {eps}")
+    _check_eps(eps)
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps}")
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a torch tensor of images; got {type(x).__name__}: torch.as_tensor(x) makes one")
+    if not isinstance(y, Tensor):
+        raise ValueError(
+            f"y must be a torch tensor of int64 labels; got {type(y).__name__}: torch.as_tensor(y) makes one"
+        )
     if x.ndim != 4 or y.shape != x.shape[:1]:
         raise ValueError(f"x must be (N, C, H, W) and y (N,); got {tuple(x.shape)} and {tuple(y.shape)}")
     _check_images(x)
@@ -32,6 +38,15 @@ def check_budget(x: Tensor, y: Tensor, eps: float, steps: int = 1) -> None:
         raise ValueError(f"y must be int64 labels; got {_name(y.dtype)}")
     if y.numel() and y.min() < 0:
         raise ValueError(f"labels must be 0 or more; the smallest is {int(y.min())}")
+
+
+def _check_eps(eps: Any) -> None:
+    """Numbers of Python, NumPy and torch are numbers; a truth value, a text and an eps for each image are not."""
+    if getattr(eps, "ndim", 0):
+        raise ValueError(f"eps must be one number in [0, 1], in pixel units; got the shape {tuple(eps.shape)}")
+    value = eps.item() if isinstance(eps, Tensor) else eps
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:  # true for NaN as well
+        raise ValueError(f"eps must be one number in [0, 1], in pixel units; got {value!r}")
 
 
 def _check_images(x: Tensor) -> None:

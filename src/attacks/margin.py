@@ -19,9 +19,14 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
         x: images (N, C, H, W).
 
     Raises:
-        ValueError: the model's output is not (N, K) with K ≥ 2.
+        ValueError: the model's output is not one tensor (N, K) with K ≥ 2.
     """
     logits = model(x.clone())
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the model must return logits (N, K); got a {type(logits).__name__}: wrap it in a module that returns its "
+            "logits alone"
+        )
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise ValueError(f"the model must return logits (N, K), K ≥ 2; got {tuple(logits.shape)} for N={len(x)}")
     return logits

@@ -1,5 +1,6 @@
 import functools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -147,6 +148,16 @@ def test_vanished_gradients_stay_finite(images, labels):
         ({"eps": -0.1}, "eps"),
         ({"eps": float("nan")}, "eps"),
         ({"eps": 1.5}, "eps"),
+        ({"eps": True}, r"eps must be one number in \[0, 1\], in pixel units; got True$"),
+        ({"eps": torch.tensor(True)}, "got True$"),
+        ({"eps": "0.3"}, "eps must be one number .* got '0.3'$"),
+        ({"eps": np.bool_(True)}, "eps must be one number"),
+        ({"eps": [0.3]}, r"eps must be one number .* got \[0.3\]$"),
+        ({"eps": np.array(0.3)}, "eps must be one number"),  # makes float64 of float32 images
+        ({"eps": None}, "eps must be one number .* got None$"),
+        ({"eps": 0.3j}, "eps must be one number"),
+        ({"eps": torch.full((12, 1, 1, 1), 0.3)}, r"one number .* got the shape \(12, 1, 1, 1\)$"),
+        ({"eps": np.array([0.3])}, r"one number .* got the shape \(1,\)$"),
         ({"eps": 0.1, "steps": 0}, "steps"),
         ({"eps": 0.1, "rel_step": -1.0}, "rel_step"),
     ],
@@ -155,6 +166,47 @@ def test_vanished_gradients_stay_finite(images, labels):
 def test_refuses_arguments_out_of_range(attack, arguments, message, small_net, images, labels):
     with pytest.raises(ValueError, match=message):
         attack(small_net, images, labels, **arguments)
+
+
+@pytest.mark.parametrize("eps", [torch.tensor(0.25), torch.tensor(0.25).double(), np.float64(0.25), np.float32(0.25)])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_eps_may_be_a_number_of_numpy_or_torch(attack, eps, small_net, images, labels):
+    torch.manual_seed(0)
+    expected = attack(small_net, images, labels, eps=0.25)
+    torch.manual_seed(0)
+    assert torch.equal(attack(small_net, images, labels, eps=eps), expected)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_refuses_images_and_labels_that_are_no_tensors(attack, small_net, images, labels):
+    with pytest.raises(ValueError, match="y must be a torch tensor of int64 labels; got ndarray"):
+        attack(small_net, images, labels.numpy(), eps=0.1)
+    with pytest.raises(ValueError, match="y must be a torch tensor of int64 labels; got list"):
+        attack(small_net, images, labels.tolist(), eps=0.1)
+    with pytest.raises(ValueError, match="x must be a torch tensor of images; got ndarray"):
+        attack(small_net, images.numpy(), labels, eps=0.1)
+
+
+class Answering(nn.Module):
+    """``model`` that hands its logits over in something."""
+
+    def __init__(self, model, packed):
+        super().__init__()
+        self.model, self.packed = model, packed
+
+    def forward(self, x):
+        return self.packed(self.model(x))
+
+
+@pytest.mark.parametrize(
+    ("packed", "kind"),
+    [(lambda z: (z, None), "tuple"), (lambda z: {"logits": z}, "dict"), (lambda z: None, "NoneType")],
+)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_model_that_returns_more_than_logits_is_refused_in_a_line(attack, packed, kind, small_net, images, labels):
+    with pytest.raises(ValueError, match=rf"must return logits \(N, K\); got a {kind}: wrap it in a module") as error:
+        attack(Answering(small_net, packed), images, labels, eps=0.1)
+    assert "\n" not in str(error.value)
 
 
 def test_refuses_images_that_are_not_in_pixel_units(small_net, images, labels):
