@@ -72,7 +72,8 @@ class DefendedClassifier(nn.Module):
             image: a PIL image, a NumPy array or a tensor; see :func:`src.single_image.as_batch`.
 
         Raises:
-            ValueError: it is none of these, or of a size that these networks do not take.
+            ValueError: it is none of these, of a size that these networks do not take, or a logit is NaN or infinite:
+                that is no answer, and the largest of them would be chance.
         """
         x = as_batch(image)
         parameter = next(self.parameters(), None)
@@ -81,6 +82,10 @@ class DefendedClassifier(nn.Module):
         except RuntimeError as error:  # of a layer, which knows sizes only
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"an image of {tuple(x.shape[1:])} does not suit these networks: {reason}") from error
+        if not logits.isfinite().all():
+            raise ValueError(
+                "the classifier returned logits that are not finite for this image: it has no answer to it"
+            )
         probabilities = logits[0].softmax(0).cpu()
         label = int(probabilities.argmax())
         return Prediction(label, probabilities[label].item(), probabilities)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 #: Modes of PIL with 8 bits a value that hold grey, and those that hold colours.
@@ -15,8 +15,9 @@ def as_batch(image: Any) -> Tensor:
     """A batch of one image: float32 (1, C, H, W) in [0, 1].
 
     Args:
-        image: a PIL image of 8 bits a value, grey or in colour, opaque; or a NumPy array (H, W), (H, W, C) or (C, H, W)
-            with C = 1 or 3, uint8 or floating point in [0, 1]; or a tensor (H, W), (C, H, W) or (1, C, H, W), likewise
+        image: a PIL image of 8 bits a value, grey or in colour, opaque, which is turned as its EXIF orientation says;
+            or a NumPy array (H, W), (H, W, C) or (C, H, W) with C = 1 or 3, uint8 or floating point in [0, 1]; or a
+            tensor (H, W), (C, H, W) or (1, C, H, W), likewise
 
     Raises:
         ValueError: it is something else; one line says what.
@@ -35,7 +36,8 @@ def as_batch(image: Any) -> Tensor:
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """uint8 (C, H, W)."""
+    """uint8 (C, H, W), upright: a camera may store the picture lying, with a note that says so."""
+    image = ImageOps.exif_transpose(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         if np.asarray(image)[..., 3].min() < 255:

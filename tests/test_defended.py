@@ -127,3 +127,16 @@ def test_refuses_arguments_out_of_range(small_net):
     for arguments in ({"eot_samples": 0}, {"surrogate": "rough"}):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             adaptive(small_net, Identity(), **arguments)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_are_no_prediction(value, images, small_net):
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = small_net(x)
+            logits[:, 3] = value
+            return logits
+
+    with pytest.raises(ValueError, match="returned logits that are not finite for this image") as error:
+        DefendedClassifier(Broken(), Identity()).predict(images[0])
+    assert "\n" not in str(error.value)

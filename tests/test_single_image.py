@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.Image import Transpose
 
 from src.defended import DefendedClassifier
 from src.defenses import Binarize, Identity
@@ -37,6 +38,25 @@ def test_one_coloured_image_is_the_same_in_every_form(colour):
     opaque = Image.fromarray(np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)]))
     for form in (Image.fromarray(colour), opaque, colour, colour.transpose(2, 0, 1), expected, expected[0]):
         assert torch.equal(as_batch(form), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_an_image_is_turned_as_its_exif_says(colour, orientation, mode, tmp_path):
+    """A camera stores what it saw lying on its side, and a note of how to turn it."""
+    image = Image.fromarray(colour).convert(mode)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = {
+        **{2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE},
+        **{6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90},
+    }
+    turned = image.transpose(upright[orientation]) if orientation in upright else image
+    plain = Image.fromarray(np.asarray(turned.convert("L" if mode == "L" else "RGB")))  # without the note
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert torch.equal(as_batch(opened), as_batch(plain))
+        assert opened.getexif()[0x0112] == orientation, "the image that was given has changed"
 
 
 REFUSED = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from lightning import LightningModule
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from src.data.class_folders import ENDINGS
@@ -114,7 +114,7 @@ def _channels(purifier: nn.Module) -> int | None:
 @torch.no_grad()
 def _purified(purifier: nn.Module, path: Path, channels: int | None) -> Image.Image:
     with Image.open(path) as file:
-        x = as_batch(ImageOps.exif_transpose(file))
+        x = as_batch(file)
     if channels is not None and x.shape[1] != channels:
         kinds = {1: "grey", 3: "coloured"}
         raise ValueError(f"it is {kinds[x.shape[1]]}, and this purifier was trained on {kinds[channels]} images")
