@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -53,6 +53,7 @@ class Subject(NamedTuple):
     answer: str  #: "logits" or "images"
     classifier: Any  #: its identity; None if it is not part of the file
     defense: Any
+    parts: Mapping[str, nn.Module]  #: what ``module`` consists of, by what a message calls it
 
 
 def export_from_config(config: DictConfig) -> Path:
@@ -105,7 +106,9 @@ def _subject(config: DictConfig, data: ImageDataModule) -> Subject:
     module = DefendedClassifier(classifier, purifier) if classifier and purifier else classifier or purifier
     assert module is not None
     module.eval()
-    return Subject(module, "images" if classifier is None else "logits", classifier_identity, defense_identity)
+    named = {f"defense={config.defense.name}": purifier, "the classifier": classifier}
+    parts = {name: part for name, part in named.items() if part is not None}
+    return Subject(module, "images" if classifier is None else "logits", classifier_identity, defense_identity, parts)
 
 
 def _weights_of(part: Mapping[str, Any]) -> str:
@@ -138,10 +141,11 @@ Content = Callable[[str], bytes]  #: metadata → the file
 
 @contextmanager
 def _exporters_quiet() -> Iterator[None]:
-    """Exporters log every pass over the graph, and every trace of an error that is said in a line below."""
+    """Exporters log every pass over the graph, and every trace of an error that is said in a line below; they print the
+    graph as far as they came."""
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # of what will be deprecated
             yield
     finally:
@@ -150,10 +154,30 @@ def _exporters_quiet() -> Iterator[None]:
 
 def _exported(subject: Subject, images: Tensor) -> Any:
     try:
-        shapes = ({0: torch.export.Dim("n")},)
-        return torch.export.export(subject.module, (images[:2].clone(),), dynamic_shapes=shapes)
+        return _traced(subject.module, images)
     except Exception as error:  # of the tracer, which has a hundred reasons
-        raise UserError(f"this cannot be exported: {in_a_line(error)[:200]}") from error
+        raise UserError(_why_not(subject, images, error)) from error
+
+
+def _traced(module: nn.Module, images: Tensor) -> Any:
+    return torch.export.export(module, (images[:2].clone(),), dynamic_shapes=({0: torch.export.Dim("n")},))
+
+
+def _why_not(subject: Subject, images: Tensor, error: Exception) -> str:
+    """Why ``subject`` cannot be exported, in a line that names the part of it."""
+    culprit = "this"
+    for name, part in subject.parts.items():
+        try:
+            _traced(part, images)
+        except Exception:
+            culprit = name
+            break
+    reason = in_a_line(error)[:100]
+    if type(error).__module__.partition(".")[0] == "torch":
+        return f"{culprit} cannot be exported: PyTorch cannot trace it ({reason})"
+    # It has answered images. The tracer's tensors have no values, and what is none of PyTorch's operations fails on
+    # them, with an error that means something else, such as that they are not on the CPU
+    return f"{culprit} runs code outside PyTorch's graph and cannot be exported ({reason})"
 
 
 def _torch_export(subject: Subject, images: Tensor) -> tuple[Content, Callable[[Tensor], Tensor]]:

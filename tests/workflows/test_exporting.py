@@ -7,11 +7,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from src.defended import DefendedClassifier
-from src.defenses import VQVAEPurifier
+from src.defenses import JPEG, Identity, VQVAEPurifier
+from src.errors import UserError
 from src.models import VQVAE, Classifier
 from src.models.checkpoint import load_module, read_checkpoint
+from src.workflows.exporting import Subject, _exported, _exporters_quiet
 from tests.workflows.conftest import copy_of
 
 pytestmark = pytest.mark.slow
@@ -86,7 +89,8 @@ def test_each_part_can_be_had_alone_and_for_pytorch(measured, run_command, real_
 
 REFUSED = {
     "a random one": (("defense=resize_pad",), "is random"),
-    "one by a library": (("defense=jpeg",), "cannot be exported"),
+    "one by a library": (("defense=jpeg",), "defense=jpeg runs code outside PyTorch's graph and cannot be exported ("),
+    "one that decides by values": (("defense=kmeans",), "defense=kmeans cannot be exported: PyTorch cannot trace it ("),
     "another format": (("format=tflite",), "format=tflite is not"),
     "another ending": (("output=x.pt",), "should end in .onnx"),
     "not trained": (("defense=vae", "noise=0.25"), "python -m src.train model=vae"),
@@ -99,7 +103,31 @@ def test_what_cannot_be_exported_is_said_in_a_line(measured, run_command, asked,
     done = run_command("src.export", *asked, outputs=measured, check=False)
     assert done.returncode == 1 and named in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert "on CPU" not in done.stderr
     assert sorted(measured.rglob("*.onnx")) == before
+
+
+class ByNumPy(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(x.numpy().round())
+
+
+PARTS = {"defense=jpeg": JPEG(), "the classifier": nn.Sequential(nn.Flatten(), nn.Linear(784, 10))}
+
+
+@pytest.mark.parametrize("replaced", [{}, {"defense=jpeg": Identity(), "the classifier": ByNumPy()}])
+def test_the_part_that_leaves_pytorchs_graph_is_named(replaced, real_digits):
+    parts = PARTS | replaced
+    module = DefendedClassifier(parts["the classifier"], parts["defense=jpeg"])
+    images = real_digits[0][:4]
+    module(images)
+    with _exporters_quiet(), pytest.raises(UserError) as error:
+        _exported(Subject(module, "logits", None, None, parts), images)
+    name = "the classifier" if replaced else "defense=jpeg"
+    assert str(error.value).startswith(
+        f"{name} runs code outside PyTorch's graph and cannot be exported (RuntimeError: "
+    )
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
 def test_a_file_is_not_written_over_unless_asked(measured, run_command, tmp_path):
