@@ -45,7 +45,7 @@ def _check_eps(eps: Any) -> None:
     if getattr(eps, "ndim", 0):
         raise ValueError(f"eps must be one number in [0, 1], in pixel units; got the shape {tuple(eps.shape)}")
     value = eps.item() if isinstance(eps, Tensor) else eps
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:  # true for NaN as well
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:  # true for NaN as well
         raise ValueError(f"eps must be one number in [0, 1], in pixel units; got {value!r}")
 
 

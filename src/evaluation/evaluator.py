@@ -61,7 +61,8 @@ class Evaluator:
         cells: where cells are found and stored.
         attacked: where attacked sets are found and stored.
         accelerator: Lightning's name of the device: "auto", "cpu", "gpu".
-        batch_size: images a batch; None chooses by device. Changes results by no more than float rounding.
+        batch_size: images a batch; None chooses by device. Changes results by no more than float rounding; where a
+            defense or an attack draws random numbers, by another draw.
         callbacks: Lightning callbacks for every test run, such as a progress bar.
     """
 

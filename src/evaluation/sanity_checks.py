@@ -126,6 +126,23 @@ def findings(evidence: Evidence) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(evidence)]
 
 
+def findings_of_one(cell: Cell, members: Iterable[Cell], probed: Iterable[tuple[Probe, Cell]]) -> list[Finding]:
+    """What can be said of a cell without others to compare it with.
+
+    Args:
+        cell: an attacked one.
+        members: of a worst case, its attacks' cells.
+        probed: what came of the probes of them all.
+    """
+    cells = (cell, *members)
+    if not _is_informed(cell):  # what its attacker saw is the bare classifier
+        return findings(Evidence((), seen_by=cells))
+    evidence: dict[str, dict[str, Cell]] = {kind: {} for kind in KINDS}
+    for probe, probe_cell in probed:
+        evidence[probe.kind][probe.of] = probe_cell
+    return findings(Evidence(cells, stronger=evidence[STRONGER], half=evidence[HALF]))
+
+
 def zero_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Images whose gradient is zero or not a number cannot be attacked by following it."""
     for cell in evidence.views:

@@ -1,5 +1,6 @@
 """From parts of a configuration to what they describe: plain types, and components with checked arguments."""
 
+import re
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -10,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from src.errors import UserError
+from src.errors import UserError, in_a_line
 
 
 def plain(config: Any) -> Any:
@@ -31,9 +32,19 @@ def build(config: Any, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
+        if location := re.match("Error locating target '(.*?)'", str(error)):
+            raise UserError(_not_imported(location[1], error)) from error
         if isinstance(cause, (ValueError, TypeError)) or cause is None:
             raise UserError(f"{_name(config)}: {' '.join(str(cause or error).split())}") from error
         raise
+
+
+def _not_imported(target: str, error: Exception) -> str:
+    """Why what a component names is not to be had: the first error of all, which Hydra's own words leave out."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    where = "; a file of yours must lie in the current folder or on PYTHONPATH"
+    return f"{target} cannot be imported: {in_a_line(error)}{where if isinstance(error, ModuleNotFoundError) else ''}"
 
 
 def check_arguments(component: Any) -> None:

@@ -51,6 +51,8 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
     if "budgets" in model and config.budget not in model.budgets:
         raise UserError(f"budget={config.budget} is no budget of model={model.name}: {', '.join(model.budgets)}")
     noise = plain(model.noise)
+    if noise is None:
+        _refuse_noise(config)
     plan = TrainingPlan(
         model=model.name,
         checkpoint=Path(model.checkpoint),
@@ -80,6 +82,16 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
         more_callbacks=_callbacks(more_callbacks),
         cuda_graphs=config.cuda_graphs,
     )
+
+
+def _refuse_noise(config: DictConfig) -> None:
+    """``noise=`` for a model that has none. Under -m it may be meant for another model."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
+        return
+    if any(override.startswith("noise=") for override in HydraConfig.get().overrides.task):
+        raise UserError(f"noise={config.noise} has no effect: model={config.model.name} has none; leave it out")
 
 
 def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]) -> Any:

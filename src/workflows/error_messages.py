@@ -80,10 +80,14 @@ def _of_an_option(error: Exception) -> str | None:
 
 def _of_an_override(error: Exception) -> str | None:
     """An override that cannot be read, or has several values without -m."""
+    if isinstance(error, OverrideParseException) and "=" not in error.override:
+        return f"{error.override} is not name=value; see --help"
+    if isinstance(error, OverrideParseException) and error.override.endswith(","):
+        return f"{error.override} ends with a comma: values are written without spaces, as in eps=0,0.3"
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read as name=value; quote a value with spaces, commas, brackets or ="
     if match := re.match(r"Ambiguous value for argument '(.*)'", str(error)):
-        return f"{match[1]} has several values: put -m before it for a job each, or write a list as [a,b]"
+        return f"{match[1]} has several values: put -m before it for a job each; one list is written [a,b]"
     if match := re.match(r"Could not override '(.*)'\. No match in the defaults list\.\n.* use \+(\S+)", str(error)):
         return f"this command has no {match[1]} to choose: leave {match[2]} out; +{match[2]} would add it all the same"
     return None

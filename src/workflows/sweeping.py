@@ -17,7 +17,7 @@ from src.attacks import check_adversarial
 from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, SweepManifest
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.sanity_checks import Probe, probes
+from src.evaluation.sanity_checks import Probe, findings_of_one, probes
 from src.files import write_text
 from src.reporting.wandb.cells import log_cell, log_failure
 from src.reporting.wandb.settings import WandbSettings
@@ -57,7 +57,10 @@ def run_job(config: DictConfig) -> None:
     log.info("%s%s (%.1f s)", progress, describe(cell, coordinates), time.perf_counter() - begin_time)
     if config.logger.cells:
         log_cell(cell, coordinates, _wandb_settings(config))
-    _probe(spec, job.probes if job else probes(spec, probing_from(config)), evaluator)
+    by = job.probes if job else probes(spec, probing_from(config))
+    _probe(spec, by, evaluator)
+    if manifest is None and spec.eps and not spec.is_proof:  # a grid's report has them all
+        _warn(cell, by, evaluator.cells)
 
 
 def _whose(error: Exception, spec: CellSpec) -> str:
@@ -81,6 +84,14 @@ def _probe(spec: CellSpec, by: Iterable[Probe], evaluator: Evaluator) -> None:
             evaluator(probe.spec)
         except Exception as error:
             log.warning("%s is not checked (%s): %s", spec.coordinates, probe.kind, in_a_line(error))
+
+
+def _warn(cell: Cell, by: Iterable[Probe], store: CellStore) -> None:
+    """Say what makes a single cell suspicious."""
+    members = [member for entry in cell.members.values() if (member := store.get(entry["key"]))]
+    probed = [(probe, found) for probe in by if (found := store.get(probe.spec.key))]
+    for finding in findings_of_one(cell, members, probed):
+        log.warning("suspicious, see docs/checks.md: %s: %s", finding.name, finding.message)
 
 
 def describe(cell: Cell, coordinates: Coordinates) -> str:

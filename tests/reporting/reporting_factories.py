@@ -52,7 +52,7 @@ def cell(
     at_zero = {"attack": None, "threat": None} if where.eps == 0 else {"attack": where.attack, "threat": where.threat}
     facts = {
         "data": where.data,
-        "classifier": "c" * 64,
+        "classifier": f"{where.seed:x}" + "c" * 63,
         "eps": where.eps,
         "defense": where.defense,
         "noise": where.noise,

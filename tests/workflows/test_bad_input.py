@@ -64,6 +64,36 @@ def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
 SWEEP = ("-m", "attack=fgsm", "defense=none", "noise=0")
 
 
+def test_a_noise_for_a_model_without_one(refuse):
+    assert "has no effect: model=classifier has none" in refuse("train", "model=classifier", "noise=2")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("eps=0,0.3", "eps=0,0.3 has several values: put -m before it for a job each"),
+        ("eps=0,", "eps=0, ends with a comma: values are written without spaces"),
+        ("outputs/sweeps", "outputs/sweeps is not name=value"),
+    ],
+)
+def test_overrides_that_cannot_be_read(refuse, override, said):
+    assert said in refuse("sweep", "attack=fgsm", "defense=none", override)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (None, "my_broken.Blur cannot be imported: ModuleNotFoundError: No module named 'my_broken'; a file of yours"),
+        ("class Blur(nn.Module): pass", "my_broken.Blur cannot be imported: NameError: name 'nn' is not defined"),
+    ],
+)
+def test_a_users_own_file_that_cannot_be_imported(refuse, tmp_path, monkeypatch, code, said):
+    if code:
+        (tmp_path / "my_broken.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert said in refuse("sweep", *SWEEP, "defense.purifier._target_=my_broken.Blur")
+
+
 @pytest.mark.parametrize(
     ("command", "more"),
     [("sweep", SWEEP), ("certify", ("denoise=false", "images=20", "n=10", "n0=5")), ("play", ("noises=[0]",))],
@@ -112,7 +142,7 @@ def test_a_network_whose_numbers_would_mean_nothing(refuse, trained, command, mo
         (("attack=ifgsm", "attack.stesp=4"), ["no attack.stesp", "did you mean attack.steps?"]),
         (("attack=ifgsm", "atack.steps=4"), ["no atack here", "did you mean attack?"]),
         (("attack=ifgsm", "iterative.steps=x"), ["ifgsm: steps=x is not a whole number"]),
-        (("eps",), ["eps cannot be read as name=value"]),
+        (("eps",), ["eps is not name=value"]),
         (("model=vqvae",), ["no model to choose: leave model=vqvae out"]),
         (("eps=[0.1",), ["eps=[0.1 cannot be read"]),
         (("checks=5",), ["checks=5", "checks.…="]),

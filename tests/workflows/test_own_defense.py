@@ -46,3 +46,11 @@ def test_a_gradient_that_is_zero_is_found_and_passed_straight_through(sweep):
     assert float(attacked["rounded"]) < float(beaten["rounded"])
     assert cells["rounded"]["identity"]["defense"]["_target_"] == "src.straight_through.StraightThrough"
     assert cells["none"]["identity"]["defense"] is None
+
+
+def test_a_single_cell_says_what_is_suspicious(run_command, tmp_path):
+    cell = [word for word in SWEEP if word != "-m"]
+    done = run_command("src.sweep", *cell, "defense=rounded", "threat=adaptive", outputs=tmp_path)
+    assert "suspicious, see docs/checks.md: zero-gradient: the loss gradient is zero" in done.stdout + done.stderr
+    honest = run_command("src.sweep", *cell, "defense=binarize", outputs=tmp_path)
+    assert "suspicious" not in honest.stdout + honest.stderr

@@ -102,6 +102,12 @@ class Replicates(GridPart):
         return list(dict.fromkeys((place.attack, place.eps, (place.defense, place.noise)) for place in coordinates))
 
     @property
+    def one_classifier(self) -> bool:
+        """Whether the cells of all seeds are of the same classifier: then no seed is another training of it."""
+        known = [row.cell.identity.get("classifier") for row in self.grid if row.cell]
+        return len(known) > 1 and all(classifier == known[0] for classifier in known)
+
+    @property
     def incomplete(self) -> list[tuple[str, float, Column]]:
         """The places that have no cell for some seed."""
         accuracies = {place: self.accuracy(*place) for place in self.places}

@@ -45,7 +45,7 @@ def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
     best = tradeoffs.highest(tradeoffs.defended)
     undefended, defended = (percent(rate.fraction) if rate else "" for rate in (tradeoffs.undefended, best.attacked))
     budget = f"At eps {number(tradeoffs.eps or 0)}"
-    title = f"{budget} the strongest attack leaves {undefended} % undefended, {defended} % behind {best.label}"
+    title = f"{budget} the strongest attack leaves {undefended} % without a defense, {defended} % behind {best.label}"
     return KeyFigures(title, tuple(figures), warning(facet.grid))
 
 

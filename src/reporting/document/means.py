@@ -75,6 +75,11 @@ def mean_sentences(over: Replicates, found: AverageTradeOffs) -> list[str]:
         lines = ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
         lines = [_headline(over, found), warning(over.grid)]
+    if over.one_classifier:
+        lines.append(
+            "All these seeds judge one and the same classifier, so the deviations leave out what another training of "
+            "it would change."
+        )
     if over.incomplete:
         lines.append(
             f"At {len(over.incomplete)} of {len(over.places)} places cells of some seeds are missing: the mean "

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import reporting_factories as make
 from rich.console import Console
 
-from src.evaluation.grid import COLUMNS, Grid
+from src.evaluation.grid import COLUMNS, Grid, GridRow
 from src.evaluation.statistics import mean_and_deviation
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.analysis.labels import column_label
@@ -106,6 +107,16 @@ def test_the_summary_comes_first_and_each_seed_after_it(seeded: Grid) -> None:
     assert f"{100 * np.mean(worst):.1f} ±{100 * np.std(worst, ddof=1):.1f} % with vqvae 0.5" in said
     assert "over 3 seeds" in said
     assert "gray-box" in parts[0].sentences[1]
+
+
+def test_seeds_of_one_classifier_say_that_it_is_one(seeded: Grid) -> None:
+    def of_one(row: GridRow) -> GridRow:
+        assert row.cell
+        return replace(row, cell=replace(row.cell, identity=row.cell.identity | {"classifier": "same"}))
+
+    alike = Grid(tuple(of_one(row) for row in seeded))
+    assert any("one and the same classifier" in sentence for sentence in summary_of(alike).sentences)
+    assert not any("same classifier" in sentence for sentence in summary_of(seeded).sentences)
 
 
 def test_one_seed_has_no_summary(grid: Grid) -> None:
