@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -37,20 +38,31 @@ def purify_from_config(config: DictConfig) -> None:
         raise UserError(f"say which folder is the {' and which the '.join(missing)}: python -m src.purify in/ out/")
     config = checked(config, PurifySettings)
     source, target = (Path(config[name]).expanduser() for name in ("input", "output"))
-    files = planned(source, target, config.overwrite)
+    files, others = planned(source, target, config.overwrite)
     purifier = build(config.defense.purifier)
     reseed(config.seed)  # for a random purifier
     failed = purify_files(purifier, files)
     for path, reason in failed.items():
         log.error("%s: %s", path, reason)
+    aside = f"; files of other endings left out: {others}" if others else ""
     if len(failed) < len(files):
-        log.info("%d images through %s -> %s", len(files) - len(failed), config.defense.name, target)
+        purified = f"{len(files) - len(failed)} images through {config.defense.name} -> {target}"
+        log.info("%s%s", purified, "" if failed else aside)
     if failed:
-        raise UserError(f"{len(failed)} of {len(files)} images were not purified")
+        raise UserError(f"{len(failed)} of {len(files)} images were not purified{aside}")
 
 
-def planned(source: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
+class Plan(NamedTuple):
+    """What is purified."""
+
+    files: dict[Path, Path]  #: each image, with the PNG file that it becomes
+    others: int  #: files of other endings
+
+
+def planned(source: Path, target: Path, overwrite: bool) -> Plan:
     """Which image becomes which file.
+
+    Links to folders are followed, and hidden files and folders passed over, as by ``data=folder``.
 
     Args:
         source: a folder of images, in folders of any depth.
@@ -58,7 +70,7 @@ def planned(source: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
         overwrite: whether files in ``target`` may be replaced.
 
     Raises:
-        UserError: there is no image, or a file would be written over another.
+        UserError: there is no image, a folder cannot be read, or a file would be written over another.
     """
     if not source.is_dir():
         raise UserError(f"input={source} is not a folder")
@@ -67,10 +79,11 @@ def planned(source: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UserError(f"output={target} and input={source} lie within one another: nothing is written over the input")
-    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    if not images:
+    contents = _contents(source)
+    if not contents.images:
         raise UserError(f"input={source} holds no images ({', '.join(sorted(ENDINGS))})")
-    files = {path: (target / path.relative_to(source)).with_suffix(".png") for path in images}
+    files = {path: (target / path.relative_to(source)).with_suffix(".png") for path in contents.images}
+    _check_apart(source, contents, files)
     sources: dict[Path, Path] = {}
     for path, written in files.items():
         if written in sources:
@@ -78,7 +91,50 @@ def planned(source: Path, target: Path, overwrite: bool) -> dict[Path, Path]:
         if not overwrite and os.path.lexists(written):
             raise UserError(f"{written} is there already; overwrite=true replaces it, another output leaves it alone")
         sources[written] = path
-    return files
+    return Plan(files, contents.others)
+
+
+class _Contents(NamedTuple):
+    images: list[Path]
+    others: int  #: files of other endings
+    folders: set[Path]  #: all that was looked into, without links in their paths
+
+
+def _contents(source: Path) -> _Contents:
+    """What lies in ``source`` and in folders of any depth, but for what is hidden."""
+    files, folders = [], set()
+    waiting = [(source, frozenset[Path]())]
+    while waiting:
+        folder, above = waiting.pop()
+        real = _real(folder)
+        if real in above:  # a link to a folder that it lies in: what is there is seen already
+            continue
+        folders.add(real)
+        try:
+            visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise UserError(f"cannot read {folder}: {error.strerror}") from error
+        waiting += [(path, above | {real}) for path in visible if path.is_dir()]
+        # A link to nothing counts, so that it is named and not left out
+        files += [path for path in visible if path.is_file() or not path.exists()]
+    images = sorted(path for path in files if path.suffix.lower() in ENDINGS)
+    return _Contents(images, len(files) - len(images), folders)
+
+
+def _check_apart(source: Path, contents: _Contents, files: Mapping[Path, Path]) -> None:
+    """UserError if a file would be written over an image or into a folder of the input, by whatever links."""
+    images = {_real(path) for path in contents.images}
+    folders = {folder: _real(folder) for folder in {written.parent for written in files.values()}}
+    inside = {folder for folder, real in folders.items() if not contents.folders.isdisjoint((real, *real.parents))}
+    for written in files.values():
+        real = folders[written.parent] / written.name
+        if written.parent in inside or real in images:
+            raise UserError(f"{written} is {real}, which belongs to input={source}: nothing is written over the input")
+
+
+def _real(path: Path) -> Path:
+    """``path`` without links; unlike ``resolve`` it bears a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def purify_files(purifier: nn.Module, files: Mapping[Path, Path]) -> dict[Path, str]:

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from src.defenses import Binarize, VQVAEPurifier
+from src.errors import UserError
 from src.models import VQVAE
 from src.models.checkpoint import load_module
 from src.workflows.positional import named, quoted
+from src.workflows.purifying import planned, purify_files
 from tests.conftest import REPO
 
 
@@ -48,6 +50,7 @@ def test_every_image_is_purified_and_the_input_stays(purify, folder, real_digits
     before = files(folder)
     said = purify("defense=binarize").stdout
     assert "3 images through binarize" in said
+    assert said.splitlines()[-1].endswith("; files of other endings left out: 1")
     assert files(folder) == before
     assert sorted(files(tmp_path / "out")) == ["a.png", "deep/b.png", "deep/c.png"]
     for name, image in zip(("a.png", "deep/b.png", "deep/c.png"), real_digits[0], strict=False):
@@ -70,7 +73,7 @@ def test_what_cannot_be_purified_is_named_and_the_rest_is_done(purify, folder, t
     lines = (done.stdout + done.stderr).splitlines()
     for name, reason in (("broken", "cannot identify"), ("colour", "grey images"), ("odd", "divisible by 4")):
         assert any(f"{name}.png: " in line and reason in line for line in lines), name
-    assert "3 of 6 images were not purified" in done.stderr
+    assert "3 of 6 images were not purified; files of other endings left out: 1" in done.stderr.splitlines()[-1]
     assert sorted(files(tmp_path / "out")) == ["a.png", "deep/b.png", "deep/c.png"]
 
 
@@ -100,6 +103,65 @@ def test_nor_over_anything_else_unless_asked(purify, folder, tmp_path):
     Image.new("L", (28, 28)).save(folder / "a.bmp")
     both = purify("defense=median", "overwrite=true", check=False)
     assert both.returncode == 1 and "would both become" in both.stderr
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("to", ["in/deep", "in/deep/new", "elsewhere", "elsewhere/new"])
+def test_no_folder_of_the_output_may_lead_into_the_input(folder, tmp_path, to, overwrite):
+    """in/linked is read from, too, wherever it is."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "d.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").symlink_to(tmp_path / to)
+    with pytest.raises(UserError, match=r"out/deep/b.png is .*: nothing is written over the input") as error:
+        planned(folder, tmp_path / "out", overwrite)
+    assert "\n" not in str(error.value)
+
+
+def test_nor_may_a_file_of_it_be_one_that_the_input_links_to(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (folder / "a.png").rename(tmp_path / "out" / "a.png")
+    (folder / "a.png").symlink_to(tmp_path / "out" / "a.png")
+    with pytest.raises(UserError, match=r"out/a.png is .*, which belongs to input"):
+        planned(folder, tmp_path / "out", overwrite=True)
+
+
+def test_the_command_writes_nothing_where_the_output_leads_into_the_input(purify, folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").symlink_to(folder / "deep")
+    before = files(folder)
+    done = purify("defense=binarize", "overwrite=true", check=False)
+    assert done.returncode == 1 and "nothing is written over the input" in done.stderr
+    assert files(folder) == before and list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "deep"]
+
+
+def test_links_to_folders_are_followed_and_never_in_circles(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "d.png").write_bytes((folder / "a.png").read_bytes())
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "twin").symlink_to(folder / "deep")
+    (folder / "deep" / "circle").symlink_to(folder)
+    (folder / "itself").symlink_to(folder / "itself")
+    plan = planned(folder, tmp_path / "out", overwrite=False)
+    names = ["a.png", "deep/b.PNG", "deep/c.bmp", "linked/d.png", "twin/b.PNG", "twin/c.bmp"]
+    assert [str(path.relative_to(folder)) for path in plan.files] == names
+
+
+def test_hidden_images_are_passed_over_and_others_counted(folder, tmp_path):
+    for name in (".a.png", ".hidden/b.png", "deep/._c.png", "deep/d.tif", "e.GIF", ".notes"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    plan = planned(folder, tmp_path / "out", overwrite=False)
+    assert [str(path.relative_to(folder)) for path in plan.files] == ["a.png", "deep/b.PNG", "deep/c.bmp"]
+    assert plan.others == 3  # notes.txt as well
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_purified(folder, tmp_path):
+    (folder / "gone.png").symlink_to(tmp_path / "nothing.png")
+    failed = purify_files(Binarize(), planned(folder, tmp_path / "out", overwrite=False).files)
+    assert list(failed) == [folder / "gone.png"] and "No such file" in failed[folder / "gone.png"]
 
 
 @pytest.mark.slow
