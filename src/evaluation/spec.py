@@ -131,12 +131,9 @@ class ThreatSpec:
     @property
     def identity(self) -> Any:
         """What stands for it in a cell's identity: of the project's two threats as they are the component alone."""
-        usual_bare = {name: value for name, value in self.component.items() if name != "surrogate"}
-        usual_bare["_target_"] = GRAY_BOX
-        is_usual = KNOWS_DEFENSE.get(self.component.get("_target_", "")) == self.knows_defense
-        if is_usual and self.bare in (None, usual_bare):
+        if KNOWS_DEFENSE.get(self.component.get("_target_", ""), self.knows_defense) == self.knows_defense:
             return self.component
-        return {"view": self.component, "knows_defense": self.knows_defense, "bare": self.bare}
+        return {"view": self.component, "knows_defense": self.knows_defense}
 
     def strengthened(self) -> "ThreatSpec":
         """The same with twice the effort, as :meth:`AttackSpec.strengthened`."""

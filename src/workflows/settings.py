@@ -198,6 +198,10 @@ def _refuse_without_effect(overrides: list[Override], config: DictConfig, schema
         top, _, below = name.partition(".")
         if schema is not TrainSettings and top == "trainer" and below not in ("", "accelerator"):
             raise UserError(f"{override.input_line} has no effect here: only trainer.accelerator has")
+        if name.startswith("threat.bare"):
+            raise UserError(
+                f"{override.input_line} is out of place: threat.bare is the threat itself without a defense"
+            )
         if not (override.is_add() or override.is_force_add()) or top not in config or _is_read(name, config):
             continue
         if top not in schema.model_fields:

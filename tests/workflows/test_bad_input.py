@@ -74,10 +74,11 @@ def test_a_noise_for_a_model_without_one(refuse):
         ("eps=0,0.3", "eps=0,0.3 has several values: put -m before it for a job each"),
         ("eps=0,", "eps=0, ends with a comma: values are written without spaces"),
         ("outputs/sweeps", "outputs/sweeps is not name=value"),
+        ("threat.bare.view.eot_samples=5", "threat.bare is the threat itself without a defense"),
     ],
 )
 def test_overrides_that_cannot_be_read(refuse, override, said):
-    assert said in refuse("sweep", "attack=fgsm", "defense=none", override)
+    assert said in refuse("sweep", "attack=fgsm", "defense=none", "threat=adaptive", override)
 
 
 @pytest.mark.parametrize(
