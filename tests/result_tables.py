@@ -261,6 +261,32 @@ def quantization(measured: Measured) -> str:
     return markdown(head, rows, words=2)
 
 
+#: Purifiers of colour images, by defense.
+ON_COLOUR = {
+    "none": "none",
+    "jpeg": "JPEG, quality 75",
+    "bits": "bit depth 3",
+    "median": "median of 3 × 3",
+    "vqvae": "VQ-VAE",
+    "vae": "VAE",
+    "autoencoder": "autoencoder",
+}
+
+
+def colour(measured: Measured) -> str:
+    """CIFAR-10: clean accuracy, and what the strongest of three attacks leaves, by eps and threat."""
+    rows = []
+    for defense, label in ON_COLOUR.items():
+        cells = [rate(measured.row(defense=defense, eps=0.0, threat="gray_box", attack="fgsm"))]
+        for threat in ("gray_box", "adaptive"):
+            for eps in sorted({float(row["eps"]) for row in measured.rows} - {0.0}):
+                attacked = measured.where(defense=defense, eps=eps, threat=threat)
+                cells.append(rate(min(attacked, key=lambda row: int(row["correct"]))))
+        rows.append((label, *cells))
+    head = ("purifier", "clean", *(f"{threat}, {n}/255" for threat in ("gray-box", "adaptive") for n in (2, 8)))
+    return markdown(head, rows)
+
+
 def robust(measured: Measured) -> str:
     """vqvae_robust beside thresholding, and the goals."""
     asked = (
@@ -376,6 +402,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "ablations": ablations,
     "ablations in short": ablations_in_short,
     "quantization": quantization,
+    "colour": colour,
     "robust": robust,
     "fashion": fashion,
     "grid": grid,
