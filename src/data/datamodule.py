@@ -212,16 +212,17 @@ class ImageDataModule(LightningDataModule):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _refuse_sorted(self, split: str, labels: Tensor, limit: int) -> None:
-        """UserError if the first `limit` of a user's own images lack classes that no random order would leave out."""
-        # Whoever published a set chose its order, and class folders are mixed when they are decoded.
-        if getattr(self._source, "of", "") or getattr(self._source, "is_mixed", _never)(self.root):
+        """UserError if the first `limit` images lack classes that no random order would leave out."""
+        if getattr(self._source, "is_mixed", _never)(self.root):  # class folders are, when they are decoded
             return
         counts, first = (part.bincount(minlength=self.num_classes).tolist() for part in (labels, labels[:limit]))
         if _chance(counts, first) < RANDOM_ORDER:
             classes, there = (sum(number > 0 for number in part) for part in (counts, first))
+            is_published = bool(getattr(self._source, "of", ""))
+            remedy = "leave limit out" if is_published else "shuffle them there, labels alike, or leave limit out"
             raise UserError(
                 f"limit={limit} takes images of {there} of {classes} classes: {self.name}'s {HELD_OUT[split]} images "
-                f"are sorted by class in {self.root}; shuffle them there, labels alike, or leave limit out"
+                f"are sorted by class in {self.root}; {remedy}"
             )
 
     def _files(self) -> Mapping[str, GoodFile]:

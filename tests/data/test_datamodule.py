@@ -247,10 +247,12 @@ def test_a_limit_may_take_what_a_random_order_can_begin_with(tiny_data, tmp_path
         assert all(len(data.test_set(limit)[1]) == limit for limit in range(1, 1900, 7))
 
 
-def test_the_order_of_a_published_set_is_its_authors(tiny, tiny_data, tmp_path):
+def test_a_published_set_that_is_sorted_is_judged_whole(tiny, tiny_data, tmp_path):
     root = labelled(tmp_path / "published", torch.arange(2000) // 200)
     data = tiny_data(root=root, source=IdxSource(of="tiny"), image_shape=(1, 4, 4))
-    assert data.test_set(100)[1].unique().tolist() == [0]
+    with pytest.raises(UserError, match=r"sorted by class in .*; leave limit out$"):
+        data.test_set(100)
+    assert data.test_set()[1].tolist() == (torch.arange(2000) // 200).tolist()
 
 
 def test_the_first_images_of_mnist_are_of_all_classes(mnist):
