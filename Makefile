@@ -7,10 +7,8 @@ RUN := $(VENV)/bin/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NOISES := 0 0.25 0.5 0.75
 SETUP := $(VENV)/.setup-done
-# Whether the demo may replace networks of another training, such as an hour's: make demo OVERWRITE=different
-OVERWRITE := false
 # vqvae_robust with one ingredient less, each in its name; see `make ablations`
-ABLATE := $(RUN) src.train -m overwrite=different model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
+ABLATE := $(RUN) src.train -m model=vqvae_robust seed=0,1,2 trainer.max_epochs=1 model.module.warp=0 model.name
 JUDGE := $(RUN) src.sweep -m split=val threat=adaptive attack=apgd_ce eps=0,0.3 limit=500 seed=0,1,2 noise=0 defense=vqvae_robust
 # Test processes take whole files, in the order of tests/conftest.py
 TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
@@ -32,38 +30,38 @@ $(SETUP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Train small, sweep 3 attacks x 4 eps x 7 defenses on all of MNIST, report: some minutes
-	@$(RUN) src.train model=classifier +experiment=demo overwrite=$(OVERWRITE)
-	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise +experiment=demo overwrite=$(OVERWRITE) || exit; done
+	@$(RUN) src.train model=classifier +experiment=demo
+	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise +experiment=demo || exit; done
 	@$(RUN) src.sweep -m attack=fgsm,ifgsm,mifgsm eps=0,0.1,0.2,0.3
 
 reproduce: setup ## The report's budget and protocol: its Tables 10-12 and Figures 2-9, ours beside its: an hour
-	@$(RUN) src.train model=classifier overwrite=different
-	@for noise in $(NOISES); do $(RUN) src.train model=vqvae overwrite=different noise=$$noise || exit; done
+	@$(RUN) src.train model=classifier
+	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise || exit; done
 	@$(RUN) src.sweep -m +experiment=report
 
 robust: setup ## Train the purifier that is made for an attacker who knows it; measure it with the whole suite: under two hours
-	@$(RUN) src.train model=classifier overwrite=different
-	@$(RUN) src.train model=classifier overwrite=different seed=1 +experiment=demo
-	@$(RUN) src.train model=vqvae_robust overwrite=different
+	@$(RUN) src.train model=classifier
+	@$(RUN) src.train model=classifier seed=1 +experiment=demo
+	@$(RUN) src.train model=vqvae_robust
 	@$(RUN) src.sweep -m +experiment=robust attack=worst_gradient threat=gray_box
 	@$(RUN) src.sweep -m +experiment=robust attack=worst threat=adaptive limit=1000 checks.images=20
 
 certified: setup ## Train the purifier that is proved, prove all test images, attack 1,000 with the whole suite: two hours
-	@$(RUN) src.train model=classifier overwrite=different +experiment=demo
-	@$(RUN) src.train model=classifier overwrite=different seed=1 +experiment=demo
-	@$(RUN) src.train model=vqvae_certified overwrite=different
+	@$(RUN) src.train model=classifier +experiment=demo
+	@$(RUN) src.train model=classifier seed=1 +experiment=demo
+	@$(RUN) src.train model=vqvae_certified
 	@$(RUN) src.sweep -m +experiment=certified attack=certified
 	@$(RUN) src.sweep -m +experiment=certified limit=1000 checks.images=20
 
 board: setup ## Rank all purifiers by what an attacker who knows them leaves, 1,000 test images: hours
-	@$(RUN) src.train model=classifier overwrite=different
-	@$(RUN) src.train model=classifier overwrite=different seed=1 +experiment=demo
-	@for noise in $(NOISES); do $(RUN) src.train model=vqvae overwrite=different noise=$$noise || exit; done
+	@$(RUN) src.train model=classifier
+	@$(RUN) src.train model=classifier seed=1 +experiment=demo
+	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise || exit; done
 	@$(RUN) src.sweep -m +experiment=board limit=1000 checks.images=20
 
 ablations: setup ## Train that purifier without each of its ingredients, an epoch and 3 seeds each: two hours
-	@$(RUN) src.train model=classifier overwrite=different
-	@$(RUN) src.train -m model=classifier overwrite=different seed=1,2 +experiment=demo
+	@$(RUN) src.train model=classifier
+	@$(RUN) src.train -m model=classifier seed=1,2 +experiment=demo
 	@$(ABLATE)=whole
 	@$(ABLATE)=without_attack model.module.steps=0
 	@$(ABLATE)=without_guidance model.module.guidance=0

@@ -15,8 +15,8 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 def computing_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """A context in which convolutions and dense layers on ``device`` compute in ``precision``.
 
-    "bfloat16" has three digits and is several times faster on a GPU or a processor with AMX, up to twice as fast on
-    one with AVX512-BF16, and far slower where it is emulated. "float32" changes nothing: not even what an outer
+    "bfloat16" has three digits and is faster on a GPU or a processor with AMX or AVX512-BF16, the more so the larger
+    the network, and far slower where it is emulated. "float32" changes nothing: not even what an outer
     context asks for.
     """
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()

@@ -5,8 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from src.workflows.arguments import named
 from src.workflows.command import CONFIG_PATH, job, run
-from src.workflows.positional import named
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="purify")

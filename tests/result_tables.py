@@ -118,7 +118,13 @@ def inference_noise(measured: Measured) -> str:
         where = {"eps": 0.3, "defense": "vqvae", "noise": noise}
         found = [measured.row(attack=attack, protocol=protocol, **where) for attack, protocol in asked]
         rows.append((f"{noise:g}", *map(rate, found)))
-    head = ("noise", "FGSM, noise at inference", "FGSM, none", '"I-FGSM" of one gradient, noise', "I-FGSM, none")
+    head = (
+        "noise",
+        "FGSM, noise at inference",
+        "FGSM, no noise",
+        '"I-FGSM" of one gradient, noise',
+        "I-FGSM, no noise",
+    )
     return markdown(head, rows, words=0)
 
 

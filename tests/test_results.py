@@ -192,7 +192,7 @@ def test_what_measures_is_run_in_order(
 
 
 def test_make_names_the_sweeps_of_its_targets() -> None:
-    (sweep,) = results.sweeps_of("make demo OVERWRITE=different")
+    (sweep,) = results.sweeps_of("make demo")
     assert "attack=fgsm,ifgsm,mifgsm" in sweep
     assert results.sweeps_of("python -m src.train model=classifier") == []
 

@@ -117,11 +117,11 @@ print(f"It pays {100 * paid:.1f} points on clean images, and keeps {100 * kept:.
 #   steepness: 12.0
 # ```
 #
-# Then it stands in every table beside the others:
+# Then it stands in every table beside the others. The classifier is that of `make demo`:
 #
 # ```
-# python -m src.sweep -m hydra.searchpath=[file:///path/to/my_conf] noise=0 limit=500 \
-#     defense=none,binarize,blur_and_threshold
+# python -m src.sweep -m "hydra.searchpath=[file:///path/to/my_conf]" threat=gray_box,adaptive attack=pgd eps=0,0.2 \
+#     noise=0 limit=500 defense=none,binarize,blur_and_threshold
 # ```
 #
 # [Your own defense, attack, classifier](../extend.md) has the rest: purifiers without a gradient, with random

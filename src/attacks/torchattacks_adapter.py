@@ -72,9 +72,9 @@ def from_torchattacks(
 
     Raises:
         UserError: torchattacks is not installed, it has no such attack, the attack has no ``eps`` or no such option, is
-            bounded in another norm than L∞, or its loss needs more classes than the model has.
-        ValueError: arguments out of range, all steps together are shorter than ``eps``, or the attack overspent its
-            budget.
+            bounded in another norm than L∞, all its steps together are shorter than ``eps``, or its loss needs more
+            classes than the model has.
+        ValueError: arguments out of range, or the attack overspent its budget.
     """
     check_budget(x, y, eps, 1 if steps is None else steps)
     if eps == 0 or len(x) == 0:
@@ -150,7 +150,7 @@ def _with_reach(attack: str, parameters: Parameters, options: dict[str, Any], ep
             options[size] = (2.5 if number in parameters else 1.25) * eps / steps
         length = options.get(size, parameters[size].default)
         if not steps * length >= eps - ROUNDING:  # true for NaN as well
-            raise ValueError(
+            raise UserError(
                 f"torchattacks.{attack} cannot reach eps={eps:g}: {steps} · {size} is {steps} · {length:g} = "
                 f"{steps * length:g}; {size} must be {eps / max(steps, 1):g} or more"
                 + (f", or {number} larger" if number in parameters else "")

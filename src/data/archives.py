@@ -58,7 +58,8 @@ class ArchiveSource(ABC):
         if any(self._path(root, name) is None for name in self.archives):
             self._fetch(root)
         paths = {name: self._path(root, name) or root / name for name in self.archives}
-        digest = hashlib.md5(" ".join(self.archives.values()).encode(), usedforsecurity=False).hexdigest()
+        md5s = list(self.archives.values())
+        digest = md5s[0] if len(md5s) == 1 else hashlib.md5(" ".join(md5s).encode(), usedforsecurity=False).hexdigest()
         folder = Path(self.cache).expanduser() / f"{self.of}-{digest[:12]}"
         state = " ".join(self._state(paths))
         with locked(folder / RECORD):
@@ -70,17 +71,20 @@ class ArchiveSource(ABC):
         return next((path for path in places if os.path.lexists(path)), None)
 
     def _state(self, paths: Mapping[str, Path]) -> Iterator[str]:
-        """What tells these files, and this way of reading them, from others."""
+        """What tells these files from others."""
         for name, path in paths.items():
-            stat = path.stat()
+            try:
+                stat = path.stat()
+            except OSError as error:  # a link to nothing, or in a loop
+                raise UserError(f"cannot read {path}: {error.strerror or error}") from error
             yield f"{self.archives[name]} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
     def _fetch(self, root: Path) -> None:
         if all(self._path(root, name) is None for name in self.archives):
             refuse_other_files(root, self.of)
         try:
-            with locked(root / self.of):
-                for name in self.archives:
+            for name in self.archives:
+                with locked(root / name):  # several data sets may be in one archive
                     if self._path(root, name) is None:
                         write_content(root / name, self._download(root, name))
         except OSError as error:

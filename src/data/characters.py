@@ -42,6 +42,8 @@ class EmnistSource(ArchiveSource):
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split}")
+        if self.of != f"emnist_{self.split}":
+            raise ValueError(f"of must be emnist_{self.split}, whose files these are; got {self.of}")
 
     def decode(self, contents: Mapping[str, bytes]) -> LabelledSet:
         """One split out of the zip file of them all, each of four gzipped IDX files."""

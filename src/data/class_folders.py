@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,14 +14,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from src.data.labelled import Labelled, LabelledSet, check_range, notes_on, shown_size
+from src.data.picture_files import ENDINGS, contents, is_picture
 from src.data.progress import progress_bar
 from src.errors import UserError
 
-#: File name endings of pictures, and the formats that Pillow may take them for.
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+#: The formats that Pillow may take pictures for.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
-#: What folders of a part are called, in any case; validation images are taken out of the training ones.
+#: What folders of a part are called, in capitals or not; validation images are taken out of the training ones.
 TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
 
 #: Pillow's modes without colour, and those with more than 8 bits a value.
@@ -45,8 +45,8 @@ class Listing:
 def list_pictures(root: Path) -> Listing:
     """Find ``train/<class>/*`` and ``test/<class>/*`` below ``root``, or ``<class>/*`` where there is no ``train``.
 
-    The two may be called ``Training`` and ``Testing`` as well, in any case. Pictures may lie deeper within a class's
-    folder. Hidden files are passed over.
+    The two may be called ``Training`` and ``Testing`` as well, in capitals or not. Pictures may lie deeper within a
+    class's folder. Hidden files are passed over.
 
     Raises:
         UserError: a folder is called as a part is and looks like one, and there are not both parts.
@@ -72,10 +72,10 @@ def _refuse_parts(root: Path) -> None:
     folders = _folders(root)
     named = [path for path in folders if path.name.lower() in TRAIN + TEST + VALIDATION]
     for path in named:
-        if named == folders or (_folders(path) and not any(map(_is_picture, path.iterdir()))):
+        if named == folders or (_folders(path) and not any(map(is_picture, path.iterdir()))):
             raise UserError(
                 f"{path} would be taken for a class; for images of two parts name one folder {' or '.join(TRAIN)} and "
-                f"one {' or '.join(TEST)}, in any case, and put a folder for each class into both"
+                f"one {' or '.join(TEST)}, and put a folder for each class into both"
             )
 
 
@@ -88,23 +88,13 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    return {path.name: sorted(_pictures(path)) for path in _folders(folder)}
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    for parent, names, files in os.walk(folder, followlinks=True):
-        names[:] = [name for name in names if not name.startswith(".")]
-        yield from filter(_is_picture, (Path(parent, name) for name in files))
-
-
-def _is_picture(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in ENDINGS
+    return {path.name: contents(path).pictures for path in _folders(folder)}
 
 
 def _aside(root: Path, used: set[str]) -> tuple[str, ...]:
     """What in ``root`` is not looked into: other folders beside train and test, and pictures that have no class."""
     folders = [f"{path.name}/" for path in _visible(root) if used and path.is_dir() and path.name not in used]
-    loose = [path.name for path in _visible(root) if path.suffix.lower() in ENDINGS and path.is_file()]
+    loose = [path.name for path in _visible(root) if is_picture(path) and path.is_file()]
     pictures = [f"{len(loose)} pictures in no class folder, such as {loose[0]}"] if loose else []
     return (*folders, *pictures)
 

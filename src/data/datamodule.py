@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.data.batches import ImageTensors, batch_loader
 from src.data.files import ROLES
 from src.data.idx import idx_shape, read_idx
-from src.data.labelled import shown_size
+from src.data.labelled import check_range, shown_size
 from src.data.sources import GoodFile, IdxSource
 from src.errors import UserError
 
@@ -189,18 +189,23 @@ class ImageDataModule(LightningDataModule):
             UserError: no such split, `limit` is not in 1 to the number of its images, or these are sorted by class, so
             that the first of them are no sample; and as `setup`.
         """
+        self.check_limit(split, limit)
+        images, labels = self._sets[split][slice(0, limit)]
+        # The images are fresh, converted from bytes; the labels would still be the set's own memory.
+        return images, labels.clone()
+
+    def check_limit(self, split: str, limit: int | None) -> None:
+        """Check that `held_out` of these can be had. Raises UserError as it does."""
         if split not in HELD_OUT:
             raise UserError(f"split={split} is not one of {', '.join(HELD_OUT)}")
         self.setup(STAGES[split])
         dataset = self._sets[split]
-        if limit is not None and not 1 <= limit <= len(dataset):
+        if limit is None:
+            return
+        if not 1 <= limit <= len(dataset):
             right = f"from 1 to {len(dataset)}, the number of {self.name}'s {HELD_OUT[split]} images, or null for all"
             raise UserError(f"limit={limit} is out of range: it must be {right}")
-        if limit is not None:
-            self._refuse_sorted(split, dataset.labels, limit)
-        images, labels = dataset[slice(0, limit)]
-        # The images are fresh, converted from bytes; the labels would still be the set's own memory.
-        return images, labels.clone()
+        self._refuse_sorted(split, dataset.labels, limit)
 
     @property
     def fingerprint(self) -> str:
@@ -213,10 +218,11 @@ class ImageDataModule(LightningDataModule):
 
     def _refuse_sorted(self, split: str, labels: Tensor, limit: int) -> None:
         """UserError if the first `limit` images lack classes that no random order would leave out."""
-        if getattr(self._source, "is_mixed", _never)(self.root):  # class folders are, when they are decoded
+        is_mixed = getattr(self._source, "is_mixed", None)
+        if is_mixed and is_mixed(self.root):  # class folders are, when they are decoded
             return
         counts, first = (part.bincount(minlength=self.num_classes).tolist() for part in (labels, labels[:limit]))
-        if _chance(counts, first) < RANDOM_ORDER:
+        if _chance(counts, first) < RANDOM_ORDER or (_are_sorted(labels, counts) and first.count(0) > counts.count(0)):
             classes, there = (sum(number > 0 for number in part) for part in (counts, first))
             is_published = bool(getattr(self._source, "of", ""))
             remedy = "leave limit out" if is_published else "shuffle them there, labels alike, or leave limit out"
@@ -235,6 +241,7 @@ class ImageDataModule(LightningDataModule):
         """One part's images, uint8 (N, C, H, W), and labels, uint8 (N,), checked against the config."""
         image_file, label_file = (self._files()[f"{part}_{kind}"].path for kind in ("images", "labels"))
         images, labels = read_idx(image_file), read_idx(label_file)
+        check_range(images, str(image_file))
         channels, height, width = self.image_shape
         if images.dim() == 3 and channels == 1:
             images = images.unsqueeze(1)
@@ -268,8 +275,10 @@ class ImageDataModule(LightningDataModule):
         return batch_loader(self._sets[part], self.batch_size, seed, shard, shards)
 
 
-def _never(root: Path) -> bool:
-    return False
+def _are_sorted(labels: Tensor, counts: Sequence[int]) -> bool:
+    """Whether labels stand in order, and not by chance: of N!/∏ counts! orders that tell their classes, one does."""
+    orders = math.lgamma(sum(counts) + 1) - sum(math.lgamma(count + 1) for count in counts)
+    return bool((labels.int().diff() >= 0).all()) and -orders < math.log(RANDOM_ORDER)
 
 
 def _chance(counts: Sequence[int], first: Sequence[int]) -> float:

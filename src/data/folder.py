@@ -116,7 +116,7 @@ def _state_of(paths: Sequence[Path], root: Path) -> str:
     """What changes when a file is added, removed, renamed, replaced or written to."""
     lines = []
     for path in paths:
-        stat = path.stat()
+        stat = path.stat() if path.exists() else path.lstat()  # a link to nothing is named when it is decoded
         # Copies may be given the time of another file (rsync -t, cp -p), but not its inode nor the time of its change.
         state = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         lines.append(" ".join(map(str, (os.path.relpath(path, root), *state))))

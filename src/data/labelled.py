@@ -29,7 +29,7 @@ def check_range(images: Tensor, name: str) -> None:
     """Check that images, uint8, are of the range 0 to 255.
 
     Args:
-        images: all training images, of any shape.
+        images: all of a part, of any shape.
         name: what the error calls them.
 
     Raises:

@@ -68,11 +68,8 @@ class KMeansCompression(nn.Module):
         the compression itself, and its gradient the true one wherever no pixel is about to change its cluster."""
         pixels = _pixels(x)
         cluster = torch.cat([self._cluster(chunk)[1] for chunk in pixels.detach().split(CHUNK)])
-        ones = torch.ones_like(pixels[..., :1])
-        count = pixels.new_zeros(len(pixels), self.k, 1).scatter_add(1, cluster, ones)
-        index = cluster.expand_as(pixels)
-        total = pixels.new_zeros(len(pixels), self.k, pixels.shape[2]).scatter_add(1, index, pixels)
-        return (total / count.clamp_min(1)).gather(1, index).transpose(1, 2).reshape(x.shape)
+        count, total = _sums(pixels, cluster, self.k)
+        return (total / count.clamp_min(1)).gather(1, cluster.expand_as(pixels)).transpose(1, 2).reshape(x.shape)
 
     def _cluster(self, pixels: Tensor) -> Clusters:
         if self.backend == "sklearn":
@@ -138,13 +135,17 @@ def lloyd(pixels: Tensor, centers: Tensor, iterations: int) -> Clusters:
 
     A center that no pixel is nearest to stays where it is.
     """
-    ones = torch.ones_like(pixels[..., :1])
     for _ in range(iterations):
-        nearest = _nearest(pixels, centers)
-        count = torch.zeros_like(centers[..., :1]).scatter_add_(1, nearest, ones)
-        total = torch.zeros_like(centers).scatter_add_(1, nearest.expand_as(pixels), pixels)
+        count, total = _sums(pixels, _nearest(pixels, centers), centers.shape[1])
         centers = torch.where(count > 0, total / count.clamp_min(1), centers)
     return centers, _nearest(pixels, centers)
+
+
+def _sums(pixels: Tensor, cluster: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """For each of k clusters how many of (N, P, C) pixels are in it, (N, k, 1), and their sum, (N, k, C). By a matrix
+    product: on a GPU ``scatter_add`` adds in another order each time, and the defense would count as random."""
+    members = (cluster == torch.arange(k, device=pixels.device)).to(pixels.dtype)  # (N, P, k)
+    return members.sum(1).unsqueeze(2), members.transpose(1, 2) @ pixels
 
 
 def _nearest(pixels: Tensor, centers: Tensor) -> Tensor:

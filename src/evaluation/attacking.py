@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from src.attacks import check_adversarial, input_gradient, within_budget
 from src.attacks.verdict import is_random
+from src.defended import DefendedClassifier
 from src.evaluation.components import Components
 from src.evaluation.propagations import Propagations, counted
 from src.evaluation.spec import CellSpec
@@ -62,12 +63,19 @@ class AttackedModel:
         return accepts(self.attack, "gradient")
 
     def stopping_early(self, allowed: bool, x: Tensor) -> "AttackedModel":
-        """The same with an attack that leaves fooled images alone, if that is ``allowed`` and the model gives the same
-        answer to ``x`` (N, C, H, W) each time: the next answer of a random one may be another."""
+        """The same with an attack that leaves fooled images alone, if that is ``allowed`` and the model gives to ``x``
+        (N, C, H, W) the answer by which it is judged, each time: the next answer of a random one may be another, and so
+        may that of a threat which differentiates through a stand-in for the defense."""
         if not allowed or self.attack is None:
             return self
         steady = not (is_random(self.view, x) or is_random(self.known_defense, x))
-        return replace(self, attack=partial(self.attack, early_stop=steady))
+        return replace(self, attack=partial(self.attack, early_stop=steady and self._shows_what_is_judged(x)))
+
+    @torch.no_grad()
+    def _shows_what_is_judged(self, x: Tensor) -> bool:
+        """Whether the view's logits at ``x`` are those of the defended classifier, but for rounding."""
+        seen, judged = self.view(x.clone()), DefendedClassifier(self.classifier, self.known_defense)(x.clone())
+        return torch.allclose(seen, judged, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 @dataclass(frozen=True)

@@ -116,14 +116,16 @@ class CodeCertifier:
 def readings(network: CertifiedVQVAE, classifier: Callable[[Tensor], Tensor]) -> Tensor:
     """Which classes the classifier may give to what a class code draws in any of its styles, (K, classes), bool.
 
-    A class counts if its logit comes within :data:`READ` / 2 of the largest one. The order in which float32 sums are
+    A class counts if its logit comes within :data:`READ` / 2 of the largest one; if one is not finite, which is a wrong
+    answer, all count. The order in which float32 sums are
     computed may differ from one batch to the next; it moves logits by far less than that.
     """
     table = []
     for label in range(network.num_classes):
         drawings = [network.drawings(label, chunk) for chunk in network.stand_in[label].unique().split(512)]
         logits = torch.cat([classifier(drawing) for drawing in drawings])
-        table.append((logits >= logits.amax(1, keepdim=True) - READ / 2).any(0))
+        near = logits >= logits.amax(1, keepdim=True) - READ / 2  # false for NaN
+        table.append((near | ~logits.isfinite().all(1, keepdim=True)).any(0))
     return torch.stack(table)
 
 

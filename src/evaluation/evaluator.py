@@ -200,7 +200,7 @@ class Evaluator:
         several = worst is None and not spec.verdict.is_single  # members of a worst case have had their verdicts
         loader = _loader(x, attacked.images, y, ANSWERED if several else batch_size)
         others, voting = self._other_answers(spec, module, trainer, loader) if several else ([], {})
-        reseed(spec.seed)
+        reseed(spec.seed + STRIDE)  # an attacker who draws from the seed's own stream must not know this noise
         trainer.test(module, loader, verbose=False)
         predictions = judged(torch.stack([module.predictions, *others]), test.labels, spec.verdict.name)
         means = {name: trainer.callback_metrics[f"test/{name}"].item() for name in MEANS}
@@ -224,7 +224,7 @@ class Evaluator:
         if not is_random(module.defended.to(images.device), images):
             return [], {}
         answers, seconds = [], Counter[str]()
-        for number in range(1, spec.verdict.samples):
+        for number in range(2, spec.verdict.samples + 1):
             reseed(spec.seed + number * STRIDE)
             trainer.test(module, loader, verbose=False)
             answers.append(module.predictions)

@@ -28,7 +28,7 @@ SIGNIFICANCE = 0.01
 BROKEN = "proved-and-fooled"
 
 ITERATIVE, ONE_STEP = "iterative", "one-step"
-KINDS = STRONGER, HALF = "stronger", "half"
+STRONGER, HALF = "stronger", "half"
 
 
 @dataclass(frozen=True)
@@ -105,42 +105,26 @@ class Probe:
     """A cell by which another one is checked."""
 
     of: str  #: key of the other one
-    kind: str  #: of :data:`KINDS`
+    kind: str  #: of :data:`STRONGER`, :data:`HALF`
     spec: CellSpec
 
 
 def probes(spec: CellSpec, probing: Probing) -> list[Probe]:
-    """The cells by which ``spec`` is to be checked, on its first few images: twice the effort, and a budget at which
-    nothing should be left. Only iterative attacks that know all there is to know have any; for a worst case, its
-    members."""
+    """The cells by which ``spec`` is to be checked, on its first few images: twice the effort, if the attack says what
+    that is, and a budget at which nothing should be left. Only iterative attacks that know all there is to know have
+    any; for a worst case, its members."""
     if spec.members:
         return [probe for member in spec.members.values() for probe in probes(member, probing)]
     if not (probing.images and spec.eps and spec.attacker_knows_all and spec.attack.family == ITERATIVE):
         return []
     few = spec.on_first(probing.images)
-    return [Probe(spec.key, STRONGER, few.strengthened()), Probe(spec.key, HALF, few.at(probing.eps))]
+    stronger = [Probe(spec.key, STRONGER, few.strengthened())] if spec.attack.stronger else []
+    return [*stronger, Probe(spec.key, HALF, few.at(probing.eps))]
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """All reasons for suspicion that there are about one defense or bare classifier."""
     return [finding for check in CHECKS for finding in check(evidence)]
-
-
-def findings_of_one(cell: Cell, members: Iterable[Cell], probed: Iterable[tuple[Probe, Cell]]) -> list[Finding]:
-    """What can be said of a cell without others to compare it with.
-
-    Args:
-        cell: an attacked one.
-        members: of a worst case, its attacks' cells.
-        probed: what came of the probes of them all.
-    """
-    cells = (cell, *members)
-    if not _is_informed(cell):  # what its attacker saw is the bare classifier
-        return findings(Evidence((), seen_by=cells))
-    evidence: dict[str, dict[str, Cell]] = {kind: {} for kind in KINDS}
-    for probe, probe_cell in probed:
-        evidence[probe.kind][probe.of] = probe_cell
-    return findings(Evidence(cells, stronger=evidence[STRONGER], half=evidence[HALF]))
 
 
 def zero_gradient(evidence: Evidence) -> Iterator[Finding]:

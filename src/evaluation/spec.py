@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it imports torch, and reports do without
     from src.precision import Precision
 
 #: Part of every key. Raise it when a change of code changes what a stored number means.
-SCHEMA = 3
+SCHEMA = 4
 
 #: ``family`` of what is not an attack but a proof: its cell says which images no attack can change.
 CERTIFICATE = "certificate"
@@ -131,9 +131,9 @@ class ThreatSpec:
     @property
     def identity(self) -> Any:
         """What stands for it in a cell's identity: of the project's two threats as they are the component alone."""
-        if KNOWS_DEFENSE.get(self.component.get("_target_", ""), self.knows_defense) == self.knows_defense:
+        if KNOWS_DEFENSE.get(self.component.get("_target_", "")) == self.knows_defense:
             return self.component
-        return {"view": self.component, "knows_defense": self.knows_defense}
+        return {"view": self.component, "knows_defense": self.knows_defense, "bare": self.bare}
 
     def strengthened(self) -> "ThreatSpec":
         """The same with twice the effort, as :meth:`AttackSpec.strengthened`."""
@@ -314,8 +314,13 @@ class CellSpec:
 
 
 def _doubled(component: Component, names: tuple[str, ...]) -> Component:
-    """``component`` with twice the arguments ``names``, as far as it has them."""
-    return dict(component) | {name: 2 * component[name] for name in names if name in component}
+    """``component`` with twice the arguments ``names``, as far as it has them; ``attacks.pgd.steps`` lies within it."""
+    doubled = dict(component)
+    for name in names:
+        first, _, rest = name.partition(".")
+        if first in doubled:
+            doubled[first] = _doubled(doubled[first], (rest,)) if rest else 2 * doubled[first]
+    return doubled
 
 
 def numbers_as_floats(value: Any) -> Any:

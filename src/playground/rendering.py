@@ -31,7 +31,7 @@ class Bar:
     kind: str
 
 
-def to_html(shown: Demonstration, defense: str, threat: str, supposed: bool = False) -> str:
+def to_html(demonstration: Demonstration, defense: str, threat: str, supposed: bool = False) -> str:
     """The demonstration for the eye and for screen readers. Names are escaped.
 
     Args:
@@ -39,36 +39,37 @@ def to_html(shown: Demonstration, defense: str, threat: str, supposed: bool = Fa
         threat: what the threat is called.
         supposed: the label is what the classifier takes the image for, and nobody else has said so.
     """
-    confidences = (shown.before, shown.undefended, shown.defended)
+    confidences = (demonstration.before, demonstration.undefended, demonstration.defended)
     return template("demonstration.html").render(
-        said=sentences(shown, defense, threat, supposed),
-        pictures=_pictures(shown, defense),
+        said=sentences(demonstration, defense, threat, supposed),
+        pictures=_pictures(demonstration, defense),
         columns=("original", "attacked", "purified"),
         rows=[
             {
                 "name": k,
-                "is_label": k == shown.label,
-                "bars": [_bar(distribution, k, shown.label) for distribution in confidences],
+                "is_label": k == demonstration.label,
+                "bars": [_bar(distribution, k, demonstration.label) for distribution in confidences],
             }
-            for k in range(len(shown.before))
+            for k in range(len(demonstration.before))
         ],
     )
 
 
-def sentences(shown: Demonstration, defense: str, threat: str, supposed: bool) -> list[str]:
+def sentences(demonstration: Demonstration, defense: str, threat: str, supposed: bool) -> list[str]:
     """What happened, in words."""
-    lines = [f"Labelled {shown.label}, taken for {_verdict(shown.before)}."]
+    lines = [f"Labelled {demonstration.label}, taken for {_verdict(demonstration.before)}."]
     if supposed:
         lines = [
-            f"Nobody said what this is, so its label is what the classifier takes it for: {_verdict(shown.before)}."
+            "Nobody said what this is, so its label is what the classifier takes it for: "
+            f"{_verdict(demonstration.before)}."
         ]
-    if not shown.eps:
+    if not demonstration.eps:
         lines.append("At eps 0 nothing is attacked.")
     else:
-        cause = f"Attacked by {shown.attack} at eps {number(shown.eps)} ({threat})"
-        lines.append(f"{cause} it is taken for {_verdict(shown.undefended)}.")
-    if not torch.equal(shown.purified, shown.attacked):
-        lines.append(f"Through {defense} it is taken for {_verdict(shown.defended)}{_outcome(shown)}.")
+        cause = f"Attacked by {demonstration.attack} at eps {number(demonstration.eps)} ({threat})"
+        lines.append(f"{cause} it is taken for {_verdict(demonstration.undefended)}.")
+    if not torch.equal(demonstration.purified, demonstration.attacked):
+        lines.append(f"Through {defense} it is taken for {_verdict(demonstration.defended)}{_outcome(demonstration)}.")
     return lines
 
 

@@ -55,11 +55,11 @@ def print_title(grid: Grid, console: Console) -> None:
     _say(console, [short_title(sections(grid))], style="bold")
 
 
-def print_check_report(found: CheckReport, console: Console) -> None:
-    """Print the reasons not to believe the grid, or that none was found; nothing if there was nothing to check."""
-    if sentences := check_sentences(found):
+def print_check_report(report: CheckReport, console: Console) -> None:
+    """Print the reasons not to believe the grid, or that none was report; nothing if there was nothing to check."""
+    if sentences := check_sentences(report):
         console.print()
-        _say(console, [TITLE], style="bold yellow" if found.findings else "bold")
+        _say(console, [TITLE], style="bold yellow" if report.findings else "bold")
         _say(console, [EXPLAINED], style="dim")
         _say(console, sentences)
 

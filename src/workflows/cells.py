@@ -129,15 +129,17 @@ def _on_survivors(suite: AttackSpec) -> AttackSpec:
     cheap_first = sorted(suite.members.items(), key=lambda item: place.get(item[1].family, len(place)))
     attacks = {name: member.component for name, member in cheap_first}
     component = {"_target_": "src.attacks.survivors", "_partial_": True, "attacks": attacks}
-    return AttackSpec(suite.name, component, family="iterative", early_stop=True)
+    stronger = [f"attacks.{name}.{argument}" for name, member in cheap_first for argument in member.stronger]
+    return AttackSpec(suite.name, component, family="iterative", stronger=tuple(stronger), early_stop=True)
 
 
 def _threat_spec(threat: dict[str, Any], data: ImageDataModule, split: str, components: ComponentCache) -> ThreatSpec:
     """The threat of a ``conf/threat`` file."""
-    components.build(threat["view"])
+    component = components.identified(threat["view"], data, split)
+    components.build(component)
     return ThreatSpec(
         name=threat["name"],
-        component=components.identified(threat["view"], data, split),
+        component=component,
         knows_defense=threat["knows_defense"],
         bare=components.identified(threat["bare"]["view"], data, split) if "bare" in threat else None,
         stronger=_stronger(threat, threat["view"]),

@@ -61,8 +61,9 @@ def plan_from_config(config: DictConfig, components: ComponentCache) -> Plan:
     Raises:
         UserError: a value out of range, a checkpoint that is missing, damaged, of other data or another noise.
     """
-    sigma, noise, alpha = float(config.sigma), float(config.noise), float(config.alpha)
-    n0, n, denoise, seed, precision = config.n0, config.n, config.denoise, config.seed, config.precision
+    denoise, precision = config.denoise, config.precision
+    settings: dict[str, Any] = {"sigma": float(config.sigma), "alpha": float(config.alpha)}
+    settings |= {name: config[name] for name in ("n0", "n", "seed")}
     data = components.data(config.data)
     images = components.data_spec(data, config.split, None)
     classifier = components.classifier_identity(plain(config.classifier), data, config.split)
@@ -74,22 +75,14 @@ def plan_from_config(config: DictConfig, components: ComponentCache) -> Plan:
         "data": {"name": images.name, "fingerprint": images.fingerprint} | dict(images.split),
         "classifier": classifier,
         "denoiser": numbers_as_floats(denoiser),
-        "sigma": sigma,
-        "n0": n0,
-        "n": n,
-        "alpha": alpha,
-        "seed": seed,
+        **settings,
     } | ({} if precision == "float32" else {"precision": precision})
     certification = Certification(
         data=images.label,
         denoiser=config.model.name if denoise else None,
-        noise=noise if denoise else None,
-        sigma=sigma,
-        n0=n0,
-        n=n,
-        alpha=alpha,
-        seed=seed,
+        noise=float(config.noise) if denoise else None,
         identity=identity,
+        **settings,
     )
 
     def load_base() -> DefendedClassifier:

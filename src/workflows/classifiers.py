@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from src.errors import UserError, in_a_line
 from src.randomness import seeded
-from src.workflows.building import build
-from src.workflows.own_code import code_of, state_fingerprint
+from src.workflows.building import build, plain
+from src.workflows.own_code import code_of, marked, state_fingerprint
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,22 @@ class OwnClassifier:
     """A user's own classifier x → logits, frozen, in eval mode, on the CPU.
 
     A cell knows it by the name of its factory, the file that defines it and the fingerprint of its parameters and
-    buffers, because two modules of equal weights may compute different things. Other files that this one imports are
-    not looked at.
+    buffers, because two modules of equal weights may compute different things; a pre-trained one by its component.
+    Other files that this one imports are not looked at.
     """
 
     name: str  #: such as ``package.module:factory``
     module: nn.Module
     weights: str | None  #: fingerprint; None without parameters and buffers
-    code: str | None = None  #: hash of the file; None for a pre-trained network of the project's, or of a package
+    code: str | None = None  #: hash of the file; None for a package's
+    component: dict[str, Any] | None = None  #: of a pre-trained network, as :func:`src.workflows.own_code.marked`
 
     @property
     def identity(self) -> dict[str, Any]:
         """What stands for it in the identity of a cell."""
-        identity = {"factory": self.name, "weights": self.weights}
-        return identity if self.code is None else identity | {"code": self.code}
+        more = {"code": self.code, "component": self.component}
+        known = {name: value for name, value in more.items() if value is not None}
+        return {"factory": self.name, "weights": self.weights} | known
 
 
 def is_factory(asked: Any) -> bool:
@@ -100,13 +102,17 @@ def build_own(name: str, image_shape: Sequence[int], num_classes: int) -> OwnCla
     Raises:
         UserError: it cannot be imported or called, or is no such module.
     """
+    component = plain(_pretrained(name))
     with seeded(0):
-        module = build(component) if (component := _pretrained(name)) else _made(name)
+        module = build(component) if component else _made(name)
         if not isinstance(module, nn.Module):
             raise UserError(f"classifier={name} gives {type(module).__name__}, not an nn.Module x -> logits")
         module = module.cpu().eval().requires_grad_(False)
         _try_out(name, module, image_shape, num_classes)
-    return OwnClassifier(name, module, state_fingerprint(f"classifier={name}", module), code_of(name.replace(":", ".")))
+    weights = state_fingerprint(f"classifier={name}", module)
+    if component:
+        return OwnClassifier(name, module, weights, component=marked(component))
+    return OwnClassifier(name, module, weights, code_of(name.replace(":", ".")))
 
 
 def _made(name: str) -> Any:

@@ -8,15 +8,12 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import groupby, pairwise
-from operator import itemgetter
 from pathlib import Path
 
 import omegaconf.base
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -24,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
+from src.workflows.arguments import in_one_piece
 from src.workflows.cli_help import register_help
 from src.workflows.console import help_as_text, print_whatever_comes
 from src.workflows.error_messages import of_a_choice, one_line
@@ -122,28 +120,6 @@ def run(command: Callable[[], object]) -> None:
     print_whatever_comes()
     with one_line_errors(), help_as_text():
         command()
-
-
-def in_one_piece(arguments: Sequence[str]) -> list[str]:
-    """``eps=0 -m attack=fgsm`` as ``eps=0 attack=fgsm -m``: Hydra's parser takes overrides in one piece only.
-
-    Options that take a value keep it. Arguments whose overrides are in one piece stay as they are.
-    """
-    is_option: list[bool] = []
-    for before, argument in pairwise(["", *arguments]):
-        is_option.append(argument.startswith("-") or _is_value(argument, before))
-    if sum(not option for option, _ in groupby(is_option)) <= 1:
-        return list(arguments)
-    ordered = sorted(zip(is_option, arguments, strict=True), key=itemgetter(0))  # sorted keeps the order of equals
-    return [argument for _, argument in ordered]
-
-
-def _is_value(argument: str, before: str) -> bool:
-    """Whether ``argument`` belongs to the option that stands ``before`` it, in full or shortened."""
-    for action in get_args_parser()._actions:
-        if any(before == name or (before[:2] == "--" and name.startswith(before)) for name in action.option_strings):
-            return action.nargs is None or (action.nargs == "?" and argument in (action.choices or ()))
-    return False
 
 
 @contextmanager

@@ -64,8 +64,9 @@ class ComponentCache:
         """The first ``limit`` images of a split that no training has seen, or all.
 
         Raises:
-            UserError: there are fewer.
+            UserError: as :meth:`src.data.ImageDataModule.held_out`.
         """
+        data.check_limit(split, limit)
         identity = {"split": split, "split_seed": data.split_seed, "val_size": data.val_size}
         spec = DataSpec(data.name, data.fingerprint, limit or 0, {} if split == "test" else identity)
         test_set = self._test_sets.get(_key_of(spec))
@@ -89,6 +90,12 @@ class ComponentCache:
             key = (asked, data.fingerprint)
             if key not in self._own_classifiers:
                 self._own_classifiers[key] = build_own(asked, data.image_shape, data.num_classes)
+                if split != "test":
+                    log.warning(
+                        "nothing is known of what classifier=%s was trained on; images of split=%s may be among it",
+                        asked,
+                        split,
+                    )
             return self._own_classifiers[key].identity
         path, remedy = checkpoint_of(asked, data.name)
         weights = trained_on(data, split, self.provenance(path, remedy), path, remedy).weights
@@ -126,9 +133,10 @@ class ComponentCache:
         if not has_own_code(identity):
             return identity
         try:
-            return with_state(identity, self.build(identity))
+            built = self.build(identity)
         except Exception:  # a user's own code can raise anything: whoever evaluates it says why
             return identity
+        return with_state(identity, built)
 
     def build(self, component: Component | None) -> Any:
         own = has_own_code(component)

@@ -115,7 +115,7 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
         if not isinstance(component["checkpoint"], str):
             raise UserError(f"checkpoint={component['checkpoint']} is not the path of a file")
         parts["checkpoint"] = weights_of(component)
-    return marked(parts, component)
+    return marked(parts)
 
 
 def _weights_beside(data: ImageDataModule, part: Mapping[str, Any]) -> str:

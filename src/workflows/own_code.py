@@ -6,9 +6,8 @@ a change of what they compute raises :data:`src.evaluation.spec.SCHEMA`.
 
 import hashlib
 import inspect
-import sysconfig
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,27 +15,31 @@ from typing import Any
 from hydra._internal.utils import _locate
 from torch import Tensor, nn
 
-from src.errors import UserError
+from src.errors import UserError, is_installed
 from src.models.checkpoint import weights_fingerprint
 
 CODE, FILES, WEIGHTS = MARKS = ("_code_", "_files_", "_weights_")
+
+#: What of Hydra's stands for the object whose name is its ``path``.
+BY_PATH = frozenset({"hydra.utils.get_class", "hydra.utils.get_method", "hydra.utils.get_object"})
 
 #: Modules of the project that components name and no package exports.
 UNEXPORTED = ("src.attacks.transfer", "src.defended", "src.evaluation.proofs", "src.models.pretrained",
               "src.straight_through")  # fmt: skip
 
 
-def marked(component: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def marked(component: dict[str, Any]) -> dict[str, Any]:
     """``component`` with the hash of the source file that defines what it names, and of each file that one of its
-    ``arguments`` is the path of. As it is if it is the project's, or an installed package's.
+    arguments is the path of. As it is if it is the project's, or an installed package's.
 
     Other modules that the source file imports are not looked at.
     """
-    code = code_of(component.get("_target_"))
+    target = component.get("_target_")
+    code = code_of(component.get("path") if target in BY_PATH else target)
     if code is None:
         return component
     files = {
-        name: _hash(Path(value)) for name, value in arguments.items() if isinstance(value, str) and _is_file(value)
+        name: _hash(Path(value)) for name, value in component.items() if isinstance(value, str) and _is_file(value)
     }
     return component | {CODE: code} | ({FILES: files} if files else {})
 
@@ -114,7 +117,7 @@ def _own_file(module: ModuleType | None) -> Path | None:
     if module is None or module.__name__ in _our_modules() or not module.__file__:
         return None
     path = Path(module.__file__).resolve()
-    return None if any(path.is_relative_to(folder) for folder in _installed()) else path
+    return None if is_installed(path) else path
 
 
 @cache
@@ -126,12 +129,6 @@ def _our_modules() -> frozenset[str]:
     return frozenset([*UNEXPORTED, *(made.__module__ for made in exported)])
 
 
-@cache
-def _installed() -> tuple[Path, ...]:
-    """Where Python and installed packages lie."""
-    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
 def _is_file(value: str) -> bool:
     try:
         return Path(value).is_file()
@@ -140,5 +137,12 @@ def _is_file(value: str) -> bool:
 
 
 def _hash(path: Path) -> str:
+    stat = path.stat()
+    return _hash_of(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@lru_cache(maxsize=1024)  # each cell of a grid asks for it
+def _hash_of(path: Path, state: tuple[int, ...]) -> str:
+    """SHA-256 of a file that is in this state, read once for each."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

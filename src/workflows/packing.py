@@ -30,7 +30,7 @@ TERMS = {
     "fashion_mnist": "Fashion-MNIST, by Zalando SE: MIT.",
     "kmnist": "Kuzushiji-MNIST, by ROIS-DS Center for Open Data in the Humanities, from data of NIJL: Creative Commons "
     "Attribution-ShareAlike 4.0.",
-    "emnist_balanced": "EMNIST, by Gregory Cohen, Saeed Afshar, Jonathan Tapson and André van Schaik, of NIST's data: "
+    "emnist": "EMNIST, by Gregory Cohen, Saeed Afshar, Jonathan Tapson and André van Schaik, of NIST's data: "
     "no licence is stated; they ask to be cited.",
     "qmnist": "QMNIST, by Chhavi Yadav and Léon Bottou, from data of NIST: its repository is under a BSD licence.",
     "usps": "USPS, by Jonathan Hull, as LIBSVM distributes it: no licence is stated.",
@@ -209,7 +209,8 @@ def _training(packed: Packed) -> list[str]:
 
 
 def _terms(data: str) -> str:
-    return TERMS.get(data, f"{escape(data)}: ask those who made the data.")
+    known = "emnist" if data.startswith("emnist_") else data  # of whose splits each is a data set
+    return TERMS.get(known, f"{escape(data)}: ask those who made the data.")
 
 
 def _clean_cells(store: CellStore) -> dict[str, Cell]:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +17,7 @@ from src.files import clear_temporaries
 from src.workflows.cells import components_for, evaluator_for, spec_of
 from src.workflows.composing import is_plain_value, parsed
 from src.workflows.schema import SweepSettings
-from src.workflows.settings import checked
+from src.workflows.settings import checked, unread
 from src.workflows.variants import labels
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ def plan_jobs(
         job_config = checked(composed[choice], SweepSettings)
         specs.append(spec_of(job_config, components))
         checks.append(tuple(probes(specs[-1], probing_from(job_config))))
+    for line in unread(dict.fromkeys(chain.from_iterable(points)), composed.values()):
+        log.warning("%s has no effect: no attack, defense or threat of this grid reads it", line)
     jobs = map(Job, map(tuple, points), specs, labels(points, specs), checks)
     return list(_without_repetition(jobs))
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from src.data.class_folders import ENDINGS
+from src.data.picture_files import ENDINGS, Contents, contents, without_links
 from src.data.progress import progress_bar
 from src.errors import UserError
 from src.files import write_atomically
@@ -79,11 +79,11 @@ def planned(source: Path, target: Path, overwrite: bool) -> Plan:
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UserError(f"output={target} and input={source} lie within one another: nothing is written over the input")
-    contents = _contents(source)
-    if not contents.images:
+    inside = contents(source)
+    if not inside.pictures:
         raise UserError(f"input={source} holds no images ({', '.join(sorted(ENDINGS))})")
-    files = {path: (target / path.relative_to(source)).with_suffix(".png") for path in contents.images}
-    _check_apart(source, contents, files)
+    files = {path: (target / path.relative_to(source)).with_suffix(".png") for path in inside.pictures}
+    _check_apart(source, inside, files)
     sources: dict[Path, Path] = {}
     for path, written in files.items():
         if written in sources:
@@ -91,50 +91,18 @@ def planned(source: Path, target: Path, overwrite: bool) -> Plan:
         if not overwrite and os.path.lexists(written):
             raise UserError(f"{written} is there already; overwrite=true replaces it, another output leaves it alone")
         sources[written] = path
-    return Plan(files, contents.others)
+    return Plan(files, inside.others)
 
 
-class _Contents(NamedTuple):
-    images: list[Path]
-    others: int  #: files of other endings
-    folders: set[Path]  #: all that was looked into, without links in their paths
-
-
-def _contents(source: Path) -> _Contents:
-    """What lies in ``source`` and in folders of any depth, but for what is hidden."""
-    files, folders = [], set()
-    waiting = [(source, frozenset[Path]())]
-    while waiting:
-        folder, above = waiting.pop()
-        real = _real(folder)
-        if real in above:  # a link to a folder that it lies in: what is there is seen already
-            continue
-        folders.add(real)
-        try:
-            visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        except OSError as error:
-            raise UserError(f"cannot read {folder}: {error.strerror}") from error
-        waiting += [(path, above | {real}) for path in visible if path.is_dir()]
-        # A link to nothing counts, so that it is named and not left out
-        files += [path for path in visible if path.is_file() or not path.exists()]
-    images = sorted(path for path in files if path.suffix.lower() in ENDINGS)
-    return _Contents(images, len(files) - len(images), folders)
-
-
-def _check_apart(source: Path, contents: _Contents, files: Mapping[Path, Path]) -> None:
+def _check_apart(source: Path, inside: Contents, files: Mapping[Path, Path]) -> None:
     """UserError if a file would be written over an image or into a folder of the input, by whatever links."""
-    images = {_real(path) for path in contents.images}
-    folders = {folder: _real(folder) for folder in {written.parent for written in files.values()}}
-    inside = {folder for folder, real in folders.items() if not contents.folders.isdisjoint((real, *real.parents))}
+    images = {without_links(path) for path in inside.pictures}
+    folders = {folder: without_links(folder) for folder in {written.parent for written in files.values()}}
+    linked = {folder for folder, real in folders.items() if not inside.folders.isdisjoint((real, *real.parents))}
     for written in files.values():
         real = folders[written.parent] / written.name
-        if written.parent in inside or real in images:
+        if written.parent in linked or real in images:
             raise UserError(f"{written} is {real}, which belongs to input={source}: nothing is written over the input")
-
-
-def _real(path: Path) -> Path:
-    """``path`` without links; unlike ``resolve`` it bears a link that leads to itself."""
-    return Path(os.path.realpath(path))
 
 
 def purify_files(purifier: nn.Module, files: Mapping[Path, Path]) -> dict[Path, str]:

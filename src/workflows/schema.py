@@ -52,48 +52,38 @@ class Paths(Section):
     """folder or http(s) address to take missing checkpoints from"""
 
 
-class Settings(Section):
+class Settings(Section, extra="ignore"):
     """What every command has. ``Any`` is looked at by whoever reads it; so are sections that a configuration adds."""
-
-    model_config = ConfigDict(extra="ignore")
 
     paths: Paths
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """0 is the reference run; other seeds make replicates beside it"""
 
 
-class Logger(Section):
+class Logger(Section, extra="ignore"):
     """Where numbers go."""
-
-    model_config = ConfigDict(extra="ignore")
 
     tags: list[str] = []
 
 
-class Attack(Section):
+class Attack(Section, extra="ignore"):
     """An attack, or several of which the worst case is taken."""
-
-    model_config = ConfigDict(extra="ignore")
 
     name: str
     members: dict[str, Any] = {}
     survivors: bool = False
 
 
-class Threat(Section):
+class Threat(Section, extra="ignore"):
     """What the attacker knows."""
-
-    model_config = ConfigDict(extra="ignore")
 
     name: str
     knows_defense: bool
     view: dict[str, Any]
 
 
-class Defense(Section):
+class Defense(Section, extra="ignore"):
     """A purifier, or none."""
-
-    model_config = ConfigDict(extra="ignore")
 
     name: str
     uses_noise: bool
@@ -134,7 +124,7 @@ class TrainSettings(Settings):
     resume: bool
     """continue the interrupted run of this checkpoint"""
     overwrite: bool | Literal["different"]
-    """true: train again although the checkpoint exists; different: only if it is of another training"""
+    """false: another training's checkpoint is kept in replaced/; different: it is not; true: train even the same again"""
     cuda_graphs: bool
     """a training step on a GPU as one CUDA graph, where the model allows it; false: kernel by kernel"""
 

@@ -28,6 +28,9 @@ GROUPS = frozenset({"model", "defense", "threat", "logger"})
 #: What may be added to a component's file: read where it is there.
 OPTIONAL = frozenset({"precision", "network", "first", "learned", "bpda", "family", "stronger", "claim"})
 
+#: Values that only components read, those of some attacks, defenses and threats.
+FOR_COMPONENTS = frozenset({"inference_noise", "iterative", "surrogate"})
+
 #: What an attack is called with, and so cannot be set beforehand.
 GIVEN = ("model", "x", "y", "eps", "gradient")
 
@@ -226,6 +229,18 @@ def _refuse_given(attack: Any, path: str) -> None:
     members = attack.get("members")
     for name, member in members.items() if isinstance(members, dict) else ():
         _refuse_given(member, f"{path}.members.{name}")
+
+
+def unread(overrides: Iterable[str], configs: Iterable[DictConfig]) -> list[str]:
+    """Those of ``overrides`` that set a value for components which none of the composed ``configs`` reads."""
+    names = {
+        str(override.input_line): override.key_or_group
+        for override in parsed(overrides)
+        if override.key_or_group.partition(".")[0] in FOR_COMPONENTS
+    }
+    for config in configs if names else ():
+        names = {line: name for line, name in names.items() if not _is_read(name, config)}
+    return list(names)
 
 
 def _is_read(name: str, config: DictConfig) -> bool:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from src.attacks import check_adversarial
 from src.errors import UserError, in_a_line, in_code_of_the_users
 from src.evaluation import Cell, CellSpec, CellStore, Coordinates, SweepManifest
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.sanity_checks import Probe, findings_of_one, probes
+from src.evaluation.sanity_checks import Probe, evidence_of, findings, probes
 from src.files import write_text
 from src.reporting.wandb.cells import log_cell, log_failure
 from src.reporting.wandb.settings import WandbSettings
@@ -25,7 +25,7 @@ from src.workflows.building import build, plain
 from src.workflows.cells import components_for, evaluator_for, spec_of
 from src.workflows.planning import planned, probing_from
 from src.workflows.schema import SweepSettings
-from src.workflows.settings import checked
+from src.workflows.settings import checked, unread
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ def run_job(config: DictConfig) -> None:
     spec = job.spec if job else spec_of(config, components_for(config))
     try:
         if manifest is None:
+            for line in unread(hydra.overrides.task, [config]):
+                log.warning("%s has no effect: no attack, defense or threat of this cell reads it", line)
             evaluator.rehearse(spec)
         cell = evaluator(spec)
     except Exception as error:
@@ -57,10 +59,10 @@ def run_job(config: DictConfig) -> None:
     log.info("%s%s (%.1f s)", progress, describe(cell, coordinates), time.perf_counter() - begin_time)
     if config.logger.cells:
         log_cell(cell, coordinates, _wandb_settings(config))
-    by = job.probes if job else probes(spec, probing_from(config))
-    _probe(spec, by, evaluator)
+    checked_by = job.probes if job else probes(spec, probing_from(config))
+    _probe(spec, checked_by, evaluator)
     if manifest is None and spec.eps and not spec.is_proof:  # a grid's report has them all
-        _warn(cell, by, evaluator.cells)
+        _warn(cell, checked_by, evaluator.cells)
 
 
 def _whose(error: Exception, spec: CellSpec) -> str:
@@ -76,22 +78,25 @@ def _whose(error: Exception, spec: CellSpec) -> str:
     return "this is a bug of defense-vqvae"
 
 
-def _probe(spec: CellSpec, by: Iterable[Probe], evaluator: Evaluator) -> None:
+def _probe(spec: CellSpec, checked_by: Sequence[Probe], evaluator: Evaluator) -> None:
     """Compute the cells by which this one is checked. One that fails costs a check, which the report says, and not the
     cell."""
-    for probe in by:
+    for probe in checked_by:
         try:
             evaluator(probe.spec)
         except Exception as error:
             log.warning("%s is not checked (%s): %s", spec.coordinates, probe.kind, in_a_line(error))
 
 
-def _warn(cell: Cell, by: Iterable[Probe], store: CellStore) -> None:
+def _warn(cell: Cell, checked_by: Sequence[Probe], store: CellStore) -> None:
     """Say what makes a single cell suspicious."""
-    members = [member for entry in cell.members.values() if (member := store.get(entry["key"]))]
-    probed = [(probe, found) for probe in by if (found := store.get(probe.spec.key))]
-    for finding in findings_of_one(cell, members, probed):
-        log.warning("suspicious, see docs/checks.md: %s: %s", finding.name, finding.message)
+    probed: dict[str, dict[str, Cell]] = {}
+    for probe in checked_by:
+        if probe_cell := store.get(probe.spec.key):
+            probed.setdefault(probe.of, {})[probe.kind] = probe_cell
+    for evidence in evidence_of([cell], probed, store.get):
+        for finding in findings(evidence):
+            log.warning("suspicious, see docs/checks.md: %s: %s", finding.name, finding.message)
 
 
 def describe(cell: Cell, coordinates: Coordinates) -> str:

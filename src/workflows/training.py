@@ -1,12 +1,14 @@
 """Train a model, survive interruptions, leave a checkpoint that can be trusted and a record to look at."""
 
 import logging
+import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from torch import Tensor
 from src.data import ImageDataModule
 from src.encoded_images import EXAMPLES, encode_images
 from src.errors import UserError, in_a_line
+from src.files import write_atomically
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
 from src.nested import leaves
 from src.training_record import TrainingRecord
@@ -97,8 +100,7 @@ def train(
 
     Raises:
         UserError: the network cannot take images of this size, there is nothing to resume or a resumed state is of
-            another configuration, another training's checkpoint lies in the place of this one's, there is no such
-            device, or the training diverged.
+            another configuration, there is no such device, or the training diverged.
     """
     data.prepare_data()
     provenance = _provenance(plan, data)
@@ -211,11 +213,7 @@ def _save_every_epoch(state: Path) -> ModelCheckpoint:
 
 def _published(plan: TrainingPlan, provenance: Provenance) -> TrainingRecord | None:
     """The record of a published checkpoint that this very training would make again; None if there is none, or if it is
-    to be replaced.
-
-    Raises:
-        UserError: there is one of another training, which ``plan`` does not allow to replace.
-    """
+    to be replaced."""
     if plan.overwrite is True:
         return None
     try:
@@ -225,17 +223,33 @@ def _published(plan: TrainingPlan, provenance: Provenance) -> TrainingRecord | N
             log.warning("%s will be replaced: %s", plan.checkpoint, error)
         return None
     differences = list(_differences(stored, provenance))
-    if differences and plan.overwrite is False and not plan.resume:
+    if differences and plan.overwrite is False:
         summary = ", ".join(differences[:NAMED]) + (", …" if len(differences) > NAMED else "")
-        raise UserError(
-            f"{plan.checkpoint} holds another training ({summary}); overwrite=true replaces it, "
-            "model.checkpoint=another/path.ckpt leaves it alone"
-        )
+        kept = _kept(plan.checkpoint, stored.weights)
+        log.warning("%s holds another training (%s); it will be kept as %s", plan.checkpoint, summary, kept)
     try:
         record = TrainingRecord.load(TrainingRecord.path(plan.checkpoint))
     except (ValueError, OSError):
         return None
     return record if not differences and record.weights == stored.weights else None
+
+
+def _kept(checkpoint: Path, weights: str) -> Path:
+    """Where a published checkpoint with these weights is kept when another training takes its place."""
+    return checkpoint.parent / "replaced" / f"{checkpoint.stem}-{weights[:12]}{checkpoint.suffix}"
+
+
+def _keep(plan: TrainingPlan, weights: str) -> None:
+    """Copy the published checkpoint and its record aside, unless it has the new ``weights`` or cannot be read."""
+    try:
+        stored = read_checkpoint(plan.checkpoint, plan.command)[1].weights
+    except UserError:
+        return
+    if stored != weights:
+        kept = _kept(plan.checkpoint, stored)
+        write_atomically(kept, partial(shutil.copyfile, plan.checkpoint))
+        if (record := TrainingRecord.path(plan.checkpoint)).exists():
+            write_atomically(TrainingRecord.path(kept), partial(shutil.copyfile, record))
 
 
 def _differences(stored: Provenance, wanted: Provenance) -> Iterator[str]:
@@ -288,6 +302,8 @@ def _fit(
 
 def _publish(plan: TrainingPlan, module: LightningModule, recorder: Recorder, images: torch.Tensor) -> TrainingRecord:
     checkpoint, provenance = read_checkpoint(plan.state, plan.command)
+    if plan.overwrite is False:
+        _keep(plan, provenance.weights)
     save_weights_only(checkpoint, plan.checkpoint)
     record = TrainingRecord(
         model=plan.model,

@@ -70,7 +70,8 @@ def source_of(kind: type[ArchiveSource], files: dict[str, bytes], folder: Path, 
     for name, content in files.items():
         (folder / "root" / name).write_bytes(content)
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    return kind(cache=str(folder / "decoded"), of="it", dataset="X", archives=md5, urls={}, **more)
+    name = f"emnist_{more.get('split', 'balanced')}" if kind is EmnistSource else "it"
+    return kind(cache=str(folder / "decoded"), of=name, dataset="X", archives=md5, urls={}, **more)
 
 
 def theirs(name: str, files: dict[str, bytes], folder: Path, train: bool) -> tuple[np.ndarray, list[int]]:
@@ -117,6 +118,8 @@ def test_two_splits_of_one_archive_are_two_data_sets(from_config) -> None:
     assert names == ["emnist_balanced", "emnist_letters"]
     with pytest.raises(Exception, match="split must be one of balanced"):
         from_config("emnist", source={"urls": {}, "split": "greek"})
+    with pytest.raises(Exception, match="of must be emnist_balanced, whose files these are; got emnist_letters"):
+        from_config("emnist", source={"urls": {}, "of": "emnist_letters"})
 
 
 LISTED = {
@@ -149,7 +152,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("kind", "files"), DAMAGE.values(), ids=DAMAGE)
 def test_anything_else_is_named_in_a_line(kind: type[ArchiveSource], files: dict[str, bytes], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read as it") as error:
+    with pytest.raises(UserError, match=r"cannot be read as (it|emnist_balanced)") as error:
         source_of(kind, files, tmp_path)(tmp_path / "root")
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "decoded").rglob("*ubyte"))

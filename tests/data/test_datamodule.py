@@ -217,7 +217,7 @@ def test_a_caller_may_change_the_test_set_it_was_given(tiny_data):
 def labelled(folder, labels):
     """IDX files of training and test images with these labels."""
     for part in ("train", "t10k"):
-        write_idx(folder / f"{part}-images-idx3-ubyte", torch.zeros(len(labels), 4, 4, dtype=torch.uint8))
+        write_idx(folder / f"{part}-images-idx3-ubyte", torch.full((len(labels), 4, 4), 255, dtype=torch.uint8))
         write_idx(folder / f"{part}-labels-idx1-ubyte", labels.byte())
     return folder
 
@@ -239,12 +239,27 @@ def test_a_limit_that_takes_few_of_the_classes_of_sorted_images_is_refused(tiny_
     assert len(data.held_out(split, size)[1]) == size
 
 
+@pytest.mark.parametrize("limit", [1, 5, 19])
+def test_sorted_images_allow_no_limit_however_small(tiny_data, tmp_path, limit):
+    """Five images of one class of ten may be chance, but for the order of all others."""
+    data = tiny_data(root=labelled(tmp_path / "sorted", torch.arange(40) // 20), image_shape=(1, 4, 4), val_size=10)
+    with pytest.raises(UserError, match=f"limit={limit} takes images of 1 of 2 classes"):
+        data.test_set(limit)
+
+
 def test_a_limit_may_take_what_a_random_order_can_begin_with(tiny_data, tmp_path):
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
     rare = torch.cat([torch.arange(1990) % 5, torch.full((10,), 5)])
     for name, labels in (("mixed", torch.arange(2000)[order] % 100), ("rare", rare)):
         data = tiny_data(root=labelled(tmp_path / name, labels), num_classes=100, image_shape=(1, 4, 4))
         assert all(len(data.test_set(limit)[1]) == limit for limit in range(1, 1900, 7))
+
+
+def test_images_of_zero_to_one_that_were_cast_are_refused(tiny_data, tmp_path):
+    root = labelled(tmp_path / "cast", torch.arange(40) % 10)
+    write_idx(root / "t10k-images-idx3-ubyte", torch.ones(40, 4, 4, dtype=torch.uint8))
+    with pytest.raises(UserError, match="t10k-images-idx3-ubyte: images never exceed 1 of 255"):
+        tiny_data(root=root, image_shape=(1, 4, 4)).test_set()
 
 
 def test_a_published_set_that_is_sorted_is_judged_whole(tiny, tiny_data, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from src.data import ImageDataModule
+from src.data.class_folders import list_pictures
 from src.data.folder import FolderSource
 from src.errors import UserError
 
@@ -59,6 +60,12 @@ def test_nothing_is_written_into_the_users_folder_and_the_same_files_are_the_sam
     assert changed.fingerprint != first.fingerprint
 
 
+def test_a_link_to_a_folder_that_it_lies_in_adds_no_copies(pictures, tmp_path):
+    (pictures / "cat" / "up").symlink_to(pictures / "cat")
+    (pictures / "dog" / "out").symlink_to(pictures)
+    assert {name: len(files) for name, files in list_pictures(pictures).train.items()} == {"cat": 10, "dog": 20}
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -66,6 +73,7 @@ def test_nothing_is_written_into_the_users_folder_and_the_same_files_are_the_sam
         (lambda root: draw(root / "cat" / "large.png", 5, size=(16, 8)), ["size"]),
         (lambda root: draw(root / "dog" / "grey.png", 5, mode="L"), ["grey"]),
         (lambda root: (root / "empty").mkdir(), ["empty"]),
+        (lambda root: (root / "cat" / "gone.png").symlink_to("nowhere"), ["cat/gone.png"]),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(pictures, tmp_path, spoil, said):

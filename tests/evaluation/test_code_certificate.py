@@ -91,6 +91,17 @@ def test_one_drawing_that_is_misread_is_enough_to_prove_nothing(network, images)
     assert not (CodeCertifier(network, doubtful, nodes=100).certify(images, y, EPS).verdicts == Verdict.PROVED).any()
 
 
+def test_a_drawing_that_the_classifier_does_not_read_proves_nothing(network, images):
+    def silent_on_one(drawings: Tensor) -> Tensor:
+        logits = reads(drawings)
+        return torch.where(logits.argmax(1, keepdim=True) == 1, torch.nan, logits)
+
+    assert readings(network, silent_on_one)[1].all()
+    ones = torch.ones(len(images), dtype=torch.int64)
+    found = CodeCertifier(network, silent_on_one, nodes=100).certify(images, ones, 0.0)
+    assert not (found.verdicts == Verdict.PROVED).any()
+
+
 def test_codes_that_are_read_alike_need_not_be_told_apart(network, images):
     def one(drawings: Tensor) -> Tensor:
         return torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(len(drawings), -1)

@@ -1,6 +1,7 @@
 """Each check of a grid, triggered by a defense built for it, and silent about an honest one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 
 from src.attacks import fgsm, ifgsm
 from src.defenses import Binarize
-from src.evaluation import CellSpec, SweepManifest
+from src.evaluation import AttackSpec, CellSpec, SweepManifest
 from src.evaluation.sanity_checks import Finding, Probing, probes
 from src.straight_through import straight_through
+from src.workflows.sweeping import _warn
 
 EPS = 0.2
 FAMILIES = {"fgsm": "one-step", "ifgsm": "iterative", "noise": "noise"}
@@ -143,6 +145,18 @@ def test_a_black_box_beats_the_white_box(judge):
     assert found["black-box-beats-white-box"].where.threat == "gray_box"
 
 
+def test_a_worst_case_is_no_attack_of_its_own(specify, evaluator, caplog):
+    """It leaves less than its best iterative member and has no gradient, but it is no black box."""
+    common = {"eps": EPS, "defense": Honest(), "knows": True}
+    weak = specify(**common, attack=ifgsm, arguments={"steps": 3, "rel_step": 0.1}, family="iterative").attack
+    strong = specify(**common, attack=fgsm, family="one-step")
+    worst = AttackSpec("worst", members={"ifgsm": weak, "fgsm": strong.attack})
+    cell = evaluator(replace(strong, attack=worst))
+    _warn(cell, [], evaluator.cells)
+    assert "one-step-beats-iterative" in caplog.text
+    assert "black-box-beats-white-box" not in caplog.text
+
+
 def test_even_noise_beats_a_white_box_that_is_led_astray(judge):
     assert "black-box-beats-white-box" not in names(judge(Honest(), "ifgsm", "noise"))
 
@@ -172,7 +186,8 @@ def test_probes_can_be_turned_off_and_who_does_not_know_the_defense_has_none(spe
     assert [probe.kind for probe in probes(knowing, Probing())] == ["stronger", "half"]
     assert probes(knowing, Probing())[0].spec.attack.component["steps"] == 20
     assert probes(knowing, Probing(images=0)) == []
-    unknowing = specify(eps=EPS, binarize=True)
+    assert [probe.kind for probe in probes(specify(eps=EPS, knows=True), Probing())] == ["half"]  # nothing to double
+    unknowing = specify(eps=EPS, binarize=True, arguments={"steps": 10}, stronger=("steps",))
     assert probes(unknowing, Probing()) == []
     assert len(probes(unknowing.without_defense(), Probing())) == 2, "without a defense there is nothing to know"
     assert probes(specify(eps=EPS, knows=True, family="one-step"), Probing()) == []

@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import load, load_file, save_file
 
 from src.attacks import fgsm, ifgsm, input_gradient, mifgsm, pgd
+from src.defended import DefendedClassifier, adaptive
+from src.defenses import Binarize
+from src.evaluation.attacking import AttackedModel
 
 BATCHES = 4  # 64 images in batches of 16
 LOOKED_AT = 1  # the batch that a process diagnoses a model by, for all attacks and eps
@@ -164,6 +167,21 @@ def test_an_attack_that_may_stop_early_is_not_shared_between_threats(folders, at
     assert not knowing(fgsm, 0.2).early_stop, "it has no such argument"
 
 
+def test_an_attack_stops_early_only_on_the_model_that_is_judged(digits, classifier):
+    """A threat of a user's own may show a stand-in, which is fooled by other images."""
+    stand_in = DefendedClassifier(classifier, Standing())
+    for view, stops in ((adaptive(classifier, Binarize()), True), (stand_in, False)):
+        model = AttackedModel(view, classifier, Binarize(), pgd).stopping_early(True, digits.images)
+        assert model.attack.keywords == {"early_stop": stops}
+
+
+class Standing(torch.nn.Module):
+    """A smooth threshold."""
+
+    def forward(self, x):
+        return torch.sigmoid(20 * (x - 0.5))
+
+
 def test_what_is_shared_has_no_part_in_what_a_cell_is(attacked, knowing):
     blind, known = attacked(fgsm, 0.2), knowing(fgsm, 0.2)
     assert known.key != blind.key
@@ -186,7 +204,7 @@ def test_a_defense_that_is_known_is_not_left_out(attacked, knowing, specify):
 def test_a_threat_that_stands_for_no_other_is_its_own(knowing):
     spec = knowing(fgsm, 0.2)
     alone = replace(spec, threat=replace(spec.threat, bare=None))
-    assert alone.key == spec.key
+    assert alone.key != spec.key
     assert alone.attacked_key != spec.attacked_key
 
 

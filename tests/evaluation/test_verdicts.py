@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.attacks import fgsm
 from src.defended import DefendedClassifier, FrozenRandomness, adaptive, with_surrogates
 from src.defenses import Binarize, Chain, RandomResizePad
 from src.evaluation import CellStore
@@ -19,6 +20,30 @@ from src.evaluation.verdicts import judged
 class Noisy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x + 0.6 * torch.randn_like(x)).clamp(0, 1)
+
+
+class Recording(nn.Module):
+    """Keeps the numbers that it draws: ``asked`` where a gradient is wanted, ``judged`` on attacked images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[int] = set()
+        self.judged: set[int] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = torch.randint(2**62, (100,)).tolist()
+        if x.requires_grad:
+            self.asked.update(numbers)
+        elif (255 * x).frac().abs().amax() > 0.1:  # clean images have 8 bits
+            self.judged.update(numbers)
+        return x + 1e-3 * (numbers[0] % 7)
+
+
+def test_the_attacker_does_not_know_the_numbers_by_which_he_is_judged(specify, evaluator):
+    defense = Recording()
+    evaluator(specify(eps=0.05, defense=defense, attack=fgsm, knows=True))
+    assert defense.asked and defense.judged
+    assert defense.asked.isdisjoint(defense.judged)
 
 
 def test_one_wrong_answer_is_enough_for_the_worst_and_ties_go_against_the_defense():

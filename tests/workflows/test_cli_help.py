@@ -16,9 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from src.workflows.arguments import named
 from src.workflows.cli_help import WIDTH
 from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
-from src.workflows.positional import named
 from src.workflows.schema import SCHEMAS, section_of
 from tests.conftest import REPO
 

@@ -1,7 +1,11 @@
 """What a process keeps for its cells."""
 
 import pytest
+import torch
 
+from src.data import ImageDataModule
+from src.data.idx import write_idx
+from src.errors import UserError
 from src.workflows import component_cache
 from src.workflows.component_cache import ComponentCache
 
@@ -25,3 +29,15 @@ def test_of_large_ones_the_last_is_kept(built, monkeypatch):
     assert all(one is not other for one, other in zip(first, again, strict=True))
     components = ComponentCache()
     assert components.build(COLUMNS[2]) is components.build(COLUMNS[2])
+
+
+def test_a_limit_is_refused_where_all_images_are_there_already(tmp_path):
+    """They are sorted by class, so that the first of them are no sample."""
+    for part in ("train", "t10k"):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", torch.full((1000, 4, 4), 255, dtype=torch.uint8))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", (torch.arange(1000) // 100).byte())
+    data = ImageDataModule("tiny", tmp_path, image_shape=(1, 4, 4), val_size=100)
+    components = ComponentCache()
+    assert components.data_spec(data, "test", None).n == 1000
+    with pytest.raises(UserError, match="limit=20 takes images of 1 of 10 classes"):
+        components.data_spec(data, "test", 20)

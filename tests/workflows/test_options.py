@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from src.attacks import check_adversarial
 from src.errors import in_code_of_the_users
 from src.evaluation import AttackSpec, CellStore
+from src.workflows.arguments import in_one_piece
 from src.workflows.building import build
-from src.workflows.command import CONFIG_PATH, TRACEBACK, in_one_piece, register_resolvers, run
+from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
 from src.workflows.sweeping import _whose
 from tests.workflows.components import AwkwardError, Fragile
 from tests.workflows.conftest import copy_of

@@ -160,7 +160,11 @@ def test_a_pretrained_network_is_asked_for_by_its_name(run_command, tmp_path):
     weights = weights_fingerprint(components.linear_classifier().state_dict())
     assert len(stored(tmp_path)) == 2
     for cell in stored(tmp_path):
-        assert cell["identity"]["classifier"] == {"factory": "linear", "weights": weights}
+        known = cell["identity"]["classifier"]
+        assert known["component"].pop("_code_") == CODE
+        assert known == {
+            "factory": "linear", "weights": weights, "component": {"_target_": f"{HERE}.linear_classifier"},
+        }  # fmt: skip
     unknown = run_command("src.sweep", *ONE, "classifier=nothing", "logger=none", outputs=tmp_path, check=False)
     assert unknown.returncode != 0
     assert "classifier=nothing is neither" in unknown.stderr and "cifar10_resnet18" in unknown.stderr

@@ -11,8 +11,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from src.errors import UserError
 from src.evaluation.spec import ADAPTIVE, GRAY_BOX, ThreatSpec
+from src.workflows.cells import _threat_spec
 from src.workflows.component_cache import ComponentCache
+from src.workflows.configured import fingerprinted
 from src.workflows.own_code import has_own_code, without_marks
 from tests.conftest import REPO
 
@@ -26,6 +29,9 @@ class Blur(torch.nn.Module):
             self.load_state_dict(torch.load(weights, weights_only=True))
     def forward(self, x):
         return x * {factor}
+class WithState(Blur):
+    def state_dict(self, *args, **kwargs):
+        return super().state_dict(*args, **kwargs) | {"extra": "no tensor"}
 def attack(model, x, y, *, eps):
     return x
 """
@@ -52,6 +58,7 @@ def identify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Identi
     {"_target_": "my_blur.Blur"},
     {"_target_": "my_blur.attack", "_partial_": True},
     {"_target_": "src.defenses.Chain", "_args_": [{"_target_": "src.defenses.Binarize"}, {"_target_": "my_blur.Blur"}]},
+    {"_target_": "hydra.utils.get_class", "path": "my_blur.Blur"},
 ])  # fmt: skip
 def test_other_code_is_another_component(identify: Identify, component: dict[str, Any]) -> None:
     one, again, other = identify(component), identify(component), identify(component, factor=2)
@@ -75,6 +82,35 @@ def test_weights_that_no_argument_names_are_seen_too(identify: Identify, tmp_pat
     assert sizes[0]["_weights_"] != sizes[1]["_weights_"]
     torch.manual_seed(1)
     assert identify({"_target_": "my_blur.Blur", "width": 3}) == sizes[0]  # whatever was drawn before
+
+
+def test_weights_without_a_fingerprint_are_refused(identify: Identify) -> None:
+    with pytest.raises(UserError, match="extra in its state_dict is no tensor"):
+        identify({"_target_": "my_blur.WithState"})
+
+
+def test_a_checkpoint_counts_by_its_weights_alone(identify: Identify, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("any")
+    identify({"_target_": "my_blur.Blur"})  # writes the module
+    marks = fingerprinted({"_target_": "my_blur.Blur", "checkpoint": str(path)}, lambda part: "weights")
+    assert marks["checkpoint"] == "weights" and "_files_" not in marks
+
+
+def test_a_threat_is_built_from_its_identity() -> None:
+    """Which has fingerprints where its configuration has the paths of checkpoints."""
+    built = []
+
+    class Components:
+        def identified(self, component: dict[str, Any], data: None, split: str) -> dict[str, Any]:
+            return {"identity_of": component}
+
+        def build(self, component: dict[str, Any]) -> None:
+            built.append(component)
+
+    threat = {"name": "own", "view": {"_target_": "my.threat"}, "knows_defense": True}
+    _threat_spec(threat, None, "test", Components())  # type: ignore[arg-type]
+    assert built == [{"identity_of": threat["view"]}]
 
 
 def test_what_is_built_knows_nothing_of_the_marks(identify: Identify) -> None:
@@ -112,3 +148,6 @@ def test_what_a_threat_is_said_to_know_is_a_part_of_a_cell() -> None:
     assert ThreatSpec("gray_box", gray_box).identity == gray_box
     for other in (replace(usual, knows_defense=False), ThreatSpec("gray_box", gray_box, knows_defense=True)):
         assert other.identity not in (adaptive, gray_box)
+    own = ThreatSpec("own", {"_target_": "my.threat"}, bare=gray_box)
+    others = [replace(own, knows_defense=True), replace(own, bare=adaptive), replace(own, bare=None)]
+    assert all(own.identity != other.identity for other in others)

@@ -11,7 +11,7 @@ from src.defenses import Binarize, VQVAEPurifier
 from src.errors import UserError
 from src.models import VQVAE
 from src.models.checkpoint import load_module
-from src.workflows.positional import named, quoted
+from src.workflows.arguments import named, quoted
 from src.workflows.purifying import planned, purify_files
 from tests.conftest import REPO
 
@@ -180,5 +180,7 @@ def test_options_and_overrides_stay_as_they_are():
     assert named(arguments, ("input", "output")) == [
         *("input='in/'", "--help", "noise=0.5", "output='out'", "+a.b=1", "more"),
     ]
+    options = ["--config-dir", "conf", "in", "out"]
+    assert named(options, ("input", "output")) == ["--config-dir", "conf", "input='in'", "output='out'"]
     assert quoted("a'b") == r"'a\'b'"
     assert quoted("a\\") == r"'a\\'"

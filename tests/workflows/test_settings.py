@@ -13,7 +13,7 @@ from src.workflows.building import build, check_arguments, plain
 from src.workflows.cells import attack_spec
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.schema import SCHEMAS, pixel_units
-from src.workflows.settings import checked
+from src.workflows.settings import checked, unread
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,20 @@ def test_what_is_read_somewhere_is_accepted(settings, line):
 
 
 @pytest.mark.parametrize(
+    ("line", "without_effect"),
+    [
+        ("sweep attack=fgsm iterative.steps=3", ["iterative.steps=3"]),
+        ("sweep attack=mifgsm iterative.steps=3", []),
+        ("sweep attack=worst iterative.refresh_gradient=false", []),  # by one of its members
+        ("sweep surrogate=smooth inference_noise=0.1", ["surrogate=smooth", "inference_noise=0.1"]),
+        ("sweep threat=adaptive surrogate=smooth defense=vqvae inference_noise=0.1", []),
+    ],
+)
+def test_a_value_that_no_component_reads_is_known(settings, line, without_effect):
+    assert unread(line.split()[1:], [settings(line)]) == without_effect
+
+
+@pytest.mark.parametrize(
     ("component", "said"),
     [
         ({"_target_": "src.attacks.pgd", "random_start": "maybe"}, "src.attacks.pgd: random_start=maybe"),
@@ -280,5 +294,7 @@ def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(setting
     order = list(suite.component["attacks"])
     assert order == ["fgsm", "uniform", "ifgsm", "mifgsm", "pgd", "apgd_ce", "apgd_dlr", "threshold", "square"]
     assert list(build(suite.component).keywords["attacks"]) == order
+    once, twice = (spec.component["attacks"]["pgd"]["steps"] for spec in (suite, suite.strengthened()))
+    assert twice == 2 * once
     with pytest.raises(UserError, match=r"attack\.survivors=true needs threat=adaptive"):
         attack_spec(settings("sweep attack=worst attack.survivors=true"), None, Built())  # type: ignore[arg-type]

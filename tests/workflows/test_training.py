@@ -161,19 +161,21 @@ def test_what_is_trained_is_not_trained_again(harness):
     assert (harness.folder / "vqvae.ckpt").stat().st_mtime_ns == changed
 
 
-def test_another_training_replaces_a_checkpoint_only_if_it_is_told_to(harness):
-    harness.train("vqvae", epochs=1)
+def test_what_another_training_replaces_is_kept_beside_unless_it_is_told_not_to(harness, caplog):
+    record = harness.train("vqvae", epochs=1)
     path = harness.folder / "vqvae.ckpt"
     before = path.read_bytes()
-    with pytest.raises(
-        UserError, match=r"another training \(planned_epochs 1, not 2\); overwrite=true .* model.checkpoint="
-    ):
-        harness.train("vqvae", epochs=2)
+    harness.train("vqvae", epochs=1, overwrite="different")  # the same is left as it is
     assert path.read_bytes() == before
-    harness.train("vqvae", epochs=1, overwrite="different")  # the same is kept
-    assert path.read_bytes() == before
-    harness.train("vqvae", epochs=2, overwrite="different")
+    harness.train("vqvae", epochs=2)
+    kept = harness.folder / "replaced" / f"vqvae-{record.weights[:12]}.ckpt"
     assert read_checkpoint(path, "")[1].epochs == 2
+    assert kept.read_bytes() == before
+    assert TrainingRecord.load(TrainingRecord.path(kept)) == record
+    assert f"holds another training (planned_epochs 1, not 2); it will be kept as {kept}" in caplog.text
+    harness.train("vqvae", epochs=1, overwrite="different")
+    assert path.read_bytes() == before
+    assert len(list(kept.parent.glob("*.ckpt"))) == 1
 
 
 @pytest.mark.parametrize("trained_before", [False, True])

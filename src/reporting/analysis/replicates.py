@@ -104,8 +104,8 @@ class Replicates(GridPart):
     @property
     def one_classifier(self) -> bool:
         """Whether the cells of all seeds are of the same classifier: then no seed is another training of it."""
-        known = [row.cell.identity.get("classifier") for row in self.grid if row.cell]
-        return len(known) > 1 and all(classifier == known[0] for classifier in known)
+        known = [{repr(row.cell.identity["classifier"]) for row in facet.grid if row.cell} for facet in self.facets]
+        return all(known) and len(set[str]().union(*known)) == 1
 
     @property
     def incomplete(self) -> list[tuple[str, float, Column]]:

@@ -13,12 +13,12 @@ EXPLAINED = (
 )
 
 
-def check_sentences(found: CheckReport) -> list[str]:
+def check_sentences(report: CheckReport) -> list[str]:
     """What was checked, and a sentence a finding: ``zero-gradient (pgd eps 0.3 · vqvae 0.5 · adaptive): the loss
     gradient is …``. Empty for a grid in which there is nothing to check."""
-    if not found.judged and not found.findings:
+    if not report.judged and not report.findings:
         return []
-    return [_checked(found), *(f"{finding.name} ({finding.where}): {finding.message}." for finding in found.findings)]
+    return [_checked(report), *(f"{finding.name} ({finding.where}): {finding.message}." for finding in report.findings)]
 
 
 def _checked(report: CheckReport) -> str:
@@ -30,6 +30,6 @@ def _checked(report: CheckReport) -> str:
     return f"{outcome} by {len(CHECKS)} checks of {report.judged} cells, with {runs}{missing}{without}."
 
 
-def findings_to_json(found: CheckReport) -> str:
+def findings_to_json(report: CheckReport) -> str:
     """``findings.json``: a list of objects with "name", "where" (the cell's coordinates) and "message"."""
-    return json.dumps([asdict(finding) for finding in found.findings], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([asdict(finding) for finding in report.findings], indent=1, ensure_ascii=False) + "\n"

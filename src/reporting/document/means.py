@@ -31,16 +31,16 @@ def _mean_table(over: Replicates, attack: str) -> Table:
     return Table(title, "eps", over.column_labels, tuple(rows))
 
 
-def mean_tradeoff_table(found: AverageTradeOffs) -> Table | None:
+def mean_tradeoff_table(tradeoffs: AverageTradeOffs) -> Table | None:
     """What each defense pays and wins, seed by seed, averaged; None if nothing was attacked."""
-    if found.eps is None:
+    if tradeoffs.eps is None:
         return None
     rows = []
-    for item, best in zip(found.items, _leaders([item.attacked for item in found.items]), strict=True):
+    for item, best in zip(tradeoffs.items, _leaders([item.attacked for item in tradeoffs.items]), strict=True):
         entries = (_accuracy(item.clean), _points(item.price), _accuracy(item.attacked, best), _points(item.gain))
         rows.append((item.label, entries))
-    columns = ("clean", "paid", f"at eps {number(found.eps)}", "won")
-    return Table(f"{paid_and_won(found.attacks)}, mean over seeds", "defense", columns, tuple(rows))
+    columns = ("clean", "paid", f"at eps {number(tradeoffs.eps)}", "won")
+    return Table(f"{paid_and_won(tradeoffs.attacks)}, mean over seeds", "defense", columns, tuple(rows))
 
 
 def _leaders(averages: Sequence[Average | None]) -> list[bool]:
@@ -67,14 +67,14 @@ def _note(average: Average, scale: int, *others: str) -> str:
     return " ".join(filter(None, [deviation, *others, seeds]))
 
 
-def mean_sentences(over: Replicates, found: AverageTradeOffs) -> list[str]:
+def mean_sentences(over: Replicates, tradeoffs: AverageTradeOffs) -> list[str]:
     """The words on several seeds of one part of the grid, the headline first."""
     if len(over.grid.missing) == len(over.grid):
         return ["No cell of this grid is computed yet."]
-    if found.eps is None:
+    if tradeoffs.eps is None:
         lines = ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        lines = [_headline(over, found), warning(over.grid)]
+        lines = [_headline(over, tradeoffs), warning(over.grid)]
     if over.one_classifier:
         lines.append(
             "All these seeds judge one and the same classifier, so the deviations leave out what another training of "

@@ -60,16 +60,16 @@ def rate_text(rate: Rate) -> str:
     return percent(rate.fraction) if isnan(rate.low) else f"{percent(rate.fraction)} {half_width(rate.low, rate.high)}"
 
 
-def tradeoff_table(found: TradeOffs) -> Table | None:
+def tradeoff_table(tradeoffs: TradeOffs) -> Table | None:
     """What each defense pays on clean images and wins under attack; None if nothing was attacked."""
-    if found.eps is None:
+    if tradeoffs.eps is None:
         return None
-    proved = any(item.proved for item in found.items)
-    budget = f"at eps {number(found.eps)}"
+    proved = any(item.proved for item in tradeoffs.items)
+    budget = f"at eps {number(tradeoffs.eps)}"
     columns = ("clean", "paid", budget, *(["proved"] if proved else []), "won", "ms an image")
-    leading = leaders([item.attacked for item in found.items])
+    leading = leaders([item.attacked for item in tradeoffs.items])
     rows = []
-    for item, best in zip(found.items, leading, strict=True):
+    for item, best in zip(tradeoffs.items, leading, strict=True):
         milliseconds = None if item.purify_seconds is None else 1000 * item.purify_seconds
         entries = (
             rate_entry(item.clean),
@@ -80,7 +80,7 @@ def tradeoff_table(found: TradeOffs) -> Table | None:
             Entry() if milliseconds is None else Entry(f"{milliseconds:.2f}"),
         )
         rows.append((item.label, entries))
-    return Table(paid_and_won(found.attacks), "defense", columns, tuple(rows))
+    return Table(paid_and_won(tradeoffs.attacks), "defense", columns, tuple(rows))
 
 
 def paid_and_won(attacks: tuple[str, ...]) -> str:

@@ -24,16 +24,22 @@ def warning(grid: Grid) -> str:
     return WARNINGS[grid.informed]
 
 
-def sentences(facet: Facet, found: TradeOffs) -> list[str]:
+def sentences(facet: Facet, tradeoffs: TradeOffs) -> list[str]:
     """The words of one part of the grid, the headline first."""
     absent = len(facet.grid.missing)
     if absent == len(facet.grid):
         return ["No cell of this grid is computed yet."]
     proved = _proved(facet.grid)
-    if found.eps is None:
+    if tradeoffs.eps is None:
         lines = proved or ["Nothing is attacked in this grid: it holds clean accuracies only."]
     else:
-        lines = [_headline(facet.grid, found), warning(facet.grid), *proved, *_by_noise(found), _by_floor(found)]
+        lines = [
+            _headline(facet.grid, tradeoffs),
+            warning(facet.grid),
+            *proved,
+            *_by_noise(tradeoffs),
+            _by_floor(tradeoffs),
+        ]
     if absent:
         lines.append(
             f"{absent} of the {len(facet.grid)} cells asked for {'is' if absent == 1 else 'are'} missing; "
@@ -174,17 +180,17 @@ def _by_floor(tradeoffs: TradeOffs) -> str:
     return f"If the clean accuracy must be at least {'; at least '.join(clauses)}.{limit}"
 
 
-def floor_steps(found: TradeOffs) -> list[tuple[float, str]]:
+def floor_steps(tradeoffs: TradeOffs) -> list[tuple[float, str]]:
     """What to take for each floor on clean accuracy: (floor, words), the highest floor (a fraction) first; the words
     hold down to the next floor. Above the first no column is left."""
-    trained = [item for item in found.items if not item.defended or item.learned]
-    floors = {floor for columns in (trained, found.items) for floor, _ in found.frontier(columns)}
+    trained = [item for item in tradeoffs.items if not item.defended or item.learned]
+    floors = {floor for columns in (trained, tradeoffs.items) for floor, _ in tradeoffs.frontier(columns)}
     steps = []
     for floor in sorted(floors, reverse=True):
-        best = found.best_for_floor(floor)
-        learned = found.best_for_floor(floor, trained) if found.learned else None
-        words = [f"Of the trained: {_taken(learned, found)}."] if learned else []
-        words += [f"Of all columns: {_taken(best, found)}."] if best else []
+        best = tradeoffs.best_for_floor(floor)
+        learned = tradeoffs.best_for_floor(floor, trained) if tradeoffs.learned else None
+        words = [f"Of the trained: {_taken(learned, tradeoffs)}."] if learned else []
+        words += [f"Of all columns: {_taken(best, tradeoffs)}."] if best else []
         steps.append((floor, " ".join(words)))
     return steps
 

@@ -269,9 +269,9 @@ def tradeoff_chart(columns: Sequence[Column], bare: Sequence[Column], eps: float
     }
 
 
-def tradeoff_rows(found: TradeOffs, columns: Sequence[Column]) -> Iterator[Row]:
+def tradeoff_rows(tradeoffs: TradeOffs, columns: Sequence[Column]) -> Iterator[Row]:
     """What :func:`tradeoff_chart` draws: the columns that met every attack."""
-    for item in found.items:
+    for item in tradeoffs.items:
         if item.clean and item.attacked:
             position = {
                 "column": columns.index((item.defense, item.noise)),
@@ -283,32 +283,32 @@ def tradeoff_rows(found: TradeOffs, columns: Sequence[Column]) -> Iterator[Row]:
             yield position | {"label": item.label, "named": True} | numbers
 
 
-def tradeoff_figure(facet: Facet, found: TradeOffs) -> Chart:
+def tradeoff_figure(facet: Facet, tradeoffs: TradeOffs) -> Chart:
     """:func:`tradeoff_chart` of all columns of a facet; of a family of many noises not all points are named."""
-    chart, named = tradeoff_chart(facet.columns, facet.grid.bare, found.eps or 0), _named(facet.columns)
-    rows = [row | {"named": row["label"] in named} for row in tradeoff_rows(found, facet.columns)]
+    chart, named = tradeoff_chart(facet.columns, facet.grid.bare, tradeoffs.eps or 0), _named(facet.columns)
+    rows = [row | {"named": row["label"] in named} for row in tradeoff_rows(tradeoffs, facet.columns)]
     return chart | {"data": {"values": rows}}
 
 
 # ---- certified accuracy against radius
 
 
-def certified_styles(found: Certificates) -> dict[str, Style]:
+def certified_styles(certificates: Certificates) -> dict[str, Style]:
     """A colour a σ. Dashes without a denoiser, other strokes for further sets of one σ; crosses are published."""
-    tones = shades([certified_set.certification.sigma for certified_set in found.sets])
+    tones = shades([certified_set.certification.sigma for certified_set in certificates.sets])
     styles, counts = dict[str, Style](), Counter[tuple[float, bool]]()
-    for certified_set in found.sets:
+    for certified_set in certificates.sets:
         sigma, bare = certified_set.certification.sigma, certified_set.certification.denoiser is None
         strokes = (DASHED, (3, 3), DOTTED) if bare else (SOLID, DASH_DOTTED, (5, 2, 1, 2))
         styles[certified_set.label] = Style(tones[sigma], dash=strokes[min(counts[sigma, bare], 2)])
         counts[sigma, bare] += 1
-    return styles | {curve.label: Style(tones[curve.sigma], CROSS) for curve in found.published}
+    return styles | {curve.label: Style(tones[curve.sigma], CROSS) for curve in certificates.published}
 
 
-def certified_chart(found: Certificates) -> Chart:
+def certified_chart(certificates: Certificates) -> Chart:
     """Certified accuracy against the L2 radius, bands 95 % Wilson intervals. An accuracy holds back to the radius
     before it."""
-    styles = _styled(certified_styles(found), symbolSize=160, symbolStrokeWidth=1.5)
+    styles = _styled(certified_styles(certificates), symbolSize=160, symbolStrokeWidth=1.5)
     color, shape, dash = ({channel: styles[channel]} for channel in ("color", "shape", "strokeDash"))
     y = {"y": _share("accuracy", "certified accuracy")}
     band = {"y": y["y"] | {"field": "low"}, "y2": {"field": "high"}}
@@ -317,7 +317,7 @@ def certified_chart(found: Certificates) -> Chart:
     own_rows = "!datum.published"
     return {
         "description": "Certified accuracy against L2 radius",
-        "data": {"values": [*_certified_rows(found)]},
+        "data": {"values": [*_certified_rows(certificates)]},
         "encoding": {"x": _number("radius", "L2 radius (pixel units)"), "detail": {"field": "label"}},
         "layer": [
             _layer("area", band | color, own_rows, interpolate="step-before", opacity=0.14),
@@ -329,17 +329,9 @@ def certified_chart(found: Certificates) -> Chart:
 
 def _certified_rows(certificates: Certificates) -> Iterator[Row]:
     for certified_set in certificates.sets:
-        for radius, rate in certified_set.curve():
+        for radius, rate in [*certified_set.curve(), (certified_set.largest, Rate(0, 0, 0))]:
             ends = {"accuracy": rate.fraction, "low": rate.low, "high": rate.high}
             yield {"label": certified_set.label, "radius": radius, "published": False} | ends
-        yield {
-            "label": certified_set.label,
-            "radius": certified_set.largest,
-            "accuracy": 0,
-            "low": 0,
-            "high": 0,
-            "published": False,
-        }
     for curve in certificates.published:
         for radius, share in curve.percents.items():
             if share:

@@ -108,13 +108,13 @@ def _lines(facet: Facet) -> Iterator[Lines]:
         yield Lines(" · ".join(words), tuple(metrics))
 
 
-def workspace(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
+def workspace(settings: WandbSettings, name: str, logged: Logged) -> "Workspace":
     """Build the workspace; asks nothing of the network.
 
     Args:
         settings: whose entity and project the runs are in; an entity of None is left empty.
         name: what the workspace is called.
-        seen: what is logged under names that depend on the sweep.
+        logged: what is logged under names that depend on the sweep.
 
     Raises:
         ImportError: ``wandb-workspaces`` is not installed.
@@ -123,16 +123,16 @@ def workspace(settings: WandbSettings, name: str, seen: Logged) -> "Workspace":
     from wandb_workspaces.workspaces import RunsetSettings, Workspace, WorkspaceSettings
 
     pinned_columns = [f"config:{part}.value" for part in COORDINATES] + ["summary:accuracy"]
-    sections = [_grid(seen), _trade_off(seen), _images(seen), _training(), _cost()]
-    if seen.certified:
-        sections.insert(3, _certified(seen))
+    sections = [_grid(logged), _trade_off(logged), _images(logged), _training(), _cost()]
+    if logged.certified:
+        sections.insert(3, _certified(logged))
     return Workspace(
         entity=settings.entity or "",
         project=settings.project,
         name=name,
         sections=sections,
         settings=WorkspaceSettings(max_runs=MOST_RUNS),
-        runset_settings=RunsetSettings(pinned_columns=pinned_columns, filters=_of_sweep(seen)),
+        runset_settings=RunsetSettings(pinned_columns=pinned_columns, filters=_of_sweep(logged)),
     )
 
 
