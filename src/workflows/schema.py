@@ -124,7 +124,7 @@ class TrainSettings(Settings):
     resume: bool
     """continue the interrupted run of this checkpoint"""
     overwrite: bool | Literal["different"]
-    """false: another training's checkpoint is kept in replaced/; different: it is not; true: train even the same again"""
+    """false: keep another training's checkpoint in replaced/; different: do not; true: train even the same again"""
     cuda_graphs: bool
     """a training step on a GPU as one CUDA graph, where the model allows it; false: kernel by kernel"""
 
