@@ -1,6 +1,7 @@
 """From a sweep job's configuration to the spec of its cell, and to what computes it."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from omegaconf import DictConfig
 from rich.progress import track
+from torch import nn
 
 from src.data import ImageDataModule
 from src.errors import UserError
@@ -144,6 +146,31 @@ def _threat_spec(threat: dict[str, Any], data: ImageDataModule, split: str, comp
         bare=components.identified(threat["bare"]["view"], data, split) if "bare" in threat else None,
         stronger=_stronger(threat, threat["view"]),
     )
+
+
+def unsearched_thresholds(spec: CellSpec, components: ComponentCache) -> str:
+    """A line on the thresholds of a defense that the attacker knows, and that his search for pixels which can cross one
+    leaves out; empty if there are none."""
+    attacks = [attack.component or {} for attack in (spec.attack, *spec.attack.members.values())]
+    searches = [*attacks, *(member for attack in attacks for member in attack.get("attacks", {}).values())]
+    searched = [set(map(float, search["thresholds"])) for search in searches if search.get("thresholds")]
+    if not (searched and spec.eps and spec.threat.knows_defense and spec.defense.component):
+        return ""
+    modules = components.build(spec.defense.component).modules()
+    known = {float(value) for module in modules for value in _thresholds_of(module)}
+    if known <= set.intersection(*searched):
+        return ""
+    values = ",".join(f"{value:g}" for value in sorted(known))
+    name = "attack.members.threshold" if len(attacks) > 1 or "attacks" in attacks[0] else "attack"
+    return (
+        f"{spec.defense.name} quantizes at {values}; the threshold search is stronger with {name}.thresholds=[{values}]"
+    )
+
+
+def _thresholds_of(module: nn.Module) -> Iterable[float]:
+    """At which values a module quantizes pixels, as far as it says so."""
+    values = getattr(module, "thresholds", None) or [getattr(module, "threshold", None)]
+    return [value for value in values if isinstance(value, int | float)]
 
 
 def _stronger(description: dict[str, Any], component: Component) -> tuple[str, ...]:

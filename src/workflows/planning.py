@@ -14,7 +14,7 @@ from src.evaluation import CellSpec, Coordinates, SweepManifest
 from src.evaluation.grid import next_number
 from src.evaluation.sanity_checks import Probe, Probing, probes
 from src.files import clear_temporaries
-from src.workflows.cells import components_for, evaluator_for, spec_of
+from src.workflows.cells import components_for, evaluator_for, spec_of, unsearched_thresholds
 from src.workflows.composing import is_plain_value, parsed
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked, unread
@@ -76,6 +76,8 @@ def plan_jobs(
         checks.append(tuple(probes(specs[-1], probing_from(job_config))))
     for line in unread(dict.fromkeys(chain.from_iterable(points)), composed.values()):
         log.warning("%s has no effect: no attack, defense or threat of this grid reads it", line)
+    for line in filter(None, dict.fromkeys(unsearched_thresholds(spec, components) for spec in specs)):
+        log.warning(line)
     jobs = map(Job, map(tuple, points), specs, labels(points, specs), checks)
     return list(_without_repetition(jobs))
 

@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.errors import UserError
+from src.evaluation import CellSpec, DataSpec, DefenseSpec, ThreatSpec
 from src.workflows.building import build, check_arguments, plain
-from src.workflows.cells import attack_spec
+from src.workflows.cells import attack_spec, unsearched_thresholds
 from src.workflows.command import CONFIG_PATH, register_resolvers
 from src.workflows.schema import SCHEMAS, pixel_units
 from src.workflows.settings import checked, unread
@@ -281,6 +282,33 @@ def test_a_proof_is_no_member_of_a_worst_case(settings, survivors):
         attack_spec(settings(asked), None, None)  # type: ignore[arg-type]
     said = "attack.members.proof is a proof and no attack: leave it out, and run it as attack=certified"
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("threat=adaptive attack=threshold", ""),
+        ("threat=gray_box attack=threshold defense.purifier.threshold=0.4", ""),
+        ("threat=adaptive attack=pgd defense.purifier.threshold=0.4", ""),
+        ("threat=adaptive attack=threshold defense.purifier.threshold=0.4", "attack.thresholds=[0.4]"),
+        (
+            "threat=adaptive attack=worst ~attack.members.transfer defense.purifier.threshold=0.4",
+            "attack.members.threshold.thresholds=[0.4]",
+        ),
+    ],
+)
+def test_thresholds_that_the_search_leaves_out_are_named(settings, line, said):
+    class Built:
+        identified = staticmethod(lambda component, data, split: component)
+        build = staticmethod(build)
+
+    asked = settings(f"sweep defense=binarize {line}")
+    attack = attack_spec(asked, None, Built())  # type: ignore[arg-type]
+    defense = DefenseSpec("binarize", plain(asked.defense.purifier))
+    threat = ThreatSpec(asked.threat.name, {}, knows_defense=asked.threat.knows_defense)
+    spec = CellSpec(DataSpec("mnist", "", 1), "", attack, 0.3, threat, defense)
+    expected = said and f"binarize quantizes at 0.4; the threshold search is stronger with {said}"
+    assert unsearched_thresholds(spec, Built()) == expected  # type: ignore[arg-type]
 
 
 def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(settings):
