@@ -66,7 +66,7 @@ def tradeoff_table(tradeoffs: TradeOffs) -> Table | None:
         return None
     proved = any(item.proved for item in tradeoffs.items)
     budget = f"at eps {number(tradeoffs.eps)}"
-    columns = ("clean", "paid", budget, *(["proved"] if proved else []), "won", "ms an image")
+    columns = ("clean", "paid", budget, *(["proved"] if proved else []), "won", "under", "ms an image")
     leading = leaders([item.attacked for item in tradeoffs.items])
     rows = []
     for item, best in zip(tradeoffs.items, leading, strict=True):
@@ -77,6 +77,7 @@ def tradeoff_table(tradeoffs: TradeOffs) -> Table | None:
             rate_entry(item.attacked, best),
             *([rate_entry(item.proved)] if proved else []),
             Entry() if item.gain is None else Entry(points(item.gain)),
+            Entry(item.worst or ""),
             Entry() if milliseconds is None else Entry(f"{milliseconds:.2f}"),
         )
         rows.append((item.label, entries))

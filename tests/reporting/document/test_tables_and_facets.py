@@ -94,8 +94,8 @@ def test_the_trade_off_table_says_what_is_paid_and_won(grid: Grid) -> None:
     table = tradeoff_table(trade_offs(grid))
     assert table is not None
     rows = {label: [entry.text for entry in entries] for label, entries in table.rows}
-    assert rows["vqvae 0.5"] == ["96.4", "+2.0", "41.1", "+40.5", "0.60"]
-    assert rows["none"] == ["98.4", "0.0", "0.6", "0.0", "0.60"]
+    assert rows["vqvae 0.5"] == ["96.4", "+2.0", "41.1", "+40.5", "mifgsm", "0.60"]
+    assert rows["none"] == ["98.4", "0.0", "0.6", "0.0", "mifgsm", "0.60"]
 
 
 def test_numbers_for_the_eye() -> None:
