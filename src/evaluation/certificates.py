@@ -16,6 +16,7 @@ from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, WrapValidator
 
 from src.errors import UserError
 from src.evaluation.spec import content_key
+from src.evaluation.statistics import certified_radius
 from src.files import locked, write_text
 from src.stored import DamagedError, read
 
@@ -181,10 +182,16 @@ class CertificateFile:
                 image = CertifiedImage.from_columns(row)
                 if (image.n, image.n0) != (self.certification.n, self.certification.n0):
                     raise ValueError("it is of another number of samples")
+                if image.predicted != ABSTAIN and abs(image.radius - self._radius_of(image.count)) > 1e-6:
+                    raise ValueError("its radius does not follow from its votes")
                 images[image.index] = image
             except ValueError as error:
                 log.warning("%s, line %d is damaged (%s) and will be computed again", self.path, number, error)
         return images
+
+    def _radius_of(self, count: int) -> float:
+        settings = self.certification
+        return certified_radius(count, settings.n, settings.sigma, settings.alpha)
 
     def add(self, image: CertifiedImage) -> None:
         """Store a certificate: the CSV is written again, atomically, in the order of the images.

@@ -13,6 +13,7 @@ import pytest
 from src.errors import UserError
 from src.evaluation.certificates import COLUMNS, CertificateFile, Certification, CertifiedImage
 from src.evaluation.smoothing import ABSTAIN
+from src.evaluation.statistics import certified_radius
 
 WANTED = range(0, 100, 10)
 #: Forked processes need not import PyTorch again, and these do not use it.
@@ -28,8 +29,9 @@ def image(index: int) -> CertifiedImage:
     """A made-up certificate: every seventh image is abstained on, every third is wrong."""
     label = index % 10
     predicted = ABSTAIN if index % 7 == 0 else label + (index % 3 == 0)
-    radius = 0.0 if predicted == ABSTAIN else 0.1 + index / 300
-    return CertifiedImage(index, label, predicted, radius, 500 + index, 1000, 100, 0.25)
+    count = 700 + index
+    radius = 0.0 if predicted == ABSTAIN else certified_radius(count, 1000, 0.5, 0.001)
+    return CertifiedImage(index, label, predicted, radius, count, 1000, 100, 0.25)
 
 
 def computing(file: CertificateFile, wanted: range = WANTED) -> list[int]:
@@ -56,9 +58,9 @@ def test_the_csv_is_the_contract(file):
         rows = list(csv.DictReader(lines))
     assert ",".join(rows[0]) == ",".join(COLUMNS) == "index,label,predicted,radius,correct,count,n,n0,seconds"
     assert [int(row["index"]) for row in rows] == list(WANTED)
-    assert rows[0] == dict(zip(COLUMNS, ["0", "0", "-1", "0.0", "0", "500", "1000", "100", "0.25"], strict=True))
+    assert rows[0] == dict(zip(COLUMNS, ["0", "0", "-1", "0.0", "0", "700", "1000", "100", "0.25"], strict=True))
     assert [row["correct"] for row in rows[1:4]] == ["1", "1", "0"]
-    assert float(rows[2]["radius"]) == 0.1 + 20 / 300  # to the last digit
+    assert float(rows[2]["radius"]) == certified_radius(720, 1000, 0.5, 0.001)  # to the last digit
 
 
 def test_what_is_stored_is_read_again_and_not_computed_again(file):
@@ -113,7 +115,7 @@ def test_nothing_but_the_files_and_a_lock_is_left(file):
     [
         lambda line: line[: len(line) // 2],
         lambda line: line.replace(",1000,", ",2000,"),
-        lambda line: line.replace(",590,", ",1590,"),
+        lambda line: line.replace(",790,", ",1790,"),
         lambda line: "\0" * len(line),
         lambda line: line.replace("0.25", ""),
     ],
@@ -206,3 +208,14 @@ def test_columns_must_not_contradict_each_other():
     for name, value in (("correct", "0"), ("predicted", "-1"), ("radius", "0.0"), ("count", "1001"), ("n", "many")):
         with pytest.raises(ValueError, match=r".+"):
             CertifiedImage.from_columns({**good, name: value})
+
+
+def test_a_radius_that_its_votes_do_not_give_is_computed_again(file, caplog):
+    computing(file)
+    stored = file.path.read_text()
+    radius = f"{image(20).radius}"
+    assert radius in stored
+    file.path.write_text(stored.replace(radius, "0.9"))
+    assert computing(file) == [20]
+    assert "its radius does not follow from its votes" in caplog.text
+    assert file.path.read_text() == stored

@@ -1,6 +1,7 @@
 """Made-up cells, grids and training records with plausible numbers and digit-like images."""
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from src.evaluation.certificates import Certification, CertifiedImage
 from src.evaluation.grid import Grid, GridRow
 from src.evaluation.smoothing import ABSTAIN
 from src.evaluation.spec import content_key
+from src.evaluation.statistics import certified_radius
 from src.reporting.analysis.certified import CertifiedSet
 from src.training_record import TrainingRecord
 
@@ -217,11 +219,15 @@ def certification(sigma: float = 0.5, denoiser: str | None = "vqvae", **others: 
 
 
 def certified(*radii: float, wrong: int = 0, abstained: int = 0, **settings: Any) -> CertifiedSet:
-    """Correct images with these radii, then wrong ones of radius 0.9, then abstentions."""
+    """Correct images with at least these radii, then wrong ones of 0.9, then abstentions. Radii follow from votes."""
     asked = certification(**settings)
     rows = [(1, radius) for radius in radii] + [(2, 0.9)] * wrong + [(ABSTAIN, 0.0)] * abstained
-    images = [
-        CertifiedImage(10 * i, 1, predicted, radius, 60_000, asked.n, asked.n0, 1.0)
-        for i, (predicted, radius) in enumerate(rows)
-    ]
-    return CertifiedSet(asked, tuple(images))
+
+    def radius_of(count: int) -> float:
+        return certified_radius(count, asked.n, asked.sigma, asked.alpha)
+
+    def image(index: int, predicted: int, radius: float) -> CertifiedImage:
+        count = bisect_left(range(asked.n), radius, key=radius_of) if radius else asked.n // 2
+        return CertifiedImage(10 * index, 1, predicted, radius_of(count), count, asked.n, asked.n0, 1.0)
+
+    return CertifiedSet(asked, tuple(image(i, *row) for i, row in enumerate(rows)))
