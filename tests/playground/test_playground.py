@@ -19,6 +19,8 @@ from tests.conftest import REPO
 from tests.playground.play_world import overrides_for, playing, shared_world
 from tests.workflows.conftest import USERS_OWN
 
+pytestmark = pytest.mark.slow  # networks are trained first, in the world that all of these share
+
 EPS = 0.2
 OPTIONS = {group: {path.stem for path in (REPO / "conf" / group).glob("*.yaml")} for group in ("attack", "defense")}
 

@@ -11,6 +11,8 @@ from tests.command_server import CommandServer
 from tests.reporting.wandb.wandb_writing import CLASSIFIER, Sweep
 from tests.wandb_reading import Processes, read_runs
 
+pytestmark = pytest.mark.slow  # processes of W&B, started and waited for
+
 
 def test_running_again_logs_nothing_but_another_project_gets_its_own_runs(sweep: Sweep) -> None:
     ended = sweep.ended
@@ -65,7 +67,6 @@ def test_failures_are_marked_failed_cost_a_line_and_can_be_made_good(processes: 
     assert crashed.start["run_group"] == good.start["run_group"]
 
 
-@pytest.mark.slow
 def test_a_run_that_was_killed_is_written_again(processes: Processes, tmp_path: Path) -> None:
     killed = processes.run("write_and_die", tmp_path / "out", home=tmp_path / "home")
     assert killed.code == -signal.SIGKILL
