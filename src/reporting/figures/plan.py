@@ -126,7 +126,7 @@ def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
         several_data = len({d for m, d, _ in groups if m == model}) > 1
         several_seeds = len({s for m, _, s in groups if m == model}) > 1
         suffix = (f"-{slug(data)}" if several_data else "") + (f"-seed{seed}" if several_seeds else "")
-        caption = f"What {model} makes of noisy images" + (f" · {data} · seed {seed}" if suffix else "")
+        caption = f"What {model} makes of validation images" + (f" · {data} · seed {seed}" if suffix else "")
         inputs = _hash([[r.noise, r.weights, r.examples] for r in group])
         name = f"reconstructions-{slug(model)}{suffix}.png"
         yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, group))
