@@ -104,6 +104,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
         return (model(x).argmax(1) == y).float().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_is_attacked_as_it_is(library, defended, few):
     x, y = few
@@ -121,6 +122,7 @@ def test_is_attacked_as_it_is(library, defended, few):
     assert weights_fingerprint(defended.state_dict()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize(("name", "eps"), [("binarize", 0.3), ("vqvae", 0.1)])
 def test_our_pgd_is_as_strong_as_theirs(name, eps, random_start, defended_by, real_digits):

@@ -124,6 +124,7 @@ def test_weights_are_untouched(swept, trained):
         assert weights_fingerprint(stored["state_dict"]) == provenance.weights
 
 
+@pytest.mark.slow
 def test_a_retrained_classifier_makes_other_cells(swept, run_command, tmp_path):
     outputs = tmp_path / "retrained"
     shutil.copytree(swept[0], outputs)
@@ -136,6 +137,7 @@ def test_a_retrained_classifier_makes_other_cells(swept, run_command, tmp_path):
     assert len(set(cells(outputs)) - before) == 1
 
 
+@pytest.mark.slow
 def test_a_users_own_defense_and_attack_are_one_yaml_each_and_a_failing_cell_stops_no_other(
     trained, run_command, tmp_path
 ):
