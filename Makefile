@@ -29,7 +29,7 @@ $(SETUP): pyproject.toml constraints.txt
 	@$(RUN) pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
-demo: setup ## Train small, sweep 3 attacks x 4 eps x 7 defenses on all of MNIST, report: some minutes
+demo: setup ## Train small, sweep 3 attacks x 4 eps x 7 columns on all of MNIST, report: some minutes
 	@$(RUN) src.train model=classifier +experiment=demo
 	@for noise in $(NOISES); do $(RUN) src.train model=vqvae noise=$$noise +experiment=demo || exit; done
 	@$(RUN) src.sweep -m attack=fgsm,ifgsm,mifgsm eps=0,0.1,0.2,0.3

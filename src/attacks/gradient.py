@@ -12,8 +12,8 @@ Shared arguments:
     y: true labels, (N,), int64, 0 to K − 1.
     eps: L∞ budget in pixel units, in [0, 1]; 0 returns ``x`` itself.
     precision: what the model computes in where a gradient is asked for. "bfloat16" is faster on a device with units for
-        it (:func:`src.precision.native_bfloat16`) and slower on others. Whether an image fools the model
-        is always judged in float32, so an attack that lost by it shows.
+        it (:func:`src.precision.native_bfloat16`) and slower on others. Whether an image fools the model is always
+        judged in float32, so an attack that lost by it shows.
 
 Shared errors: ``ValueError`` for arguments outside these ranges, and for a model whose output is not (N, K).
 """

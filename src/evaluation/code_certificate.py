@@ -117,8 +117,8 @@ def readings(network: CertifiedVQVAE, classifier: Callable[[Tensor], Tensor]) ->
     """Which classes the classifier may give to what a class code draws in any of its styles, (K, classes), bool.
 
     A class counts if its logit comes within :data:`READ` / 2 of the largest one; if one is not finite, which is a wrong
-    answer, all count. The order in which float32 sums are
-    computed may differ from one batch to the next; it moves logits by far less than that.
+    answer, all count. The order in which float32 sums are computed may differ from one batch to the next; it moves
+    logits by far less than that.
     """
     table = []
     for label in range(network.num_classes):

@@ -15,6 +15,7 @@ from src.evaluation.grid import next_number
 from src.evaluation.sanity_checks import Probe, Probing, probes
 from src.files import clear_temporaries
 from src.workflows.cells import components_for, evaluator_for, spec_of, unsearched_thresholds
+from src.workflows.component_cache import ComponentCache
 from src.workflows.composing import is_plain_value, parsed
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked, unread
@@ -74,12 +75,20 @@ def plan_jobs(
         job_config = checked(composed[choice], SweepSettings)
         specs.append(spec_of(job_config, components))
         checks.append(tuple(probes(specs[-1], probing_from(job_config))))
-    for line in unread(dict.fromkeys(chain.from_iterable(points)), composed.values()):
-        log.warning("%s has no effect: no attack, defense or threat of this grid reads it", line)
-    for line in filter(None, dict.fromkeys(unsearched_thresholds(spec, components) for spec in specs)):
-        log.warning(line)
+    warn_of_settings(dict.fromkeys(chain.from_iterable(points)), composed.values(), specs, components)
     jobs = map(Job, map(tuple, points), specs, labels(points, specs), checks)
     return list(_without_repetition(jobs))
+
+
+def warn_of_settings(
+    overrides: Iterable[str], configs: Iterable[DictConfig], specs: Iterable[CellSpec], components: ComponentCache
+) -> None:
+    """Name overrides that no component reads, and thresholds of a defense that a threshold search leaves out."""
+    for line in unread(overrides, configs):
+        log.warning("%s has no effect: no attack, defense or threat reads it here", line)
+    lines = (unsearched_thresholds(spec, components.build(spec.defense.component)) for spec in specs)
+    for line in filter(None, dict.fromkeys(lines)):
+        log.warning(line)
 
 
 def _without_repetition(jobs: Iterable[Job]) -> Iterator[Job]:

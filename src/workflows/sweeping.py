@@ -22,10 +22,10 @@ from src.files import write_text
 from src.reporting.wandb.cells import log_cell, log_failure
 from src.reporting.wandb.settings import WandbSettings
 from src.workflows.building import build, plain
-from src.workflows.cells import components_for, evaluator_for, spec_of, unsearched_thresholds
-from src.workflows.planning import planned, probing_from
+from src.workflows.cells import components_for, evaluator_for, spec_of
+from src.workflows.planning import planned, probing_from, warn_of_settings
 from src.workflows.schema import SweepSettings
-from src.workflows.settings import checked, unread
+from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,7 @@ def run_job(config: DictConfig) -> None:
     spec = job.spec if job else spec_of(config, components_for(config))
     try:
         if manifest is None:
-            for line in unread(hydra.overrides.task, [config]):
-                log.warning("%s has no effect: no attack, defense or threat of this cell reads it", line)
-            if line := unsearched_thresholds(spec, components_for(config)):
-                log.warning(line)
+            warn_of_settings(hydra.overrides.task, [config], [spec], components_for(config))
             evaluator.rehearse(spec)
         cell = evaluator(spec)
     except Exception as error:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from src.data import ImageDataModule
 from src.errors import UserError
 from src.evaluation.spec import ADAPTIVE, GRAY_BOX, ThreatSpec
 from src.workflows.cells import _threat_spec
@@ -101,15 +102,15 @@ def test_a_threat_is_built_from_its_identity() -> None:
     """Which has fingerprints where its configuration has the paths of checkpoints."""
     built = []
 
-    class Components:
-        def identified(self, component: dict[str, Any], data: None, split: str) -> dict[str, Any]:
+    class Components(ComponentCache):
+        def identified(self, component: Any, data: Any, split: str) -> Any:
             return {"identity_of": component}
 
-        def build(self, component: dict[str, Any]) -> None:
+        def build(self, component: Any) -> None:
             built.append(component)
 
     threat = {"name": "own", "view": {"_target_": "my.threat"}, "knows_defense": True}
-    _threat_spec(threat, None, "test", Components())  # type: ignore[arg-type]
+    _threat_spec(threat, ImageDataModule("none", "nowhere"), "test", Components())
     assert built == [{"identity_of": threat["view"]}]
 
 

@@ -8,11 +8,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from src.data import ImageDataModule
 from src.errors import UserError
-from src.evaluation import CellSpec, DataSpec, DefenseSpec, ThreatSpec
+from src.evaluation import AttackSpec, CellSpec, DataSpec, DefenseSpec, ThreatSpec
 from src.workflows.building import build, check_arguments, plain
 from src.workflows.cells import attack_spec, unsearched_thresholds
 from src.workflows.command import CONFIG_PATH, register_resolvers
+from src.workflows.component_cache import ComponentCache
 from src.workflows.schema import SCHEMAS, pixel_units
 from src.workflows.settings import checked, unread
 
@@ -28,6 +30,17 @@ def settings():
             return checked(compose(command, overrides=overrides, return_hydra_config=True), SCHEMAS[command])
 
         yield call
+
+
+class ByConfiguration(ComponentCache):
+    """Components as they are configured: no checkpoint of theirs is looked for."""
+
+    def identified(self, component: Any, data: Any, split: str) -> Any:
+        return component
+
+
+def attack_of(config: DictConfig) -> AttackSpec:
+    return attack_spec(config, ImageDataModule("none", "nowhere"), ByConfiguration())
 
 
 @pytest.mark.parametrize("command", sorted(SCHEMAS.keys() - {"purify"}))  # which has to be told its folders
@@ -243,13 +256,9 @@ def test_an_apple_gpu_that_is_not_there_ends_a_command_at_once(run_command, tmp_
 def test_an_attack_is_told_the_precision_of_its_gradients(settings, monkeypatch):
     """Those of float32 are not told of it, so that their cells keep their keys. Square has no gradient."""
 
-    class Built:
-        identified = staticmethod(lambda component, data, split: component)
-        build = staticmethod(build)
-
     def precisions(line: str, native: bool = False) -> dict[str, str | None]:
         monkeypatch.setattr("src.precision.native_bfloat16", lambda accelerator: native)
-        suite = attack_spec(settings(line), None, Built())  # type: ignore[arg-type]
+        suite = attack_of(settings(line))
         return {name: (member.component or {}).get("precision") for name, member in suite.members.items()}
 
     suite = "sweep attack=worst ~attack.members.transfer attack_precision="
@@ -263,13 +272,9 @@ def test_an_attack_is_told_the_precision_of_its_gradients(settings, monkeypatch)
 
 
 def test_an_attack_of_a_family_of_ones_own_comes_last_among_survivors(settings):
-    class Built:
-        identified = staticmethod(lambda component, data, split: component)
-        build = staticmethod(build)
-
     asked = "sweep threat=adaptive attack=worst_gradient attack.survivors=true attack.members.fgsm.family="
     for family in ("mine", "''"):
-        suite = attack_spec(settings(asked + family), None, Built())  # type: ignore[arg-type]
+        suite = attack_of(settings(asked + family))
         assert suite.component is not None
         *known, own = suite.component["attacks"]
         assert own == "fgsm" and known
@@ -279,7 +284,7 @@ def test_an_attack_of_a_family_of_ones_own_comes_last_among_survivors(settings):
 def test_a_proof_is_no_member_of_a_worst_case(settings, survivors):
     asked = f"sweep attack=worst threat=adaptive attack.survivors={survivors} +attack@attack.members.proof=certified"
     with pytest.raises(UserError) as refused:
-        attack_spec(settings(asked), None, None)  # type: ignore[arg-type]
+        attack_spec(settings(asked), None, None)
     said = "attack.members.proof is a proof and no attack: leave it out, and run it as attack=certified"
     assert str(refused.value) == said
 
@@ -298,26 +303,18 @@ def test_a_proof_is_no_member_of_a_worst_case(settings, survivors):
     ],
 )
 def test_thresholds_that_the_search_leaves_out_are_named(settings, line, said):
-    class Built:
-        identified = staticmethod(lambda component, data, split: component)
-        build = staticmethod(build)
-
     asked = settings(f"sweep defense=binarize {line}")
-    attack = attack_spec(asked, None, Built())  # type: ignore[arg-type]
+    attack = attack_of(asked)
     defense = DefenseSpec("binarize", plain(asked.defense.purifier))
     threat = ThreatSpec(asked.threat.name, {}, knows_defense=asked.threat.knows_defense)
     spec = CellSpec(DataSpec("mnist", "", 1), "", attack, 0.3, threat, defense)
     expected = said and f"binarize quantizes at 0.4; the threshold search is stronger with {said}"
-    assert unsearched_thresholds(spec, Built()) == expected  # type: ignore[arg-type]
+    assert unsearched_thresholds(spec, build(defense.component)) == expected
 
 
 def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(settings):
-    class Built:
-        identified = staticmethod(lambda component, data, split: component)
-        build = staticmethod(build)
-
     asked = settings("sweep threat=adaptive attack=worst ~attack.members.transfer attack.survivors=true")
-    suite = attack_spec(asked, None, Built())  # type: ignore[arg-type]
+    suite = attack_of(asked)
     assert suite.component is not None and suite.name == "worst" and suite.early_stop and not suite.members
     order = list(suite.component["attacks"])
     assert order == ["fgsm", "uniform", "ifgsm", "mifgsm", "pgd", "apgd_ce", "apgd_dlr", "threshold", "square"]
@@ -325,4 +322,4 @@ def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(setting
     once, twice = (spec.component["attacks"]["pgd"]["steps"] for spec in (suite, suite.strengthened()))
     assert twice == 2 * once
     with pytest.raises(UserError, match=r"attack\.survivors=true needs threat=adaptive"):
-        attack_spec(settings("sweep attack=worst attack.survivors=true"), None, Built())  # type: ignore[arg-type]
+        attack_of(settings("sweep attack=worst attack.survivors=true"))
