@@ -156,3 +156,11 @@ def test_anything_else_is_named_in_a_line(kind: type[ArchiveSource], files: dict
         source_of(kind, files, tmp_path)(tmp_path / "root")
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "decoded").rglob("*ubyte"))
+
+
+def test_an_archive_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    source = source_of(UspsSource, usps(), tmp_path)
+    (tmp_path / "root" / "usps.bz2").unlink()
+    (tmp_path / "root" / "usps.bz2").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"cannot read .*usps\.bz2: No such file"):
+        source(tmp_path / "root")
