@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.errors import UserError
 from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.certificates import CertificateFile, Certification, CertifiedImage
+from src.evaluation.statistics import certified_radius
 from src.reporting.analysis.certified import CertifiedSet
 from src.workflows.dashboard import publish
 from tests.command_server import CommandServer
@@ -47,7 +48,10 @@ def certificates() -> CertifiedSet:
     """Three test images certified on the same data."""
     identity = {"data": DATA, "classifier": "c" * 64, "denoiser": None, "sigma": 0.5}
     asked = Certification("mnist", None, None, sigma=0.5, n0=100, n=1000, alpha=0.001, seed=0, identity=identity)
-    images = [CertifiedImage(i, 1, 1, radius, 990, 1000, 100, 1.0) for i, radius in enumerate((0.1, 0.4, 0.9))]
+    images = [
+        CertifiedImage(i, 1, 1, certified_radius(count, 1000, 0.5, 0.001), count, 1000, 100, 1.0)
+        for i, count in enumerate((700, 900, 990))
+    ]
     return CertifiedSet(asked, tuple(images))
 
 

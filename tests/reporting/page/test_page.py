@@ -312,7 +312,8 @@ def test_certified_curves_hold_back_to_the_radius_before(opened: Open) -> None:
     found = make.certified(0.1, 0.2, 0.4, 0.4, wrong=1), make.certified(0.2, wrong=1, denoiser=None)
     page = opened(make.make_grid(columns=SMALL), certified=found)
     rows = [row for row in chart_rows(page, "certified-0") if row["label"] == "σ 0.5 · vqvae 0.5"]
-    assert {(row["radius"], row["accuracy"]) for row in rows} == {
+    # The radii follow from whole votes, so they are a little more than those asked for.
+    assert {(round(row["radius"], 3), row["accuracy"]) for row in rows} == {
         (0, 0.8),
         (0.1, 0.8),
         (0.2, 0.6),
