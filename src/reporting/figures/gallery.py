@@ -21,31 +21,33 @@ log = logging.getLogger(__name__)
 
 #: Pixels of a PNG for each unit of a chart.
 SCALE = 2
-#: What was drawn from what, beside the figures: file name -> hash of the inputs, hash of the file.
+#: What makes pixels of a chart, the slow part.
+RENDERER = f"vl-convert {version('vl-convert-python')}, scale {SCALE}"
+#: What was drawn from what, beside the figures: file name -> hash of the chart, hash of the file.
 MANIFEST = ".drawn.json"
 
 
 def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
     """Bring ``folder`` up to date; returns the files by name, in order.
 
-    A file whose inputs, drawing code and bytes are as they were is left alone. Files that an earlier call drew
-    and this one does not are removed; others in the folder are not ours and stay.
+    A file whose chart, renderer and bytes are as they were is left alone. Files that an earlier call drew and this
+    one does not are removed; others in the folder are not ours and stay.
 
     Raises:
         UserError: the folder cannot be written.
     """
     old_entries = _manifest(folder)
-    code = _code()
     entries: dict[str, dict[str, str]] = {}
     for drawing in drawings:
-        inputs = _digest(f"{code} {drawing.name} {drawing.caption} {drawing.inputs}".encode())
-        path = folder / drawing.name
-        old_entry = old_entries.get(drawing.name)
-        if old_entry and old_entry.get("inputs") == inputs and _file_digest(path) == old_entry.get("file"):
+        figure, path = drawing.picture(), folder / drawing.name
+        if figure is None:
+            continue
+        chart, old_entry = _digest(f"{RENDERER} {json.dumps(figure)}".encode()), old_entries.get(drawing.name)
+        if old_entry and old_entry.get("chart") == chart and _file_digest(path) == old_entry.get("file"):
             entries[drawing.name] = old_entry
-        elif (figure := drawing.picture()) is not None:
+        else:
             save(figure, path)
-            entries[drawing.name] = {"inputs": inputs, "file": _file_digest(path) or ""}
+            entries[drawing.name] = {"chart": chart, "file": _file_digest(path) or ""}
     for path in folder.glob("*.png"):
         if path.name in old_entries.keys() - entries.keys() and path.is_file():
             path.unlink(missing_ok=True)
@@ -74,13 +76,6 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     except DamagedError as error:
         log.warning("%s is damaged (%s); all figures are drawn again", folder / MANIFEST, error)
         return {}
-
-
-def _code() -> str:
-    """Hash of the code that draws, so that a changed style is seen in figures whose numbers did not change."""
-    reporting = Path(__file__).parents[1]
-    files = [file for wing in ("analysis", "document", "figures") for file in sorted((reporting / wing).glob("*.py"))]
-    return _digest(version("vl-convert-python").encode() + b"".join(file.read_bytes() for file in files))
 
 
 def _file_digest(path: Path) -> str | None:

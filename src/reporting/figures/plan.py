@@ -1,7 +1,5 @@
 """Which figures a grid has, under which names."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +16,16 @@ from src.reporting.figures import image_panels as mosaics
 from src.reporting.figures.charts import Chart, picture
 
 if TYPE_CHECKING:
-    from src.evaluation.cell import Cell
     from src.training_record import TrainingRecord
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that can be drawn, and what it depends on."""
+    """A figure that can be drawn."""
 
     name: str  #: file name
     topic: str  #: in which company W&B shows it: "accuracy", "trade-off", "heat map", "images", "training", "certified"
     caption: str
-    inputs: str  #: hash of what is drawn
     draw: Callable[[], Chart | None]  #: Vega-Lite
 
     def picture(self) -> Chart | None:
@@ -45,35 +41,30 @@ def plan(sections: Sequence[GridSection], records: Sequence["TrainingRecord"]) -
 
 def plan_certified(parts: Sequence[Section[Certificates]]) -> list[Drawing]:
     """A figure for each data set with certificates."""
-    drawings = []
-    for part in (section.subject for section in parts):
-        inputs = _hash(
-            [
-                [certified_set.label, certified_set.certification.key, [i.columns() for i in certified_set.images]]
-                for certified_set in part.sets
-            ]
+    return [
+        Drawing(
+            name=f"certified{part.suffix}.png",
+            topic="certified",
+            caption=f"Certified accuracy against L2 radius · {part.data}",
+            draw=partial(charts.certified_chart, part),
         )
-        caption = f"Certified accuracy against L2 radius · {part.data}"
-        draw = partial(charts.certified_chart, part)
-        drawings.append(Drawing(f"certified{part.suffix}.png", "certified", caption, inputs, draw))
-    return drawings
+        for part in (section.subject for section in parts)
+    ]
 
 
 def _grid_figures(sections: Sequence[GridSection]) -> Iterator[Drawing]:
-    hashes = _Hashes()
     for section in sections:
-        yield from _accuracy_figures(section, hashes)
+        yield from _accuracy_figures(section)
         if section.trade_offs and any(row.cell for row in section.subject.grid):
-            yield from _image_figures(section.facets[0], hashes)
+            yield from _image_figures(section.facets[0])
 
 
-def _accuracy_figures(section: GridSection, hashes: "_Hashes") -> Iterator[Drawing]:
+def _accuracy_figures(section: GridSection) -> Iterator[Drawing]:
     """Trade-off of a facet, accuracy under each attack, heat map of a facet."""
     subject, about = section.subject, _about(section.subject)
-    inputs = _hash([section.title, *(hashes.of(facet, images=False) for facet in subject.facets)])
 
     def drawing(name: str, topic: str, caption: str, draw: Callable[..., Chart], *arguments: Any) -> Drawing:
-        return Drawing(f"{name}{subject.suffix}.png", topic, caption, inputs, partial(draw, *arguments))
+        return Drawing(f"{name}{subject.suffix}.png", topic, caption, partial(draw, *arguments))
 
     tradeoffs = section.trade_offs
     if tradeoffs and any(item.clean and item.attacked for item in tradeoffs.items):
@@ -87,14 +78,13 @@ def _accuracy_figures(section: GridSection, hashes: "_Hashes") -> Iterator[Drawi
         yield drawing("heatmap", "heat map", f"Accuracy in percent, attack × defense{about}", charts.heat_map, subject)
 
 
-def _image_figures(facet: Facet, hashes: "_Hashes") -> Iterator[Drawing]:
+def _image_figures(facet: Facet) -> Iterator[Drawing]:
     """A panel for each attack and eps."""
     for attack, eps in _scenes(facet):
         name = f"panel-{slug(attack)}-eps{_exact(eps)}" if eps else "panel-eps0"
         caption = (f"{attack}, eps {number(eps)}" if eps else "Without attack") + _about(facet)
-        inputs = hashes.of(facet, images=True, attack=attack, eps=eps)
         draw = partial(mosaics.attack_panel, facet, attack, eps)
-        yield Drawing(f"{name}{facet.suffix}.png", "images", caption, inputs, draw)
+        yield Drawing(f"{name}{facet.suffix}.png", "images", caption, draw)
 
 
 def _about(part: Facet | Replicates | SideBySide) -> str:
@@ -115,10 +105,8 @@ def _scenes(facet: Facet) -> list[tuple[str, float]]:
 def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
     ordered = sorted(records, key=lambda r: (r.model, r.data, r.seed, r.noise is not None, r.noise or 0.0))
     if any(record.losses for record in ordered):
-        inputs = _hash([[r.model, r.data, r.seed, r.noise, r.weights, r.losses, r.epochs] for r in ordered])
-        caption = "Training loss"
         draw = partial(charts.training_chart, ordered)
-        yield Drawing("training-loss.png", "training", caption, inputs, draw)
+        yield Drawing("training-loss.png", "training", "Training loss", draw)
     pictured = [record for record in ordered if set(record.examples) >= mosaics.RECONSTRUCTION]
     groups = list(dict.fromkeys((record.model, record.data, record.seed) for record in pictured))
     for model, data, seed in groups:
@@ -127,37 +115,8 @@ def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
         several_seeds = len({s for m, _, s in groups if m == model}) > 1
         suffix = (f"-{slug(data)}" if several_data else "") + (f"-seed{seed}" if several_seeds else "")
         caption = f"What {model} makes of validation images" + (f" · {data} · seed {seed}" if suffix else "")
-        inputs = _hash([[r.noise, r.weights, r.examples] for r in group])
         name = f"reconstructions-{slug(model)}{suffix}.png"
-        yield Drawing(name, "training", caption, inputs, partial(mosaics.reconstruction_panel, group))
-
-
-class _Hashes:
-    """Hashes of what cells show. A cell appears in several figures, and its images are long."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, bool], str] = {}
-
-    def of(self, facet: Facet, images: bool, attack: str | None = None, eps: float | None = None) -> str:
-        """Hash of all cells of a facet, or of those at one attack and eps and at eps 0, where titles come from."""
-        rows = []
-        for row in facet.grid:
-            coordinates = row.coordinates
-            if attack is None or coordinates.eps == 0 or (coordinates.attack, coordinates.eps) == (attack, eps):
-                digest = self._cell(row.cell, images) if row.cell else None
-                rows.append([coordinates.attack, coordinates.eps, coordinates.defense, coordinates.noise, digest])
-        return _hash([facet.title, rows])
-
-    def _cell(self, cell: "Cell", images: bool) -> str:
-        key = (cell.key, images)
-        if key not in self._known:
-            content = cell.examples if images else [cell.clean_accuracy, cell.undefended_accuracy]
-            self._known[key] = _hash([cell.key, cell.correct, cell.n, content])
-        return self._known[key]
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        yield Drawing(name, "training", caption, partial(mosaics.reconstruction_panel, group))
 
 
 def _exact(eps: float) -> str:
