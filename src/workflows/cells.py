@@ -66,7 +66,16 @@ def spec_of(config: DictConfig, components: ComponentCache) -> CellSpec:
 
 def _under_verdict(spec: CellSpec, config: DictConfig, components: ComponentCache) -> CellSpec:
     """``spec`` under another verdict than single; as it is if its defense gives one answer, for then all verdicts are
-    one. Frozen randomness is a part of the defense."""
+    one. Frozen randomness is a part of the defense.
+
+    Raises:
+        UserError: the classifier is random: what a verdict says would be said of it as well.
+    """
+    if components.has_random_classifier(spec):
+        raise UserError(
+            f"verdict={config.verdict} is for random defenses, and this classifier answers at random itself: use "
+            "verdict=single, or a classifier that gives the same answer every time"
+        )
     if not components.is_random(spec.defense, spec.data):
         return spec
     if config.verdict != FROZEN:

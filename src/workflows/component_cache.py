@@ -13,7 +13,7 @@ from torch import nn
 from src.attacks.verdict import is_random
 from src.data import ImageDataModule
 from src.errors import UserError
-from src.evaluation import DataSpec, DefenseSpec
+from src.evaluation import CellSpec, DataSpec, DefenseSpec
 from src.evaluation.components import TestSet
 from src.evaluation.spec import Component, content_key, numbers_as_floats
 from src.models import Classifier
@@ -47,7 +47,7 @@ class ComponentCache:
     _checkpoints: dict[tuple[str, str | None], dict[str, str]] = field(default_factory=dict)
     _own_classifiers: dict[tuple[str, str], OwnClassifier] = field(default_factory=dict)
     _functions: dict[str, Any] = field(default_factory=dict)  #: attacks and threats, by their component
-    _random: dict[str, bool] = field(default_factory=dict)  #: whether a purifier is, by its component
+    _random: dict[str, bool] = field(default_factory=dict)  #: whether a purifier or classifier is, by its identity
     _last_classifier: tuple[str, nn.Module] | None = None
     _purifiers: dict[str, nn.Module] = field(default_factory=dict)  #: by their component, the one used last at the end
 
@@ -171,6 +171,19 @@ class ComponentCache:
                 noise = "" if defense.noise is None else f" {defense.noise:g}"
                 log.info("%s%s is not random: all verdicts on it are one, and computed once", defense.name, noise)
         return self._random.get(key, False)
+
+    def has_random_classifier(self, spec: CellSpec) -> bool:
+        """Whether a user's own classifier answers the first images differently when it is asked again; ours never do.
+        One that fails on them counts as steady: whoever evaluates it says why."""
+        if not isinstance(spec.classifier, dict):
+            return False
+        key = content_key(numbers_as_floats(spec.classifier))
+        if key not in self._random:
+            try:
+                self._random[key] = is_random(self.classifier(spec.classifier), self.images(spec.data).images)
+            except Exception:  # a user's own code can raise anything
+                return False
+        return self._random[key]
 
     def provenance(self, path: Path, remedy: str) -> Provenance:
         """What a checkpoint says of itself, verified once for each version of the file."""

@@ -16,10 +16,11 @@ from tests.benchmarks.parts import CLASSIFIER, Settings, test_images
 
 NEEDS = (CLASSIFIER,)
 BATCH_SIZES = (50, 100, 250, 1000)
+TRIES = 5  # the fastest of them counts: a busy machine makes single ones slower, never faster
 ABOUT = (
     f"L∞ attacks on the trained classifier, eps {EPS}, steps of eps/10 (PGD: 2.5 eps/40, no random start), on the "
     f"first {FGSM.images} test images (10 steps: {IFGSM.images}; PGD: {PGD.images}), each side at the batch size of "
-    f"{', '.join(map(str, BATCH_SIZES))} at which its FGSM was fastest in one try (named in the note: ours / "
+    f"{', '.join(map(str, BATCH_SIZES))} at which the fastest of {TRIES} of its FGSM was (named in the note: ours / "
     "theirs). Result: accuracy on the attacked images, percent. Ours as the evaluation runs it: parameters frozen, "
     "channels-last. Peers: the network as loaded, in `eval()`; foolbox by its attacks' `run`, which leaves out the "
     "success check of a plain call; ART by `PyTorchClassifier` with its `batch_size`. foolbox's MI-FGSM adds up "
@@ -84,7 +85,7 @@ def _accuracy(network: nn.Module, y: Tensor) -> Callable[[Any, float], str]:
 
 
 class _BatchSizes:
-    """The batch size at which each library's FGSM is fastest, tried once a library."""
+    """The batch size at which each library's FGSM is fastest, found out once a library."""
 
     def __init__(self, networks: dict[str, nn.Module], x: Tensor, y: Tensor, sizes: Sequence[int]) -> None:
         self._networks, self._x, self._y, self._sizes = networks, x, y, sizes
@@ -92,7 +93,8 @@ class _BatchSizes:
 
     def best(self, library: Library) -> int:
         if library.name not in self._best:
-            seconds = {size: self._seconds(library, size) for size in self._sizes}
+            tries = [{size: self._seconds(library, size) for size in self._sizes} for _ in range(TRIES)]
+            seconds = {size: min(one[size] for one in tries) for size in self._sizes}
             self._best[library.name] = min(seconds, key=lambda size: seconds[size])
         return self._best[library.name]
 

@@ -55,6 +55,18 @@ def the_same_by_another_name() -> nn.Module:
     return linear_classifier()
 
 
+class Shaken(nn.Module):
+    """Adds noise to what it gets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+def random_classifier() -> nn.Module:
+    """The linear one, which sees its images through noise."""
+    return nn.Sequential(Shaken(), linear_classifier())
+
+
 def drawn_classifier() -> nn.Module:
     """Leaves its weights to chance."""
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))

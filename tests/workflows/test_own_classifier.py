@@ -74,6 +74,14 @@ def test_other_weights_make_other_cells_and_another_group_of_wandb_runs(own, run
     assert run.config["classifier/factory"] == f"{HERE}:linear_classifier"
 
 
+@pytest.mark.parametrize("verdict", ["worst_of_n", "frozen"])
+def test_verdicts_are_not_for_a_classifier_that_is_random(own, run_command, verdict):
+    chosen = (f"classifier={HERE}:random_classifier", "defense=none", "noise=0", f"verdict={verdict}", "logger=none")
+    done = run_command("src.sweep", *ONE, *chosen, outputs=own, check=False)
+    assert done.returncode == 1
+    assert f"verdict={verdict} is for random defenses, and this classifier answers at random itself" in done.stderr
+
+
 def test_equal_weights_of_another_name_are_another_classifier():
     names = ("linear_classifier", "the_same_by_another_name")
     one, other = (build_own(f"{HERE}:{name}", (1, 28, 28), 10) for name in names)
