@@ -7,13 +7,15 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 
-#: Files that take longest, longest first but for the second: it needs no trained network while the first trains them.
+#: Files that take longest, longest first but for the three after the first: they need no trained network while it
+#: trains them.
 #: Test processes take files in this order (--no-loadscope-reorder), so that none is left with a long one.
 LONGEST = (
-    *("test_training", "test_page", "test_sweep", "test_bad_input", "test_reliability", "test_launchers"),
-    *("test_certify", "test_distributed", "test_documentation", "test_play", "test_wandb_session", "test_loggers"),
+    *("test_training", "test_page", "test_documentation", "test_settings", "test_sweep", "test_bad_input"),
+    *("test_reliability", "test_launchers", "test_certify", "test_distributed"),
+    *("test_play", "test_wandb_session", "test_loggers"),
     *("test_variants", "test_other_images", "test_robust", "test_certified_commands", "test_learned_baselines"),
-    *("test_adaptive", "test_playground", "test_settings", "test_cli_help", "test_ecosystem"),
+    *("test_adaptive", "test_playground", "test_cli_help", "test_ecosystem"),
     *("test_torchattacks_adapter", "test_own_classifier", "test_own_defense", "test_exporting", "test_purifying"),
     *("test_verdict_commands",),
 )

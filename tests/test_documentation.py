@@ -76,18 +76,21 @@ class Elements(HTMLParser):
         ]
 
 
+@pytest.mark.slow
 def test_each_page_of_docs_is_a_page_of_the_site(site: Path) -> None:
     sources = [page.relative_to(REPO / "docs") for page in PAGES[1:]]
     assert len(sources) > 20
     assert [page for page in sources if not (site / page.with_suffix(".html")).exists()] == []
 
 
+@pytest.mark.slow
 def test_each_page_is_reached_from_the_first(site: Path) -> None:
     links = {attributes.get("href", "") for tag, attributes in Elements(site / "index.html").elements if tag == "a"}
     unreached = [page for page in PAGES[1:] if f"{page.relative_to(REPO / 'docs').with_suffix('.html')}" not in links]
     assert unreached in ([], [REPO / "docs" / "index.md"])
 
 
+@pytest.mark.slow
 def test_no_page_names_a_file_of_another_host(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     fetched = {address for page in pages for address in Elements(page).fetched}
@@ -98,6 +101,7 @@ def test_no_page_names_a_file_of_another_host(site: Path) -> None:
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
 
 
+@pytest.mark.slow
 def test_pictures_of_pages_are_there_and_whole_by_themselves(site: Path) -> None:
     pictures = sorted(site.glob("concepts/*.svg"))
     drawn = sorted((REPO / "docs").glob("concepts/*.svg"))
@@ -145,6 +149,7 @@ def test_a_browser_asks_nobody_else_and_need_not_scroll_sideways(
     assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_api_has_each_public_name(site: Path, room: str) -> None:
     ids = Elements(site / "api" / f"{room}.html").ids
@@ -152,6 +157,7 @@ def test_the_api_has_each_public_name(site: Path, room: str) -> None:
     assert [name for name in names if f"src.{room}.{name}" not in ids] == []
 
 
+@pytest.mark.slow
 def test_the_api_has_signatures_and_what_arguments_mean(site: Path) -> None:
     text = Elements(site / "api" / "attacks.html").text
     signature = text[text.index("ifgsm( model") :].partition("-> Tensor")[0]
@@ -161,6 +167,7 @@ def test_the_api_has_signatures_and_what_arguments_mean(site: Path) -> None:
     assert "attacked images" in Elements(site / "api" / "defended.html").text
 
 
+@pytest.mark.slow
 def test_docstrings_are_read_as_text_not_as_markup(site: Path) -> None:
     pages = {page: Elements(page) for page in (site / "api").glob("*.html")}
     assert len(pages) == 7
@@ -171,6 +178,7 @@ def test_docstrings_are_read_as_text_not_as_markup(site: Path) -> None:
     assert ("a", {"href": "https://arxiv.org/abs/1412.6572"}) in attacks.elements
 
 
+@pytest.mark.slow
 def test_the_changelog_is_the_one_at_the_top(site: Path) -> None:
     page = Elements(site / "changelog.html")
     assert "Numbers that were wrong without a sign" in page.text

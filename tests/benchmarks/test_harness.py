@@ -227,6 +227,7 @@ def test_a_process_that_fails_says_why() -> None:
         run_process(["-c", "raise SystemExit('wrong turn')"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_leaves_no_process_behind(tmp_path: Path) -> None:
     started = tmp_path / "pid"
     sleeper = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(60)"

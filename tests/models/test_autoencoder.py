@@ -69,6 +69,7 @@ def test_the_vaes_loss_is_the_bound_of_an_image_over_its_pixels(images):
         VAE(beta=-1)
 
 
+@pytest.mark.slow
 def test_a_vae_that_has_to_pay_more_says_less_about_the_image():
     def divergence(beta: float) -> float:
         torch.manual_seed(0)

@@ -232,6 +232,7 @@ def test_each_threat_has_figures_and_tables_of_its_own(pictured: Grid, tmp_path:
     }
 
 
+@pytest.mark.slow
 def test_a_hundred_noises_are_drawn_at_a_size_one_can_look_at(tmp_path: Path) -> None:
     columns: dict[tuple[str, float | None], tuple[float, float]] = {("none", None): (0.98, 0.01)}
     columns |= {("vqvae", i / 99): (0.98 - i / 2000, 0.2 + i / 500) for i in range(100)}

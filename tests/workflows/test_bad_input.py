@@ -97,7 +97,11 @@ def test_a_users_own_file_that_cannot_be_imported(refuse, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     ("command", "more"),
-    [("sweep", SWEEP), ("certify", ("denoise=false", "images=20", "n=10", "n0=5")), ("play", ("noises=[0]",))],
+    [
+        ("sweep", SWEEP),
+        pytest.param("certify", ("denoise=false", "images=20", "n=10", "n0=5"), marks=pytest.mark.slow),
+        pytest.param("play", ("noises=[0]",), marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     ("classifier", "said"),

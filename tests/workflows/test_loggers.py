@@ -176,6 +176,7 @@ def test_a_training_does_without_a_wandb_that_does_not_start(
     assert said.startswith("not logged to W&B: vqvae noise 0.5 seed 0 (")
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_losses_images_and_hyper_parameters(slice_root: Path, tmp_path: Path) -> None:
     record = train(f"paths.outputs={tmp_path}", f"data.root={slice_root}", "noise=0.5", "logger=tensorboard")
     assert record

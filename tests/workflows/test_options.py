@@ -108,6 +108,7 @@ def test_a_sweep_takes_what_the_command_line_names_in_whatever_way():
     assert OverridesParser.create().parse_overrides(points[0])
 
 
+@pytest.mark.slow
 def test_hydras_basic_sweeper_computes_cells_that_stand_alone(run_command, trained, tmp_path):
     outputs = copy_of(trained, tmp_path)
     asked = ("-m", "hydra/sweeper=basic", "attack=fgsm", "eps=0.1,0.2", "defense=none", "noise=0", "logger=none")

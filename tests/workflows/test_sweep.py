@@ -99,6 +99,7 @@ def test_a_single_cell_says_its_number_and_leaves_the_report_alone(swept, run_co
     assert (read_grid(outputs), cells(outputs)) == before
 
 
+@pytest.mark.slow
 def test_the_report_is_made_again_from_stored_cells_alone(swept, run_command, tmp_path):
     outputs = tmp_path / "moved"
     shutil.copytree(swept[0], outputs)

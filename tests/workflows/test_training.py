@@ -97,7 +97,9 @@ def harness(tmp_path: Path, slice_root: Path) -> Harness:
     return Harness(tmp_path, slice_root)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("vqvae_robust", "vqvae_smooth"))) for n in NETWORKS]
+)
 def test_resumed_is_uninterrupted_to_the_last_bit(name, tmp_path, slice_root):
     whole, broken = Harness(tmp_path / "whole", slice_root), Harness(tmp_path / "broken", slice_root)
     steps = {"limit_train_batches": 3}  # an epoch; the second of them is interrupted after the second
@@ -112,6 +114,7 @@ def test_resumed_is_uninterrupted_to_the_last_bit(name, tmp_path, slice_root):
     assert record.losses == reference.losses
 
 
+@pytest.mark.slow
 def test_the_robust_vqvae_ends_with_a_rate_near_nothing(harness):
     harness.train("vqvae_robust")
     state = torch.load(harness.folder / "vqvae_robust.last.ckpt", weights_only=True)

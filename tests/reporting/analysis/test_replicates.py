@@ -195,6 +195,7 @@ def test_the_figure_is_a_line_of_means_with_deviations_as_bars(seeded: Grid) -> 
                 assert (defense, row["eps"], row["low"], row["high"]) == ("kmeans", 0.2, None, None)
 
 
+@pytest.mark.slow
 def test_page_markdown_and_terminal_show_it_and_no_file_is_shared(tmp_path: Path) -> None:
     grid = make.make_replicates(seeds=(0, 1), attacks=("fgsm",), budgets=(0.0, 0.3))
     report = write_report(grid, [], tmp_path)
