@@ -7,6 +7,7 @@ has none, so that :class:`src.defended.DefendedClassifier` can be attacked as it
 from src.defenses.autoencoder import AutoencoderPurifier
 from src.defenses.bit_depth import BitDepth
 from src.defenses.chain import Chain
+from src.defenses.diffusion import ReverseDiffusion
 from src.defenses.identity import Identity
 from src.defenses.jpeg import JPEG
 from src.defenses.kmeans import KMeansCompression
@@ -28,6 +29,7 @@ __all__ = [
     "MedianFilter",
     "NonLocalMeans",
     "RandomResizePad",
+    "ReverseDiffusion",
     "TotalVariation",
     "VQVAEPurifier",
 ]

@@ -7,9 +7,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from src.errors import UserError
 from src.images import ImageCheck, is_traced
-from src.models.checkpoint import load_module
+from src.models.checkpoint import load_trained
 from src.precision import PRECISIONS, Precision, computing_in
 
 #: A side of the image by a side of the map between encoder and decoder: two convolutions of stride 2.
@@ -65,10 +64,7 @@ class AutoencoderPurifier(nn.Module):
         Raises:
             UserError: the file is missing, damaged, of another shape or noise.
         """
-        module, provenance = load_module(network, Path(checkpoint), remedy)
-        if provenance.noise != noise:
-            raise UserError(f"{checkpoint} was trained with noise {provenance.noise}, not {noise}: {remedy}")
-        return cls(module, inference_noise, clip, precision)
+        return cls(load_trained(network, Path(checkpoint), noise, remedy), inference_noise, clip, precision)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in ``eval()``: a codebook that follows the attacked images would be another defense."""

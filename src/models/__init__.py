@@ -3,6 +3,7 @@
 from src.models.autoencoder import VAE, Autoencoder
 from src.models.certified_vqvae import CertifiedVQVAE
 from src.models.classifier import Classifier
+from src.models.diffusion import DiffusionModel
 from src.models.loading import load_classifier
 from src.models.quantizer import EMAQuantizer, Quantized
 from src.models.robust_vqvae import RobustVQVAE
@@ -15,6 +16,7 @@ __all__ = [
     "Autoencoder",
     "CertifiedVQVAE",
     "Classifier",
+    "DiffusionModel",
     "EMAQuantizer",
     "Quantized",
     "RobustVQVAE",

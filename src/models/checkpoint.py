@@ -158,6 +158,18 @@ def load_module(cls: type[Module], path: Path, remedy: str) -> tuple[Module, Pro
     return module.eval().requires_grad_(False), provenance
 
 
+def load_trained(cls: type[Module], path: Path, noise: float | None, remedy: str) -> Module:
+    """As :func:`load_module`, of a network that was trained with ``noise``; None for one without.
+
+    Raises:
+        UserError: as :func:`load_module`, or it was trained with another.
+    """
+    module, provenance = load_module(cls, path, remedy)
+    if provenance.noise != noise:
+        raise UserError(f"{path} was trained with noise {provenance.noise}, not {noise}: {remedy}")
+    return module
+
+
 def save_weights_only(source: dict[str, Any], path: Path) -> None:
     """Write, atomically, what inference needs of a Lightning checkpoint: no optimizer, loop or callback state.
 
