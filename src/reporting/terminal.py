@@ -20,6 +20,7 @@ from src.reporting.document.findings import EXPLAINED, TITLE, check_sentences
 from src.reporting.document.key_figures import short_title
 from src.reporting.document.sections import Section, all_sentences, comparisons, sections
 from src.reporting.document.tables import Entry, Table
+from src.reporting.document.threats import SideBySide
 from src.reporting.figures.colours import heat
 
 #: Rich's padding and border of a column.
@@ -31,19 +32,22 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def print_grid(grid: Grid, console: Console) -> None:
-    """Print one table per attack, then what they say in words.
+    """Print one table per attack, then what they say in words. Accuracies that stand side by side under several threats
+    are not printed once more for each.
 
     In a terminal a table wider than the window continues below, with its row labels repeated; in a pipe every line is
     whole, whatever its length, and there is no colour.
     """
     parts = sections(grid)
+    beside = [facet for part in parts if isinstance(part.subject, SideBySide) for facet in part.facets]
     legend = ""
     for chapter in parts:
+        tables = () if any(chapter.subject is facet for facet in beside) else chapter.tables
         if chapter.legend != legend:
             if legend:
                 console.print()
             _say(console, [legend := chapter.legend], style="dim")
-        for table in [*chapter.tables, *filter(None, [chapter.tradeoff])]:
+        for table in [*tables, *filter(None, [chapter.tradeoff])]:
             _print_table(console, table, f"{chapter.name} · " if chapter.name else "")
     console.print()
     _say(console, all_sentences(parts))

@@ -1,9 +1,11 @@
 """What a defense keeps when the attacker knows it, beside what it keeps when not."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import facets
@@ -11,6 +13,7 @@ from src.reporting.document.board import board_table
 from src.reporting.document.sections import sections
 from src.reporting.document.threats import side_by_side, threat_tables
 from src.reporting.report import write_report
+from src.reporting.terminal import print_grid
 from tests.reporting import reporting_factories as make
 
 ATTACKED = {"gray_box": {"none": 0.1, "vqvae": 0.7, "binarize": 0.8}, "adaptive": {"none": 0.1, "vqvae": 0.04}}
@@ -67,6 +70,13 @@ def test_it_is_in_every_form_of_the_report(grid, tmp_path: Path):
         text = (tmp_path / name).read_text()
         assert "falls from 70.0 to 4.0" in text and "0.3 adaptive" in text
     assert report.sentences[0].startswith("gray_box and adaptive: From gray_box to adaptive")
+
+
+def test_the_terminal_prints_each_accuracy_once(grid):
+    text = io.StringIO()
+    print_grid(grid, Console(file=text))
+    tables = [line for line in text.getvalue().splitlines() if "pgd," in line]
+    assert len(tables) == 1 and tables[0].startswith("gray_box and adaptive")
 
 
 def test_the_board_ranks_by_the_attacker_who_knows_and_puts_the_untried_last(grid):
