@@ -94,6 +94,20 @@ class Facet(GridPart):
         }
 
 
+@dataclass(frozen=True)
+class FacetGroup(GridPart):
+    """Facets that stand together, two or more."""
+
+    facets: tuple[Facet, ...]
+    name: str  #: what tells it from the grid's other parts, such as ``adaptive · mean of 3 seeds``
+    suffix: str  #: the same for file names, such as ``-adaptive-seeds``
+
+    @cached_property
+    def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
+        """The rows of all of them."""
+        return Grid(tuple(row for facet in self.facets for row in facet.grid))
+
+
 def facets(grid: Grid) -> list[Facet]:
     """The parts of a grid, in order of first appearance.
 

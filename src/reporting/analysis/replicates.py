@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import nan
 from statistics import fmean
 
-from src.evaluation.grid import Grid
 from src.evaluation.statistics import mean_and_deviation
-from src.reporting.analysis.facets import Column, Facet, GridPart
+from src.reporting.analysis.facets import Column, Facet, FacetGroup
 from src.reporting.analysis.labels import column_label, slug
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff, TradeOffs, trade_offs
@@ -52,13 +50,8 @@ def average_rate(rates: Sequence[Rate | None]) -> Average | None:
     return replace(summary, half_width=fmean((rate.high - rate.low) / 2 for rate in rates if rate))
 
 
-@dataclass(frozen=True)
-class Replicates(GridPart):
-    """Facets that differ in their seed alone, two or more."""
-
-    facets: tuple[Facet, ...]
-    name: str  #: what tells it from the grid's other parts, such as ``adaptive · mean of 3 seeds``
-    suffix: str  #: the same for file names, such as ``-adaptive-seeds``
+class Replicates(FacetGroup):
+    """Facets that differ in their seed alone."""
 
     @property
     def title(self) -> str:
@@ -67,11 +60,6 @@ class Replicates(GridPart):
         seed_list = ", ".join(seeds) if len(seeds) <= NAMED else f"{seeds[0]} … {seeds[-1]}"
         mean = f"mean of {len(seeds)} seeds ({seed_list})"
         return " · ".join(filter(None, (first.data, first.threat, f"{first.protocol} protocol", mean, first.settings)))
-
-    @cached_property
-    def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
-        """The rows of all seeds."""
-        return Grid(tuple(row for facet in self.facets for row in facet.grid))
 
     @property
     def threat(self) -> str:

@@ -1,11 +1,8 @@
 """One grid under several threats, side by side: what a defense keeps when the attacker knows it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from src.evaluation.grid import Grid
-from src.reporting.analysis.facets import Facet, GridPart
+from src.reporting.analysis.facets import Facet, FacetGroup
 from src.reporting.analysis.labels import listed, number, percent, slug
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
@@ -16,13 +13,8 @@ from src.reporting.document.words import named
 SPELLED_OUT = 8
 
 
-@dataclass(frozen=True)
-class SideBySide(GridPart):
-    """Facets that differ in their threat alone, two or more; ready to be drawn."""
-
-    facets: tuple[Facet, ...]
-    name: str  #: what tells it from the grid's other parts, such as ``seed 1 · gray_box and adaptive``
-    suffix: str  #: the same for file names
+class SideBySide(FacetGroup):
+    """Facets that differ in their threat alone."""
 
     @property
     def title(self) -> str:
@@ -34,11 +26,6 @@ class SideBySide(GridPart):
     @property
     def threats(self) -> list[str]:
         return [facet.threat for facet in self.facets]
-
-    @cached_property
-    def grid(self) -> Grid:  # type: ignore[override]  # computed, where a facet was given its own
-        """The rows of all threats."""
-        return Grid(tuple(row for facet in self.facets for row in facet.grid))
 
     @property
     def place(self) -> dict[str, str]:
