@@ -292,6 +292,24 @@ def quantization(measured: Measured) -> str:
     return markdown(head, rows, words=2)
 
 
+def diffusion(measured: Measured) -> str:
+    """DiffPure beside the report's VQ-VAE and thresholding."""
+    asked = (
+        ("none", "none", None),
+        ("thresholding at 0.5", "binarize", None),
+        *((f"VQ-VAE, noise {noise:g}", "vqvae", noise) for noise in (0.25, 0.5)),
+        *((f"DiffPure, noise {noise:g}", "diffpure", noise) for noise in (0.25, 0.5)),
+    )
+    rows = []
+    for label, defense, noise in asked:
+        place = {"defense": defense} | ({} if noise is None else {"noise": noise})
+        gray_box = [measured.row(attack="worst_gradient", eps=eps, threat="gray_box", **place) for eps in (0.0, 0.3)]
+        adaptive = measured.where(eps=0.3, threat="adaptive", **place)
+        lowest = min(adaptive, key=lambda row: int(row["correct"]), default=None)
+        rows.append((label, *map(rate, gray_box), rate(lowest) if lowest else "not measured"))
+    return markdown(("purifier", "clean", "gray-box", "adaptive"), rows)
+
+
 #: Purifiers of colour images, by defense.
 ON_COLOUR = {
     "none": "none",
@@ -434,6 +452,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "ablations in short": ablations_in_short,
     "ablations of the proved one": certified_ablations,
     "quantization": quantization,
+    "diffusion": diffusion,
     "colour": colour,
     "robust": robust,
     "fashion": fashion,
