@@ -239,7 +239,7 @@ def certified_ablations(measured: Measured) -> str:
 
 
 def _one_by_one(measured: Measured, changes: Mapping[str, tuple[str, str]], changed: str, what: str) -> str:
-    """What is left at eps 0.3 after each change. Bold: what was better with it."""
+    """What is left at eps 0.3 after each change. Bold: changes that raised it."""
     whole = _percents(measured, "whole", 0.3)
     rows = []
     for defense, (words, setting) in changes.items():
@@ -307,7 +307,7 @@ def diffusion(measured: Measured) -> str:
         adaptive = measured.where(eps=0.3, threat="adaptive", **place)
         lowest = min(adaptive, key=lambda row: int(row["correct"]), default=None)
         rows.append((label, *map(rate, gray_box), rate(lowest) if lowest else "not measured"))
-    return markdown(("purifier", "clean", "gray-box", "adaptive"), rows)
+    return markdown(("purifier", "clean", "gray-box", "adaptive, I-FGSM alone"), rows)
 
 
 #: Purifiers of colour images, by defense.

@@ -21,9 +21,9 @@ class AutoencoderPurifier(nn.Module):
     The network is frozen in ``eval()`` and stays there. The gradient is the network's own.
 
     Args:
-        network: the trained network: an autoencoder, a VAE or a VQ-VAE.
+        network: the trained network: an autoencoder, a VAE or a VQ-VAE, or :class:`ReverseDiffusion`, which is random.
         inference_noise: σ of noise added to the input at purification, in pixel units, ≥ 0. The noise is drawn
-            from torch's global generator. 0 makes the purifier deterministic.
+            from torch's global generator. 0 adds none.
         clip: clip the reconstruction to [0, 1]. The decoder's last layer is linear.
         precision: of the convolutions, see :func:`src.precision.computing_in`; a quantizer stays in float32.
     """

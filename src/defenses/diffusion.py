@@ -45,7 +45,7 @@ class ReverseDiffusion(nn.Module):
         checkpoint: str | Path,
         noise: float,
         steps: int = 10,
-        remedy: str = "python -m src.train model=diffusion",
+        remedy: str = "python -m src.train model=diffusion noise=0.5",
     ) -> Self:
         """As :meth:`src.defenses.AutoencoderPurifier.from_checkpoint`, of a model trained for noise up to ``noise``."""
         return cls(load_trained(DiffusionModel, Path(checkpoint), noise, remedy), steps)

@@ -16,7 +16,7 @@ class DiffusionModel(Denoiser):
     and one channel more at its input, which holds σ / ``noise``. The diffusion models of that field are much larger.
 
     ``forward`` is D(x; ``noise``), so it can stand where a denoiser is asked for: in denoised smoothing, as Carlini et
-    al. (arXiv:2206.10550) use it. :class:`src.defenses.DiffusionPurifier` goes back in several steps.
+    al. (arXiv:2206.10550) use it. :class:`src.defenses.ReverseDiffusion` goes back in several steps.
 
     Args:
         noise: the largest σ, in pixel units, > 0.
@@ -44,7 +44,7 @@ class DiffusionModel(Denoiser):
     ) -> None:
         super().__init__(noise, lr)
         if not noise > 0:
-            raise ValueError(f"noise must be above 0 for a diffusion model; got {noise}")
+            raise ValueError(f"noise must be above 0 for a diffusion model, such as 0.5; got {noise}")
         self.save_hyperparameters()
         self.encoder = encoder_of(in_channels + 1, hidden, stem, residual_hidden, residual_blocks, dimension)
         self.decoder = decoder_of(dimension, hidden, residual_hidden, residual_blocks, in_channels)
@@ -66,7 +66,7 @@ class DiffusionModel(Denoiser):
 
     def illustrate(self, x: Tensor) -> dict[str, Tensor]:
         """Images to look at: ``x`` (N, C, H, W), with the largest noise, and denoised."""
-        noisy = x + self.noise * torch.randn_like(x)
+        noisy = super().corrupt(x)
         return {"original": x, "noisy": noisy, "reconstruction": self(noisy)}
 
     def losses(self, seen: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -195,8 +195,14 @@ def _stronger(description: dict[str, Any], component: Component) -> tuple[str, .
 
 
 def _defense_spec(config: DictConfig, data: ImageDataModule, components: ComponentCache) -> DefenseSpec:
-    """The defense of a ``conf/defense`` file. With ``bpda`` its gradient is the identity's."""
+    """The defense of a ``conf/defense`` file. With ``bpda`` its gradient is the identity's.
+
+    Raises:
+        UserError: it needs noise and there is none; or as :meth:`ComponentCache.identified`.
+    """
     defense = config.defense
+    if defense.get("needs_noise") and not config.noise > 0:
+        raise UserError(f"defense={defense.name} needs noise above 0, such as noise=0.25")
     purifier = plain(defense.purifier)
     if purifier == IDENTITY:
         component = None

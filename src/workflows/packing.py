@@ -236,4 +236,6 @@ def _judged(cell: Cell) -> str | None:
     values = {path.rpartition("/")[2]: value for path, value in leaves(identity["defense"])}
     if values.get("inference_noise") or values.get("precision", "float32") != "float32" or not values.get("clip", True):
         return None
+    if "steps" in values:  # of a diffusion: one of many defenses with these weights, and random
+        return None
     return values.get("checkpoint")

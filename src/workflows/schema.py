@@ -87,6 +87,7 @@ class Defense(Section, extra="ignore"):
 
     name: str
     uses_noise: bool
+    needs_noise: bool = False
     purifier: dict[str, Any]
     bpda: bool = False
     learned: bool = False

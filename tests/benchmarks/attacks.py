@@ -20,10 +20,10 @@ TRIES = 5  # the fastest of them counts: a busy machine makes single ones slower
 ABOUT = (
     f"L∞ attacks on the trained classifier, eps {EPS}, steps of eps/10 (PGD: 2.5 eps/40, no random start), on the "
     f"first {FGSM.images} test images (10 steps: {IFGSM.images}; PGD: {PGD.images}), each side at the batch size of "
-    f"{', '.join(map(str, BATCH_SIZES))} at which the fastest of {TRIES} of its FGSM was (named in the note: ours / "
-    "theirs). Result: accuracy on the attacked images, percent. Ours as the evaluation runs it: parameters frozen, "
-    "channels-last. Peers: the network as loaded, in `eval()`; foolbox by its attacks' `run`, which leaves out the "
-    "success check of a plain call; ART by `PyTorchClassifier` with its `batch_size`. foolbox's MI-FGSM adds up "
+    f"{', '.join(map(str, BATCH_SIZES))} at which its FGSM was fastest (best of {TRIES} tries; named in the note: "
+    "ours / theirs). Result: accuracy on the attacked images, percent. Ours as the evaluation runs it: parameters "
+    "frozen, channels-last. Peers: the network as loaded, in `eval()`; foolbox by its attacks' `run`, which leaves out "
+    "the success check of a plain call; ART by `PyTorchClassifier` with its `batch_size`. foolbox's MI-FGSM adds up "
     "gradients without dividing each by its L1 norm first, so it is another attack than the paper's."
 )
 

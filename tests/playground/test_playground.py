@@ -154,7 +154,7 @@ def test_an_attack_that_takes_too_long_is_given_up(playground):
 
 def test_every_yaml_file_is_offered(playground):
     assert set(playground.attacks) == OPTIONS["attack"] - {"certified"}  # a proof, no attack
-    untrained = {"autoencoder", "vae"}
+    untrained = {"autoencoder", "vae", "diffpure"}
     assert set(playground.defenses) == OPTIONS["defense"] - untrained - {"vqvae"} | {"vqvae 0", "vqvae 0.5"}
     assert set(playground.threats) == {"gray_box", "adaptive"}
     left_out = {sentence.partition(": ")[0] for sentence in playground.left_out}
@@ -174,14 +174,14 @@ def test_other_data_anyones_classifier_and_components_and_what_is_missing(slice_
     assert set(said) == libraries | {
         *("attack transfer", "attack worst", "attack noted", "defense noted"),
         *("defense vqvae 0", "defense vqvae_robust", "defense vqvae_certified"),
-        *("defense autoencoder 0", "defense vae 0"),
+        *("defense autoencoder 0", "defense vae 0", "defense diffpure 0"),
     }
     assert all("pip install" in said[name] and "[attacks]" in said[name] for name in libraries)
     assert "python -m src.train model=vqvae noise=0 data=fashion_mnist" in said["defense vqvae 0"]
     assert "python -m src.train model=classifier data=fashion_mnist data.root=" in said["attack transfer"]
     offered = {name for name in OPTIONS["attack"] - {"certified"} if f"attack {name}" not in said}
     assert set(playground.attacks) == offered | {"random_signs"}
-    untrained = {"vqvae", "vqvae_robust", "vqvae_certified", "autoencoder", "vae"}
+    untrained = {"vqvae", "vqvae_robust", "vqvae_certified", "autoencoder", "vae", "diffpure"}
     assert set(playground.defenses) >= OPTIONS["defense"] - untrained | {"blur"}
     image, label = playground.test.images[0], int(playground.test.labels[0])
     shown = playground.show(image, label, Choice("random_signs", 0.1, "blur", "gray_box"))

@@ -229,7 +229,7 @@ def test_a_classifier_that_is_none(refuse, trained, asked, said):
         (("model=nonsense",), ["nonsense", "classifier", "vqvae"]),
         (("model=clasifier",), ["no model=clasifier", "did you mean classifier?"]),
         (("modl=vqvae",), ["no modl here", "did you mean model?"]),
-        (("model=null",), ["model=null", "classifier, vae, vqvae"]),
+        (("model=null",), ["model=null", "classifier, diffusion, vae, vqvae"]),
         (("model=vqvae", "model.module.num_embedings=5"), ["did you mean model.module.num_embeddings?"]),
         (("-m", "model=vqvae,classifier", "model.module.num_embeddings=64"), ["no model.module.num_embeddings here"]),
         (("-m", "model=vqvae,classifier", "model.module.patience=3"), ["no model.module.patience here"]),

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from src.data import ImageDataModule
-from src.models import VAE, VQVAE, Autoencoder, CertifiedVQVAE, Classifier, RobustVQVAE, SmoothVQVAE
+from src.models import VAE, VQVAE, Autoencoder, CertifiedVQVAE, Classifier, DiffusionModel, RobustVQVAE, SmoothVQVAE
 from src.workflows.graphed_steps import ORDINARY_STEPS, Batch, GraphedSteps, Pass, attach, can_be_graphed, detach
 
 pytestmark = pytest.mark.slow
@@ -25,6 +25,7 @@ NETWORKS: dict[str, Callable[[], LightningModule]] = {
     "vqvae": partial(VQVAE, noise=0.5, **LAYERS, **CODES),
     "autoencoder": partial(Autoencoder, noise=0.5, dimension=8, **LAYERS),
     "vae": partial(VAE, noise=0.5, dimension=8, **LAYERS),
+    "diffusion": partial(DiffusionModel, noise=0.5, dimension=8, **LAYERS),
     "robust": lambda: RobustVQVAE.guided_by(CLASSIFIER(), shift=1, warp=0.1, **LAYERS, **CODES),
     "smooth": lambda: SmoothVQVAE.guided_by(CLASSIFIER(), **LAYERS, **CODES),
     "certified": lambda: CertifiedVQVAE.guided_by(

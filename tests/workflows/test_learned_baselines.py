@@ -43,10 +43,14 @@ def test_it_is_trained_and_swept_as_the_vqvae_is(name, defense, trained, run_com
     assert f"python -m src.train model={name} noise=0.25" in untrained.stdout + untrained.stderr
 
 
-def test_a_diffusion_model_without_noise_is_refused_in_a_line(run_command, tmp_path):
-    done = run_command("src.train", "model=diffusion", "noise=0", "logger=none", outputs=tmp_path, check=False)
+def test_a_diffusion_model_without_noise_is_refused_in_a_line(trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    done = run_command("src.train", "model=diffusion", "noise=0", "logger=none", outputs=outputs, check=False)
     assert done.returncode == 1
-    assert "noise must be above 0 for a diffusion model; got 0" in done.stderr.splitlines()[-1]
+    assert "noise must be above 0 for a diffusion model, such as 0.5; got 0" in done.stderr.splitlines()[-1]
+    done = run_command("src.sweep", "defense=diffpure", "noise=0", "logger=none", outputs=outputs, check=False)
+    assert done.returncode == 1
+    assert "defense=diffpure needs noise above 0, such as noise=0.25" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["vae", "diffusion"])

@@ -41,9 +41,12 @@ def threat_tables(beside: SideBySide) -> list[Table]:
 def _table(beside: SideBySide, attack: str) -> Table:
     rows = []
     for eps in beside.budgets(attack):
-        for facet in beside.facets if eps else beside.facets[:1]:  # without attack there is no threat
-            rates = [facet.rate(attack, eps, column) for column in beside.columns]
-            label = f"{number(eps)} {facet.threat}" if eps else number(eps)
+        by_facet = [[facet.rate(attack, eps, column) for column in beside.columns] for facet in beside.facets]
+        labels = [f"{number(eps)} {threat}" for threat in beside.threats]
+        if not eps:  # without attack there is no threat: what any facet has
+            by_facet = [[next(filter(None, rates), None) for rates in zip(*by_facet, strict=True)]]
+            labels = [number(eps)]
+        for label, rates in zip(labels, by_facet, strict=True):
             rows.append((label, tuple(map(rate_entry, rates, leaders(rates)))))
     return Table(beside.attack_title(attack), "eps, threat", beside.column_labels, tuple(rows))
 

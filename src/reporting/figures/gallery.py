@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 #: Pixels of a PNG for each unit of a chart.
 SCALE = 2
-#: What makes pixels of a chart, the slow part.
+#: What makes pixels of a chart, the slow part. If :func:`save` changes, this must change, too.
 RENDERER = f"vl-convert {version('vl-convert-python')}, scale {SCALE}"
 #: What was drawn from what, beside the figures: file name -> hash of the chart, hash of the file.
 MANIFEST = ".drawn.json"

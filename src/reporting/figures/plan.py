@@ -6,11 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from src.reporting.analysis.certified import Certificates
-from src.reporting.analysis.facets import Facet
+from src.reporting.analysis.facets import Facet, FacetGroup
 from src.reporting.analysis.labels import number, slug
-from src.reporting.analysis.replicates import Replicates
 from src.reporting.document.sections import GridSection, Section
-from src.reporting.document.threats import SideBySide
 from src.reporting.figures import charts
 from src.reporting.figures import image_panels as mosaics
 from src.reporting.figures.charts import Chart, picture
@@ -87,7 +85,7 @@ def _image_figures(facet: Facet) -> Iterator[Drawing]:
         yield Drawing(f"{name}{facet.suffix}.png", "images", caption, draw)
 
 
-def _about(part: Facet | Replicates | SideBySide) -> str:
+def _about(part: Facet | FacetGroup) -> str:
     """The end of a caption: which part of the grid it is, if there are several."""
     return f" · {part.name}" if part.name else ""
 

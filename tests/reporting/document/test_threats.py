@@ -72,6 +72,15 @@ def test_it_is_in_every_form_of_the_report(grid, tmp_path: Path):
     assert report.sentences[0].startswith("gray_box and adaptive: From gray_box to adaptive")
 
 
+def test_a_clean_accuracy_stands_there_whichever_threat_has_it(grid):
+    without = Grid(
+        tuple(row for row in grid if (row.coordinates.threat, row.coordinates.defense) != ("gray_box", "vqvae"))
+    )
+    (beside,) = side_by_side(facets(without))
+    (_, entries), *_ = threat_tables(beside)[0].rows
+    assert [entry.text for entry in entries] == ["98.0"] * 3
+
+
 def test_the_terminal_prints_each_accuracy_once(grid):
     text = io.StringIO()
     print_grid(grid, Console(file=text))
