@@ -218,7 +218,6 @@ CHANGED = {
     "whole": ("nothing", ""),
     "one_threshold": ("one threshold", "`thresholds=[0.5]`"),
     "five_thresholds": ("five thresholds", "`thresholds=[0.31,0.4,0.5,0.6,0.69]`"),
-    "no_bounds": ("no bounds: trained on clean images", "`eps=0`"),
     "no_ramp": ("no ramp: the full eps from the first step", "`warmup=0 ramp=0`"),
     "half_width": (
         "half the channels and features",
