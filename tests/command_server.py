@@ -122,7 +122,7 @@ def serve() -> None:
     for module in IMPORTED:
         importlib.import_module(module)
     print(json.dumps("wandb" in sys.modules), flush=True)
-    import wandb.sdk.launch.inputs.internal  # noqa: F401 - what a run imports when it starts, a second, once for all forks
+    import wandb.sdk.launch.inputs.internal  # noqa: F401 - a run imports it when it starts, which takes a second
 
     share_the_charts_library(Path(sys.argv[1]))
     page._charts_library()

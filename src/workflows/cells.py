@@ -1,7 +1,7 @@
 """From a sweep job's configuration to the spec of its cell, and to what computes it."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -157,19 +157,20 @@ def _threat_spec(threat: dict[str, Any], data: ImageDataModule, split: str, comp
     )
 
 
-def unsearched_thresholds(spec: CellSpec, purifier: nn.Module) -> str:
+def unsearched_thresholds(spec: CellSpec, build: Callable[[Component | None], Any]) -> str:
     """A line on the thresholds of a defense that the attacker knows, and that his search for pixels which can cross one
     leaves out; empty if there are none.
 
     Args:
-        purifier: the defense of ``spec``, built.
+        build: makes the defense of its component; asked only where there is such a search.
     """
     attacks = [attack.component or {} for attack in (spec.attack, *spec.attack.members.values())]
     searches = [*attacks, *(member for attack in attacks for member in attack.get("attacks", {}).values())]
     searched = [set(map(float, search["thresholds"])) for search in searches if search.get("thresholds")]
     if not (searched and spec.eps and spec.threat.knows_defense and spec.defense.component):
         return ""
-    known = {float(value) for module in purifier.modules() for value in _thresholds_of(module)}
+    modules = build(spec.defense.component).modules()
+    known = {float(value) for module in modules for value in _thresholds_of(module)}
     if known <= set.intersection(*searched):
         return ""
     values = ",".join(f"{value:g}" for value in sorted(known))

@@ -86,7 +86,7 @@ def warn_of_settings(
     """Name overrides that no component reads, and thresholds of a defense that a threshold search leaves out."""
     for line in unread(overrides, configs):
         log.warning("%s has no effect: no attack, defense or threat reads it here", line)
-    lines = (unsearched_thresholds(spec, components.build(spec.defense.component)) for spec in specs)
+    lines = (unsearched_thresholds(spec, components.build) for spec in specs)
     for line in filter(None, dict.fromkeys(lines)):
         log.warning(line)
 

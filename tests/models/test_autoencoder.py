@@ -8,7 +8,7 @@ from torch import nn
 
 from src.models import VAE, VQVAE, Autoencoder
 from src.models.autoencoder import Posterior
-from src.models.denoiser import Denoiser
+from tests.models.fitting import fitted
 
 SMALL = {"hidden": 16, "residual_hidden": 4, "dimension": 4}
 BOTH = pytest.mark.parametrize("kind", [Autoencoder, VAE])
@@ -73,7 +73,7 @@ def test_the_vaes_loss_is_the_bound_of_an_image_over_its_pixels(images):
 def test_a_vae_that_has_to_pay_more_says_less_about_the_image():
     def divergence(beta: float) -> float:
         torch.manual_seed(0)
-        return _fitted(VAE(beta=beta, **SMALL))["divergence"].item()
+        return fitted(VAE(beta=beta, **SMALL))["divergence"].item()
 
     assert divergence(10) < 0.5 * divergence(0.01)
 
@@ -81,17 +81,4 @@ def test_a_vae_that_has_to_pay_more_says_less_about_the_image():
 @BOTH
 def test_what_is_asked_for_is_the_clean_image(kind):
     """A loss of the noisy target would be at least σ²; a network that learns to denoise goes far below."""
-    assert _fitted(kind(noise=0.5, **SMALL))["reconstruction"] < 0.1 < 0.5**2
-
-
-def _fitted(network: Denoiser) -> dict[str, torch.Tensor]:
-    """The losses after a few steps on one image of a square."""
-    network.log_dict = lambda *_, **__: None  # there is no trainer
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    x = torch.zeros(16, 1, 28, 28)
-    x[:, :, 10:18, 10:18] = 1
-    for _ in range(60):
-        optimizer.zero_grad()
-        network.training_step((x, torch.zeros(16)), 0).backward()
-        optimizer.step()
-    return network.losses(network.corrupt(x), (x, torch.zeros(16)))
+    assert fitted(kind(noise=0.5, **SMALL))["reconstruction"] < 0.1 < 0.5**2

@@ -36,6 +36,11 @@ def test_it_is_trained_and_swept_as_the_vqvae_is(name, defense, trained, run_com
     rows = read_grid(outputs)
     assert len(rows) == 4 and all(row["accuracy"] and row["noise"] == "0.5" for row in rows)
 
+    run_command("src.pack", f"output={tmp_path / 'weights'}", outputs=outputs)
+    card = (tmp_path / "weights" / "README.md").read_text().splitlines()
+    (row,) = [line for line in card if f"| mnist/{name}-noise0.5" in line]
+    assert ("%" in row) == (name != "diffusion"), "what a diffusion leaves depends on its steps, and on chance"
+
     untrained = run_command(
         "src.sweep", f"defense={defense}", "noise=0.25", "logger=none", outputs=outputs, check=False
     )

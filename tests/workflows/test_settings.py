@@ -309,7 +309,14 @@ def test_thresholds_that_the_search_leaves_out_are_named(settings, line, said):
     threat = ThreatSpec(asked.threat.name, {}, knows_defense=asked.threat.knows_defense)
     spec = CellSpec(DataSpec("mnist", "", 1), "", attack, 0.3, threat, defense)
     expected = said and f"binarize quantizes at 0.4; the threshold search is stronger with {said}"
-    assert unsearched_thresholds(spec, build(defense.component)) == expected
+    assert unsearched_thresholds(spec, build) == expected
+
+
+def test_without_a_search_for_thresholds_no_defense_is_built_for_a_warning(settings):
+    attack = attack_of(settings("sweep threat=adaptive attack=pgd"))
+    defense = DefenseSpec("own", {"_target_": "broken.Defense"})
+    spec = CellSpec(DataSpec("mnist", "", 1), "", attack, 0.3, ThreatSpec("adaptive", {}, True), defense)
+    assert unsearched_thresholds(spec, lambda component: pytest.fail(f"{component} was built")) == ""
 
 
 def test_a_suite_on_survivors_is_one_attack_whose_cheap_parts_come_first(settings):

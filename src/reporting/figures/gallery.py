@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 #: Pixels of a PNG for each unit of a chart.
 SCALE = 2
-#: What makes pixels of a chart, the slow part. If :func:`save` changes, this must change, too.
-RENDERER = f"vl-convert {version('vl-convert-python')}, scale {SCALE}"
 #: What was drawn from what, beside the figures: file name -> hash of the chart, hash of the file.
 MANIFEST = ".drawn.json"
 
@@ -36,13 +34,13 @@ def render(drawings: Sequence[Drawing], folder: Path) -> dict[str, Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    old_entries = _manifest(folder)
+    old_entries, renderer = _manifest(folder), _renderer()
     entries: dict[str, dict[str, str]] = {}
     for drawing in drawings:
         figure, path = drawing.picture(), folder / drawing.name
         if figure is None:
             continue
-        chart, old_entry = _digest(f"{RENDERER} {json.dumps(figure)}".encode()), old_entries.get(drawing.name)
+        chart, old_entry = _digest(f"{renderer} {json.dumps(figure)}".encode()), old_entries.get(drawing.name)
         if old_entry and old_entry.get("chart") == chart and _file_digest(path) == old_entry.get("file"):
             entries[drawing.name] = old_entry
         else:
@@ -76,6 +74,11 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     except DamagedError as error:
         log.warning("%s is damaged (%s); all figures are drawn again", folder / MANIFEST, error)
         return {}
+
+
+def _renderer() -> str:
+    """What makes pixels of a chart: vl-convert and this file."""
+    return f"{version('vl-convert-python')} {_digest(Path(__file__).read_bytes())}"
 
 
 def _file_digest(path: Path) -> str | None:
