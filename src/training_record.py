@@ -36,6 +36,8 @@ class TrainingRecord:
     epochs: list[dict[str, FiniteFloat]]  #: metrics by name at the end of each epoch: "epoch", "step", "val/loss", …
     #: "original", "noisy", "reconstruction"; empty for a model that makes no images
     examples: Annotated[dict[str, EncodedImages], AfterValidator(_beside_one_another)] = field(default_factory=dict)
+    #: of the process that ended the training, see :func:`src.environment.environment_of`; empty in older records
+    environment: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def path(checkpoint: Path) -> Path:

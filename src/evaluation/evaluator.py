@@ -2,14 +2,12 @@
 
 import logging
 import math
-import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import lightning
 import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,10 +15,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from src import __version__
 from src.attacks.verdict import is_random
 from src.data.batches import BatchIndices
 from src.encoded_images import encode_images
+from src.environment import environment_of
 from src.errors import UserError
 from src.evaluation.attacking import AttackedModel, AttackedSet, AttackedSets, attack_images
 from src.evaluation.cell import Cell
@@ -171,7 +169,7 @@ class Evaluator:
             stages=run.stages,
             identity=spec.identity,
             examples=_examples(run.module, bare),
-            environment=_environment(run.module.ran_on),
+            environment=environment_of(run.module.ran_on),
             per_class=_per_class(right, test),
             attacker=run.attacker,
             members=worst.members if worst else {},
@@ -365,15 +363,3 @@ def _undefended(
         with torch.no_grad():
             return classifier(module.examples["attacked"].clone()).argmax(1).tolist()
     return module.predictions.tolist()
-
-
-def _environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware a number was computed with."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
-    return {
-        "defense-vqvae": __version__,
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "python": platform.python_version(),
-        "device": name,
-    }

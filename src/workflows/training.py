@@ -22,6 +22,7 @@ from torch import Tensor
 
 from src.data import ImageDataModule
 from src.encoded_images import EXAMPLES, encode_images
+from src.environment import environment_of
 from src.errors import UserError, in_a_line
 from src.files import write_atomically
 from src.models.checkpoint import Provenance, read_checkpoint, save_weights_only
@@ -134,7 +135,7 @@ def train(
             log.info("this was a debug run (trainer.fast_dev_run): %s is as it was", plan.checkpoint)
         if is_debug_run or not trainer.is_global_zero:
             return None
-        record = _publish(plan, module, recorder, images)
+        record = _publish(plan, module, recorder, images, trainer.strategy.root_device)
         for listener in (logger for logger in trainer.loggers if hasattr(logger, "log_trained")):
             listener.log_trained(plan.checkpoint, record)
         return record
@@ -300,7 +301,9 @@ def _fit(
             logger.finalize("success" if trainer.state.finished else "failed")
 
 
-def _publish(plan: TrainingPlan, module: LightningModule, recorder: Recorder, images: torch.Tensor) -> TrainingRecord:
+def _publish(
+    plan: TrainingPlan, module: LightningModule, recorder: Recorder, images: Tensor, device: torch.device
+) -> TrainingRecord:
     checkpoint, provenance = read_checkpoint(plan.state, plan.command)
     if plan.overwrite is False:
         _keep(plan, provenance.weights)
@@ -315,6 +318,7 @@ def _publish(plan: TrainingPlan, module: LightningModule, recorder: Recorder, im
         losses=[(int(step), loss) for step, loss in recorder.losses],
         epochs=recorder.epochs,
         examples={name: encode_images(stack) for name, stack in illustrate(module, images).items()},
+        environment=environment_of(device),
     )
     record.save(plan.checkpoint)
     log.info("saved %s (%.0f s)", plan.checkpoint, recorder.seconds)

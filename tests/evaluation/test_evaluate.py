@@ -32,6 +32,7 @@ def test_a_cell_is_what_a_loop_by_hand_gives(evaluator, specify, digits, classif
     assert cell.perturbation_l2 == pytest.approx((x_adv - digits.images).flatten(1).norm(dim=1).mean().item(), rel=1e-4)
     assert cell.reconstruction_mse == pytest.approx((x_hat - digits.images).square().mean().item(), rel=1e-4)
     assert set(cell.stages) == {"attack", "purify", "classify"}
+    assert cell.environment["threads"] == str(torch.get_num_threads())
     for k, (correct, images) in enumerate(cell.per_class):
         mine = digits.labels == k
         assert (correct, images) == (int((predictions[mine] == k).sum()), int(mine.sum()))

@@ -146,6 +146,7 @@ def test_training_teaches_and_is_recorded(harness):
     assert record.epochs[-1]["val/accuracy"] > max(0.3, record.epochs[0]["val/accuracy"])
     assert [epoch["epoch"] for epoch in record.epochs] == list(range(1, 10))
     assert record.seconds > 0
+    assert record.environment["threads"] == str(torch.get_num_threads())
     assert TrainingRecord.load(TrainingRecord.path(harness.folder / "classifier.ckpt")) == record
 
 
