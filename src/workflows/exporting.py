@@ -23,14 +23,8 @@ from src.errors import UserError, in_a_line
 from src.evaluation import CellStore
 from src.evaluation.spec import numbers_as_floats
 from src.files import write_atomically
-from src.models import Classifier
-from src.models.checkpoint import load_module, read_checkpoint
-from src.randomness import seeded
-from src.workflows.building import build, plain
-from src.workflows.classifiers import build_own, checkpoint_of, is_factory
-from src.workflows.component_cache import IDENTITY
-from src.workflows.configured import data_from_config, fingerprinted
-from src.workflows.own_code import with_state
+from src.workflows.building import plain
+from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.schema import ExportSettings
 from src.workflows.settings import checked
 
@@ -64,12 +58,12 @@ def export_from_config(config: DictConfig) -> Path:
             the file would lie over another.
     """
     config = checked(config, ExportSettings)
-    data = data_from_config(config.data)
-    data.prepare_data()
+    components = ComponentCache()
+    data = components.data(config.data)
     path = _path(config, data)
     if os.path.lexists(path) and not config.overwrite:
         raise UserError(f"{path} is there already; overwrite=true replaces it, output=another/file leaves it alone")
-    subject = _subject(config, data)
+    subject = _subject(config, components, data)
     images = data.test_set()[0][:COMPARED].clone()  # of their own memory: what is traced is kept in the file
     _refuse_random(subject.module, images, config.defense.name)
     with _exporters_quiet():
@@ -94,40 +88,20 @@ def _path(config: DictConfig, data: ImageDataModule) -> Path:
     return Path(config.paths.outputs) / "exported" / f"{data.name}-{stem}{ending}"
 
 
-def _subject(config: DictConfig, data: ImageDataModule) -> Subject:
+def _subject(config: DictConfig, components: ComponentCache, data: ImageDataModule) -> Subject:
     purifier = classifier = defense_identity = classifier_identity = None
     if config.part != "classifier":
-        component = plain(config.defense.purifier)
-        with seeded(0):  # as a sweep builds what draws its weights
-            purifier = build(component)
-        defense_identity = with_state(fingerprinted(component, _weights_of), purifier)
+        defense_identity = components.identified(plain(config.defense.purifier), data, "test")
+        purifier = components.build(defense_identity)
     if config.part != "purifier":
-        classifier, classifier_identity = _classifier(plain(config.classifier), data)
+        classifier_identity = components.classifier_identity(plain(config.classifier), data, "test")
+        classifier = components.classifier(classifier_identity)
     module = DefendedClassifier(classifier, purifier) if classifier and purifier else classifier or purifier
     assert module is not None
     module.eval()
     named = {f"defense={config.defense.name}": purifier, "the classifier": classifier}
     parts = {name: part for name, part in named.items() if part is not None}
     return Subject(module, "images" if classifier is None else "logits", classifier_identity, defense_identity, parts)
-
-
-def _weights_of(part: Mapping[str, Any]) -> str:
-    """The fingerprint of the weights in the ``checkpoint`` of a component."""
-    return read_checkpoint(Path(part["checkpoint"]), part.get("remedy", "python -m src.train"))[1].weights
-
-
-def _classifier(classifier: Any, data: ImageDataModule) -> tuple[nn.Module, Any]:
-    """The classifier that ``classifier=`` asks for, and its identity."""
-    if is_factory(classifier):
-        own = build_own(classifier, data.image_shape, data.num_classes)
-        return own.module, own.identity
-    path, remedy = checkpoint_of(classifier, data.name)
-    module, provenance = load_module(Classifier, path, remedy)
-    if provenance.image_shape != list(data.image_shape):
-        raise UserError(
-            f"{path} was trained on {provenance.data} {provenance.image_shape}, not on {data.name}: {remedy}"
-        )
-    return module, provenance.weights
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import src.certify
 import src.dashboard
+import src.export
 import src.play
 import src.prepare
 import src.report
@@ -27,8 +28,10 @@ COMMANDS = {
     "certify": src.certify.main,
     "dashboard": src.dashboard.main,
     "play": src.play.main,
+    "export": src.export.main,
 }
 WITHOUT_DATA = ("report", "dashboard")
+WITHOUT_LOGGER = ("prepare", "export")
 
 Refuse = Callable[..., str]
 
@@ -40,7 +43,7 @@ def refuse(monkeypatch, capsys, trained, slice_root) -> Refuse:
     def call(command: str, *arguments: str, outputs: Path = trained, root: Path = slice_root) -> str:
         data = [f"data.root={root}", "data.source=null", "data.val_size=100"] if command not in WITHOUT_DATA else []
         named = any(argument.lstrip("+~").startswith("logger") for argument in arguments)
-        logger = ["logger=none"] if command != "prepare" and not named else []
+        logger = ["logger=none"] if command not in WITHOUT_LOGGER and not named else []
         monkeypatch.setattr(sys, "argv", [command, *arguments, *data, f"paths.outputs={outputs}", *logger])
         for name in ("HYDRA_FULL_ERROR", TRACEBACK):  # set, so that the variables are gone again after the test
             monkeypatch.setenv(name, "0")
@@ -350,8 +353,9 @@ def test_a_checkpoint_of_another_noise(refuse, copied):
     assert "trained with noise 0, not 0.75" in message
 
 
-def test_a_checkpoint_of_other_data(refuse, copied, mnist):
-    message = refuse("sweep", *SWEEP, outputs=copied, root=mnist.root)
+@pytest.mark.parametrize(("command", "arguments"), [("sweep", SWEEP), ("export", ("part=classifier",))])
+def test_a_checkpoint_of_other_data(refuse, copied, mnist, command, arguments):
+    message = refuse(command, *arguments, outputs=copied, root=mnist.root)
     assert "was trained on mnist" in message
     assert "python -m src.train model=classifier" in message
 
