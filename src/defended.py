@@ -1,5 +1,6 @@
 """Classifier ∘ defense: the meeting point with the attack libraries, and with what an attacker may know."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -80,7 +81,11 @@ class DefendedClassifier(nn.Module):
         try:
             logits = self(x if parameter is None else x.to(parameter.device))
         except RuntimeError as error:  # of a layer, which knows sizes only
-            reason = " ".join(str(error).split())[:160]
+            trained_on: Mapping[str, Any] = getattr(self.classifier, "hparams", {})
+            if {"in_channels", "image_size"} <= trained_on.keys():
+                reason = "{in_channels} × {image_size} × {image_size} is what the classifier takes".format(**trained_on)
+            else:
+                reason = " ".join(str(error).split())[:160]
             raise ValueError(f"an image of {tuple(x.shape[1:])} does not suit these networks: {reason}") from error
         if not logits.isfinite().all():
             raise ValueError(

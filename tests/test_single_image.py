@@ -8,6 +8,7 @@ from PIL.Image import Transpose
 
 from src.defended import DefendedClassifier
 from src.defenses import Binarize, Identity
+from src.models import Classifier
 from src.single_image import as_batch
 
 
@@ -99,3 +100,8 @@ def test_an_image_of_another_size_is_refused_in_one_line(small_net):
         with pytest.raises(ValueError, match="does not suit") as error:
             defended.predict(torch.rand(shape))
         assert "\n" not in str(error.value)
+
+
+def test_our_classifier_says_what_size_it_takes():
+    with pytest.raises(ValueError, match=r"\(1, 32, 32\) does not suit these networks: 1 × 28 × 28 is what"):
+        DefendedClassifier(Classifier().eval(), Identity()).predict(torch.rand(1, 32, 32))
