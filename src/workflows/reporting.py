@@ -11,6 +11,7 @@ from src.errors import UserError
 from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.grid import latest_sweep, next_number
 from src.evaluation.sanity_checks import BROKEN, CheckReport
+from src.nested import leaves
 from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
 from src.reporting.analysis.facets import facets
 from src.reporting.index import INDEX, KEPT, write_index
@@ -74,7 +75,7 @@ class Refreshed:
 
 
 def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: bool | None = None) -> Refreshed:
-    """Write the report of a sweep's stored cells, and of the certificates on its data, without telling anybody.
+    """Write the report of a sweep's stored cells, and of the certificates of its classifier on its data, without telling anybody.
 
     Args:
         outputs: where cells and certificates lie. The report goes into the sweep's folder, and that of the newest
@@ -133,13 +134,16 @@ def _log_to_wandb(grid: Grid, written: Report, checkpoints: Path, settings: Wand
 
 
 def _training_records(checkpoints: Path, grid: Grid) -> list[TrainingRecord]:
-    """The training records of the grid's data sets; damaged ones are named and left out."""
+    """The training records of the networks behind the grid's cells; damaged ones are named and left out."""
+    identities = [row.cell.identity for row in grid if row.cell]
+    fingerprints = {leaf for identity in identities for _, leaf in leaves(identity) if isinstance(leaf, str)}
     records = []
-    evaluated = {row.cell.identity["data"]["name"] for row in grid if row.cell}
-    for data in sorted(evaluated):
+    for data in sorted({identity["data"]["name"] for identity in identities}):
         for path in sorted((checkpoints / data).glob("*.json")):
             try:
-                records.append(TrainingRecord.load(path))
+                record = TrainingRecord.load(path)
             except (ValueError, OSError) as error:
                 log.warning("%s is left out of the report: %s", path, error)
+            else:
+                records += [record] if record.weights in fingerprints else []
     return records

@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+from src.evaluation import Grid, GridRow
 from src.training_record import TrainingRecord
 from src.workflows.lineage import weights_behind
+from src.workflows.reporting import _training_records
+from tests.reporting import reporting_factories as make
 from tests.wandb_reading import read_runs
 
 
@@ -55,3 +58,18 @@ def test_only_weights_that_still_lie_there_are_found(trained: Path, tmp_path: Pa
     own = {"classifier": {"factory": "package.module:factory", "weights": 64 * "0"}}
     assert weights_behind([own], tmp_path) == []
     assert weights_behind([own], tmp_path / "nowhere") == []
+
+
+def test_a_report_shows_the_trainings_of_its_networks_only(tmp_path: Path) -> None:
+    records = {
+        "classifier": make.make_record("classifier", None, False),
+        "vqvae": make.make_record("vqvae", 0.5, False),
+    }
+    where = make.coordinates(eps=0.0)
+    data = {"name": "mnist", "fingerprint": "f00d", "n": 100.0}
+    cell = make.cell(where, data=data, classifier=records["classifier"].weights)
+    (tmp_path / "mnist").mkdir()
+    for name, record in records.items():
+        record.save(tmp_path / "mnist" / f"{name}.ckpt")
+    shown = _training_records(tmp_path, Grid((GridRow(where, cell.key, cell),)))
+    assert [record.model for record in shown] == ["classifier"]

@@ -159,19 +159,16 @@ def _order(certified_set: CertifiedSet) -> tuple[Any, ...]:
 
 
 def of_grid(sets: Iterable[CertifiedSet], grid: Grid) -> list[CertifiedSet]:
-    """The sets computed on images of the grid: the same data set and split, however many images."""
-    identities = [row.cell.identity.get("data") for row in grid if row.cell]
-    grid_images = [_images_of(data) for data in identities if isinstance(data, dict)]
-    return [
-        certified_set
-        for certified_set in sets
-        if _images_of(certified_set.certification.identity["data"]) in grid_images
-    ]
+    """The sets of the grid's classifier on images of the grid: the same data set and split, however many images."""
+    identities = [row.cell.identity for row in grid if row.cell]
+    in_grid = [_subject_of(identity) for identity in identities if isinstance(identity.get("data"), Mapping)]
+    return [certified_set for certified_set in sets if _subject_of(certified_set.certification.identity) in in_grid]
 
 
-def _images_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Which images an identity is about, whatever it calls them and however many it takes."""
-    return {name: value for name, value in data.items() if name not in ("name", "n")}
+def _subject_of(identity: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The classifier of a cell or a certification, and its images, whatever it calls them and however many it takes."""
+    images = {name: value for name, value in identity["data"].items() if name not in ("name", "n")}
+    return identity["classifier"], images
 
 
 @cache

@@ -29,10 +29,11 @@ def rows_of(table: Table) -> dict[str, list[str]]:
     return {label: [entry.text for entry in entries] for label, entries in table.rows}
 
 
-def grid_on(fingerprint: str, **split: object) -> Grid:
-    """A cell computed on data of this fingerprint."""
+def grid_on(fingerprint: str, classifier: str | None = None, **split: object) -> Grid:
+    """A cell computed on data of this fingerprint, with another classifier if one is named."""
     where = make.coordinates(eps=0.0)
-    cell = make.cell(where, data={"name": "mnist", "fingerprint": fingerprint, "n": 100.0, **split})
+    other = {"classifier": classifier} if classifier else {}
+    cell = make.cell(where, data={"name": "mnist", "fingerprint": fingerprint, "n": 100.0, **split}, **other)
     return Grid((GridRow(where, cell.key, cell),))
 
 
@@ -163,9 +164,10 @@ def test_all_certificates_are_loaded_and_damaged_ones_named(tmp_path, caplog):
     assert "is damaged" in caplog.text
 
 
-def test_only_certificates_on_the_grids_data_are_in_its_report(tmp_path):
+def test_only_certificates_of_the_grids_classifier_on_its_data_are_in_its_report(tmp_path):
     assert of_grid([FIVE, BARE], grid_on("f00d")) == [FIVE, BARE]
     assert of_grid([FIVE, BARE], grid_on("beef")) == []
+    assert of_grid([FIVE, BARE], grid_on("f00d", classifier="a" * 64)) == []
     assert of_grid([FIVE, BARE], grid_on("f00d", split="val", split_seed=0.0)) == []
     assert of_grid([FIVE], make.make_grid(attacks=("fgsm",), budgets=(0.0,))) == []
 
