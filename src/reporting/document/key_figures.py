@@ -44,8 +44,9 @@ def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
     figures += [_figure(f"best untrained: {item.label}", item.attacked, item.worst) for item in simple]
     best = tradeoffs.highest(tradeoffs.defended)
     undefended, defended = (percent(rate.fraction) if rate else "" for rate in (tradeoffs.undefended, best.attacked))
-    budget = f"At eps {number(tradeoffs.eps or 0)}"
-    title = f"{budget} the strongest attack leaves {undefended} % without a defense, {defended} % behind {best.label}"
+    budget = f"eps {number(tradeoffs.eps or 0)}"
+    where = f"{facet.name}: at {budget}" if facet.name else f"At {budget}"
+    title = f"{where} the strongest attack leaves {undefended} % without a defense, {defended} % behind {best.label}"
     return KeyFigures(title, tuple(figures), warning(facet.grid))
 
 

@@ -14,7 +14,7 @@ SPELLED_OUT = 8
 
 
 class SideBySide(FacetGroup):
-    """Facets that differ in their threat alone."""
+    """Facets that differ in their threat alone; those whose attacker knows the defense come last."""
 
     @property
     def title(self) -> str:
@@ -94,7 +94,8 @@ def side_by_side(facets: Sequence[Facet]) -> list[SideBySide]:
     for key, group in groups.items():
         if len({facet.threat for facet in group}) == len(group) > 1:
             names = [f"seed {key[i]}" if i == 2 else str(key[i]) for i in varying if key[i] != ""]
-            threats = listed([facet.threat for facet in group])
+            ordered = sorted(group, key=lambda facet: facet.grid.informed)
+            threats = listed([facet.threat for facet in ordered])
             suffix = "".join(f"-{slug(name.replace(' ', ''))}" for name in names) + "-threats"
-            parts.append(SideBySide(tuple(group), " · ".join([*names, threats]), suffix))
+            parts.append(SideBySide(tuple(ordered), " · ".join([*names, threats]), suffix))
     return parts

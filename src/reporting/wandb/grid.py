@@ -10,7 +10,7 @@ from src.evaluation.grid import COLUMNS, Grid
 from src.evaluation.spec import content_key
 from src.nested import leaves
 from src.reporting.analysis.facets import Facet, facets
-from src.reporting.analysis.labels import column_label, listed
+from src.reporting.analysis.labels import column_label, listed, number
 from src.reporting.document.key_figures import short_title
 from src.reporting.document.sections import sections
 from src.reporting.wandb.artifacts import Weights, log_files, use_weights
@@ -110,9 +110,19 @@ def _curves(facet: Facet) -> Iterator[_Curve]:
         for column in facet.columns:
             cells = [(eps, facet.cell(attack, eps, column)) for eps in facet.budgets(attack)]
             points = [(float(eps), cell.accuracy) for eps, cell in cells if cell]
-            label = f"{column_label(*column)} {facet.suffix.strip('-')}".rstrip()
             if points:
-                yield _Curve(attack, label, points)
+                yield _Curve(attack, _label(facet, *column), points)
+
+
+def _incomplete(facet: Facet) -> Iterator[str]:
+    """The labels of columns with a missing cell."""
+    for row in facet.grid.without_proofs.missing:
+        yield _label(facet, row.coordinates.defense, row.coordinates.noise)
+
+
+def _label(facet: Facet, defense: str, noise: float | None) -> str:
+    """``vqvae 0.25 adaptive``."""
+    return f"{column_label(defense, noise)} {facet.suffix.strip('-')}".rstrip()
 
 
 def line_metrics(facet: Facet) -> dict[str, list[str]]:
@@ -160,17 +170,18 @@ def _log_lines(run: "Run", curves: list[_Curve]) -> None:
 
 def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float | str]:
     """The title of the report, how much of the grid is there, the lowest accuracy of each column under any attack of
-    the grid, and the columns where that is highest and lowest."""
+    the grid, and the columns where that is highest and lowest. A column with a missing cell has no lowest accuracy."""
     numbers: dict[str, float | str] = {"headline": short_title(sections(grid))}
     numbers |= {"cells": len(grid), "missing": len(grid.missing)}
     attacks = grid.without_proofs.values("attack")
+    incomplete = {label for facet in facets(grid) for label in _incomplete(facet)}
     worst: dict[str, float] = {}
     for curve in curves:
-        if curve.attack in attacks:
+        if curve.attack in attacks and curve.label not in incomplete:
             least = min(accuracy for _, accuracy in curve.points)
             worst[curve.label] = min(least, worst.get(curve.label, least))
     for name, choose in (("best", max), ("worst", min)) if worst else ():
         label = choose(worst, key=lambda column: worst[column])
-        column_note = f"{label}, the least under {listed(attacks)}"
+        column_note = f"{label}, the least under {listed(attacks)} up to eps {number(max(grid.values('eps')))}"
         numbers |= {f"{name}_accuracy": worst[label], f"{name}_accuracy_of": column_note}
     return numbers | {f"worst/{identifier(label)}": accuracy for label, accuracy in worst.items()}

@@ -10,6 +10,7 @@ from rich.console import Console
 from src.evaluation.grid import Grid
 from src.reporting.analysis.facets import facets
 from src.reporting.document.board import board_table
+from src.reporting.document.key_figures import TITLE_WORDS, short_title
 from src.reporting.document.sections import sections
 from src.reporting.document.threats import side_by_side, threat_tables
 from src.reporting.report import write_report
@@ -139,3 +140,12 @@ def test_the_lower_of_two_numbers_ranks_and_one_that_met_only_the_informed_attac
     assert honest[at("set by")].text == only[at("set by")].text == "pgd"
     assert (only[at("gray_box")].text, only[at("adaptive")].text) == ("—", "30.0")
     assert honest[at("adaptive")].strong and honest[at("adaptive")].note.startswith("±")
+
+
+def test_the_attacker_who_knows_comes_last_in_whichever_order_threats_are_asked_for(grid):
+    turned = Grid(tuple(sorted(grid, key=lambda row: row.coordinates.threat != "adaptive")))
+    assert turned.values("threat") == ["adaptive", "gray_box"]
+    assert sections(turned)[0].sentences == sections(grid)[0].sentences
+    assert short_title(sections(turned)) == short_title(sections(grid))
+    assert short_title(sections(grid)).startswith("adaptive: at eps 0.3 the strongest attack leaves 10.0 %")
+    assert len(short_title(sections(grid)).split()) <= TITLE_WORDS
