@@ -59,6 +59,8 @@ def _scaled(values: Tensor) -> Tensor:
     if values.ndim != 4 or len(values) != 1 or values.shape[1] not in (1, 3) or 0 in values.shape:
         raise ValueError(f"one image has the shape (H, W), or three sizes with 1 or 3 channels; got {shape}")
     if values.dtype == torch.uint8:
+        if values.max() == 1:
+            raise ValueError("an image of uint8 must have values from 0 to 255; got 0 and 1 only: multiply by 255")
         return values.float() / 255
     if not values.is_floating_point():
         raise ValueError(f"an image must be uint8, or floating point in [0, 1]; got {values.dtype}")

@@ -61,6 +61,7 @@ def test_an_image_is_turned_as_its_exif_says(colour, orientation, mode, tmp_path
 
 
 REFUSED = {
+    "uint8 of 0 and 1": (np.eye(28, dtype=np.uint8), "multiply by 255"),
     "a path": ("cat.png", "str"),
     "nothing": (None, "NoneType"),
     "0 to 255 as floats": (np.full((28, 28), 255.0), r"in \[0, 1\]; got values from 255"),

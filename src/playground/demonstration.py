@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.errors import UserError
 from src.evaluation.attacking import AttackedModel, attack_images
 from src.evaluation.components import Components
-from src.evaluation.evaluator import full_precision
+from src.evaluation.evaluator import STRIDE, full_precision
 from src.evaluation.module import PurificationEvaluation, predicted
 from src.evaluation.spec import CellSpec
 from src.randomness import random_streams_kept, reseed
@@ -85,7 +85,7 @@ def demonstrate(
             module = PurificationEvaluation(classifier, defense, before.shape[1])
             for member in list(spec.members.values()) or [spec]:
                 x_adv = _attacked(member, components, classifier, defense, x, y)
-                reseed(seed)
+                reseed(seed + STRIDE)  # as a cell does: the attacker must not know this draw
                 x_hat, logits = module.purify_and_classify(x_adv)
                 if predicted(logits) != y:
                     break
@@ -104,7 +104,7 @@ def demonstrate(
 
 
 def _confidences(logits: Tensor) -> Tensor:
-    """Softmax (K,) of one image's logits (1, K); 0 where that is not a number."""
+    """Softmax (K,) of one image's logits (1, K); all 0 where one of them is NaN: no class."""
     return logits[0].float().softmax(0).nan_to_num(0).cpu()
 
 

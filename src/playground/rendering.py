@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from src.evaluation.cell import NO_CLASS
 from src.playground.demonstration import Demonstration
 from src.reporting.analysis.labels import number, percent
 from src.reporting.templating import TEMPLATES, template
@@ -74,19 +75,26 @@ def sentences(demonstration: Demonstration, defense: str, threat: str, supposed:
 
 
 def _outcome(demonstration: Demonstration) -> str:
-    right = int(demonstration.defended.argmax()) == demonstration.label
-    if right == (int(demonstration.undefended.argmax()) == demonstration.label):
+    right = _class(demonstration.defended) == demonstration.label
+    if right == (_class(demonstration.undefended) == demonstration.label):
         return ""
     return ": the defense helps" if right else ": the defense harms"
 
 
+def _class(confidences: Tensor) -> int:
+    """The class with the highest confidence (K,), or :data:`NO_CLASS`."""
+    return int(confidences.argmax()) if confidences.any() else NO_CLASS
+
+
 def _verdict(confidences: Tensor) -> str:
-    """The class with the highest confidence (K,), and that confidence."""
+    """That class and its confidence."""
+    if _class(confidences) == NO_CLASS:
+        return "no class, because the classifier's answer is not a number"
     return f"{int(confidences.argmax())} ({percent(confidences.max().item())}\N{NO-BREAK SPACE}%)"
 
 
 def _bar(confidences: Tensor, k: int, label: int) -> Bar:
-    kind = ("right" if k == label else "wrong") if k == int(confidences.argmax()) else ""
+    kind = ("right" if k == label else "wrong") if k == _class(confidences) else ""
     return Bar(percent(confidences[k].item()), kind)
 
 

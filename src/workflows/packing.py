@@ -224,8 +224,13 @@ def _clean_cells(store: CellStore) -> dict[str, Cell]:
     return best
 
 
+#: What is before the network in ``conf/defense/vqvae_robust.yaml``.
+ROBUST_FIRST = {"_target_": "src.defenses.Binarize", "threshold": 0.5}
+
+
 def _judged(cell: Cell) -> str | None:
-    """The weights that a cell judges; None for one with an attack, with a variant of a defense, or of other images."""
+    """The weights that a cell judges; None for one with an attack, with a variant of a defense or a chain of several,
+    or of other images."""
     identity = cell.identity
     usual = "split" not in identity["data"] and "verdict" not in identity
     counted = not identity["protocol"]["clean_errors_count"]
@@ -233,9 +238,11 @@ def _judged(cell: Cell) -> str | None:
         return None
     if identity["defense"] is None:
         return str(identity["classifier"])
-    values = {path.rpartition("/")[2]: value for path, value in leaves(identity["defense"])}
-    if values.get("inference_noise") or values.get("precision", "float32") != "float32" or not values.get("clip", True):
+    purifier = identity["defense"]
+    if cell.coordinates.defense == "vqvae_robust" and purifier.get("_args_", ())[:-1] == [ROBUST_FIRST]:
+        purifier = purifier["_args_"][-1]
+    if purifier.get("inference_noise") or purifier.get("precision", "float32") != "float32":
         return None
-    if "steps" in values:  # of a diffusion: one of many defenses with these weights, and random
-        return None
-    return values.get("checkpoint")
+    if not purifier.get("clip", True) or "steps" in purifier:  # steps: a diffusion, one of many defenses with these
+        return None  # weights, and random
+    return purifier.get("checkpoint")

@@ -144,6 +144,8 @@ def _purified(purifier: nn.Module, path: Path, channels: int | None) -> Image.Im
         raise ValueError(f"it is {kinds[x.shape[1]]}, and this purifier was trained on {kinds[channels]} images")
     x_hat = purifier(x)
     check_purified(x_hat, x)
+    if not x_hat.isfinite().all():
+        raise ValueError("the purifier made values of it that are not finite")
     return _image(x_hat[0].clamp(0, 1))
 
 

@@ -75,7 +75,7 @@ class Refreshed:
 
 
 def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: bool | None = None) -> Refreshed:
-    """Write the report of a sweep's stored cells, and of the certificates of its classifier on its data, without telling anybody.
+    """Write the report of a sweep's stored cells, and of its classifier's certificates on its data. Nobody is told.
 
     Args:
         outputs: where cells and certificates lie. The report goes into the sweep's folder, and that of the newest

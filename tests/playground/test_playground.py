@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 
 from src.attacks import fgsm, ifgsm, mifgsm, threshold_crossing
 from src.defended import DefendedClassifier, adaptive
+from src.evaluation.evaluator import STRIDE
 from src.models import VQVAE, Classifier
 from src.playground.choices import Choice, Playground
-from src.playground.demonstration import OutOfTimeError, demonstrate
+from src.playground.demonstration import Demonstration, OutOfTimeError, demonstrate
+from src.playground.rendering import sentences, to_html
 from src.workflows.cells import evaluator_for
 from tests.conftest import REPO
 from tests.playground.play_world import overrides_for, playing, shared_world
@@ -204,3 +206,21 @@ def test_what_the_command_line_changes_in_the_chosen_does_not_reach_the_others(w
     attack = partial(ifgsm, classifier, image[None], torch.tensor([label]), eps=EPS)
     assert torch.equal(shown.attacked, attack(steps=3)[0])
     assert not torch.equal(shown.attacked, attack(steps=10)[0])
+
+
+def test_a_random_defense_is_judged_on_noise_that_the_attacker_has_not_seen(playground):
+    """As in a cell, the defense's stream begins away from the attacker's."""
+    (image,), (label,) = playground.test.images[:1], playground.test.labels[:1]
+    shown = playground.show(image, int(label), Choice("fgsm", EPS, "resize_pad", "adaptive"))
+    _, purifier = parts(playground, "resize_pad")
+    torch.manual_seed(STRIDE)
+    with torch.no_grad():
+        assert torch.equal(shown.purified, purifier(shown.attacked[None])[0])
+
+
+def test_an_answer_that_is_not_a_number_is_no_class():
+    shown, nothing, zero = torch.rand(1, 4, 4), torch.zeros(3), torch.tensor([1.0, 0, 0])
+    demonstration = Demonstration(0, "fgsm", 0.1, shown, shown, shown + 0.1, zero, zero, nothing)
+    *_, last = sentences(demonstration, "mine", "gray_box", False)
+    assert last.startswith("Through mine it is taken for no class, because") and last.endswith("the defense harms.")
+    assert "0 (0.0" not in to_html(demonstration, "mine", "gray_box")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from src.defenses import Binarize, VQVAEPurifier
 from src.errors import UserError
@@ -75,6 +76,20 @@ def test_what_cannot_be_purified_is_named_and_the_rest_is_done(purify, folder, t
         assert any(f"{name}.png: " in line and reason in line for line in lines), name
     assert "3 of 6 images were not purified; files of other endings left out: 1" in done.stderr.splitlines()[-1]
     assert sorted(files(tmp_path / "out")) == ["a.png", "deep/b.png", "deep/c.png"]
+
+
+class Stretched(nn.Module):
+    """The contrast of an image stretched to [0, 1]; a flat one has none."""
+
+    def forward(self, x):
+        return (x - x.min()) / (x.max() - x.min())
+
+
+def test_values_that_are_not_finite_become_no_image(folder, tmp_path):
+    Image.new("L", (28, 28), 128).save(folder / "flat.png")
+    failed = purify_files(Stretched(), {folder / name: tmp_path / "out" / name for name in ("a.png", "flat.png")})
+    assert failed == {folder / "flat.png": "the purifier made values of it that are not finite"}
+    assert sorted(files(tmp_path / "out")) == ["a.png"]
 
 
 def test_coloured_images_of_any_size_go_through_what_learns_nothing(purify, folder, tmp_path):

@@ -13,16 +13,18 @@ from threading import Thread
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.models import VQVAE, Classifier
 from src.models.checkpoint import load_module, read_checkpoint
 from src.models.shared_weights import LAYOUT, SharedNetwork, index_text, shared_networks
 from src.workflows.command import CONFIG_PATH, register_resolvers
+from src.workflows.packing import ROBUST_FIRST, _judged
 from src.workflows.schema import SCHEMAS
 from src.workflows.settings import checked
 from src.workflows.weights import shared_noises
+from tests.reporting import reporting_factories as make
 from tests.workflows.conftest import Command
 
 NETWORKS = {"classifier": Classifier, "vqvae-noise0": VQVAE, "vqvae-noise0.5": VQVAE}
@@ -311,3 +313,31 @@ def test_a_network_of_another_version_is_named_as_such(mine: Path, configure: Co
     said = refused(lambda: configure("sweep", mine, "defense=none"))
     assert "a newer version (schema 99" in said and "python -m src.train" in said
     assert brought(tmp_path) == []
+
+
+NETWORK = {"_target_": "src.defenses.VQVAEPurifier.from_checkpoint", "checkpoint": "w", "clip": True}
+CHAIN = "src.defenses.Chain"
+
+
+@pytest.mark.parametrize(
+    ("name", "defense", "judged"),
+    [
+        ("vqvae", NETWORK, "w"),
+        ("vqvae", NETWORK | {"inference_noise": 0.25}, None),
+        ("vqvae", NETWORK | {"clip": False}, None),
+        ("mine", {"_target_": CHAIN, "_args_": [{"_target_": "src.defenses.MedianFilter"}, NETWORK]}, None),
+        ("vqvae_robust", {"_target_": CHAIN, "_args_": [ROBUST_FIRST, NETWORK]}, "w"),
+        ("vqvae_robust", {"_target_": CHAIN, "_args_": [ROBUST_FIRST | {"threshold": 0.4}, NETWORK]}, None),
+    ],
+)
+def test_a_network_is_judged_by_a_cell_of_itself_alone(
+    name: str, defense: dict[str, object], judged: str | None
+) -> None:
+    where = make.coordinates(eps=0.0, defense=name)
+    cell = make.cell(where, data={"name": "mnist"}, protocol={"clean_errors_count": False}, defense=defense)
+    assert _judged(cell) == judged
+
+
+def test_the_card_knows_the_chain_of_vqvae_robust() -> None:
+    published = OmegaConf.load(Path(CONFIG_PATH) / "defense" / "vqvae_robust.yaml")
+    assert published.first == ROBUST_FIRST

@@ -35,7 +35,7 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
         settings: where to.
 
     Returns:
-        Whether a run was written: False if there already is one for this row and cell, or if W&B failed.
+        Whether a run was written: False if there already is one for this row, cell and outcome, or if W&B failed.
     """
     run_coordinates = _run_coordinates(coordinates)
 
@@ -46,7 +46,8 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
     def planned() -> RunPlan:
         environment = {f"environment/{name}": value for name, value in cell.environment.items()}
         return RunPlan(
-            content={"coordinates": asdict(run_coordinates), "key": cell.key},
+            # With outcomes: a cell that is computed anew, as on another device, may count other images
+            content={"coordinates": asdict(run_coordinates), "key": cell.key, "outcomes": cell.outcomes},
             name=_name(run_coordinates),
             job_type="cell",
             group=group_of(run_coordinates, cell.identity),

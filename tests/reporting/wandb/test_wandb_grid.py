@@ -68,8 +68,7 @@ def test_the_grid_run_holds_figures_summary_and_config(sweep: Sweep) -> None:
     assert run.summary["cells"] == 18
     assert run.summary["missing"] == 1
     least = {
-        noise: min(accuracy for where, accuracy in accuracies.items() if where.noise == noise)
-        for noise in (None, 0.0)
+        noise: min(accuracy for where, accuracy in accuracies.items() if where.noise == noise) for noise in (None, 0.0)
     }
     assert run.summary["best_accuracy"] == max(least.values()) == least[None]
     assert run.summary["worst_accuracy"] == min(least.values()) == least[0.0]

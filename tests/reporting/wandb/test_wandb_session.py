@@ -19,6 +19,7 @@ def test_running_again_logs_nothing_but_another_project_gets_its_own_runs(sweep:
     assert ended.result["logged"] == 9 * [True] + 3 * [False] + 5 * [True] + 17 * [False]
     assert ended.result["grids"] == [True, False]
     assert ended.result["other_project"] is True
+    assert ended.result["recounted"] is True, "computed anew, it counts other images"
 
 
 def test_all_runs_of_a_sweep_are_finished_and_stand_in_one_group(sweep: Sweep) -> None:

@@ -117,13 +117,16 @@ def write_sweep(outputs: str, figure: str) -> dict[str, Any]:
                 logged.append(log_cell(row.cell, row.coordinates, settings))
                 seconds.append(time.perf_counter() - begin)
     grids = [log_grid(grid, figures, settings) for _ in range(2)]
-    other_project = log_cell(grid.rows[0].cell, grid.rows[0].coordinates, settings_for(outputs, project="other"))
+    first, other = grid.rows[0], settings_for(outputs, project="other")
+    other_project = log_cell(first.cell, first.coordinates, other)
+    recounted = log_cell(replace(first.cell, outcomes=first.cell.outcomes[::-1]), first.coordinates, other)
     import wandb
 
     return {
         "logged": logged,
         "grids": grids,
         "other_project": other_project,
+        "recounted": recounted,
         "seconds": seconds,
         "run": wandb.run is None,
         "environment": dict(os.environ) == before,
