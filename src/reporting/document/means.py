@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from src.reporting.analysis.labels import MISSING, number, percent, plus_minus, points
 from src.reporting.analysis.rates import leaders
-from src.reporting.analysis.replicates import Average, AverageTradeOffs, Replicates
+from src.reporting.analysis.replicates import Average, AverageTradeOff, AverageTradeOffs, Replicates
 from src.reporting.document.tables import Entry, Table, paid_and_won
 from src.reporting.document.words import has_no_defense, named, warning
 
@@ -100,11 +100,17 @@ def _headline(over: Replicates, tradeoffs: AverageTradeOffs) -> str:
         bare = f"{_said(tradeoffs.undefended)} undefended"
         return f"{budget} {worst} leaves {bare} (mean ± {seeds}); this grid has no defense."
     kind = "trained purifiers" if best.learned else "defenses"
+    if any(_mean(item) > _mean(best) for item in tradeoffs.items if item.defended and item.learned >= best.learned):
+        kind += " with the most seeds"
     accuracies = f"{_said(tradeoffs.undefended)} undefended, {_said(best.attacked)} with {best.label}"
     simple = tradeoffs.simplest if best.learned else None
     rival = f" and {_said(simple.attacked)} with {simple.label}, which learns nothing" if simple else ""
     highest = f"{accuracies}, the highest mean of the {kind},{rival}".rstrip(",")
     return f"{budget} {worst} leaves {highest} (means ± {seeds})."
+
+
+def _mean(item: AverageTradeOff) -> float:
+    return item.attacked.mean if item.attacked else 0.0
 
 
 def _said(average: Average | None) -> str:

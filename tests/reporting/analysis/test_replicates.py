@@ -240,3 +240,11 @@ def test_seeds_without_a_defense_are_called_so(seeded: Grid) -> None:
     )
     lacking = summary_of(make.without(bare, attack="fgsm")).sentences[0]
     assert "there is no seed with every attack computed" in lacking
+
+
+def test_the_highest_mean_is_not_claimed_of_one_that_a_shorter_row_of_seeds_outdoes(seeded: Grid) -> None:
+    whole = summary_of(seeded).sentences[0]
+    (label,) = re.findall(r"% with (vqvae [\d.]+), the highest mean of the trained purifiers", whole)
+    lacking = summary_of(make.without(seeded, noise=float(label.removeprefix("vqvae ")), seed=1)).sentences[0]
+    assert f"with {label}," not in lacking
+    assert "the highest mean of the trained purifiers with the most seeds" in lacking
