@@ -4,12 +4,13 @@ import hydra
 from omegaconf import DictConfig
 
 from src.workflows.command import CONFIG_PATH, job, run
+from src.workflows.schema import CertifySettings
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="certify")
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
-    with job():
+    with job(config, CertifySettings):
         from src.workflows.certifying import certify_from_config
         from src.workflows.quiet import quiet_libraries
 

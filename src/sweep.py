@@ -4,12 +4,13 @@ import hydra
 from omegaconf import DictConfig
 
 from src.workflows.command import CONFIG_PATH, job, run
+from src.workflows.schema import SweepSettings
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="sweep")
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
-    with job():
+    with job(config, SweepSettings):
         from src.workflows.quiet import quiet_libraries
         from src.workflows.sweeping import run_job
 

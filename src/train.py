@@ -4,12 +4,13 @@ import hydra
 from omegaconf import DictConfig
 
 from src.workflows.command import CONFIG_PATH, job, run
+from src.workflows.schema import TrainSettings
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
-    with job():
+    with job(config, TrainSettings):
         from src.workflows.configured import train_from_config  # slow to import: after Hydra refused what it can
         from src.workflows.quiet import quiet_libraries
 

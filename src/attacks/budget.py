@@ -114,7 +114,8 @@ def check_adversarial(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 def within_budget(
     attack: Callable[[nn.Module, Tensor, Tensor], Tensor], model: nn.Module, x: Tensor, y: Tensor, eps: float
 ) -> Tensor:
-    """What ``attack`` makes of ``x``, checked by :func:`check_adversarial`; without a gradient.
+    """What ``attack`` makes of ``x``, checked by :func:`check_adversarial`; without a gradient. The attack itself may
+    ask for gradients as usual, also where the caller is under ``torch.no_grad()``.
 
     The attack gets copies of ``x`` and ``y``. One that writes into what it is given would otherwise change the images
     that its result is checked against, and could spend any eps unseen.
@@ -126,5 +127,6 @@ def within_budget(
     Raises:
         ValueError: the result is not admissible.
     """
-    x_adv = attack(model, x.clone(), y.clone())
+    with torch.enable_grad():
+        x_adv = attack(model, x.clone(), y.clone())
     return check_adversarial(x_adv.detach() if isinstance(x_adv, Tensor) else x_adv, x, eps)

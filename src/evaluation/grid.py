@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, FiniteFloat, TypeAdapter
 
 from src.errors import UserError
 from src.evaluation.cell import Cell
-from src.evaluation.sanity_checks import CheckReport, evidence_of, findings
+from src.evaluation.sanity_checks import CheckReport, evidence_of, findings, idle_checks
 from src.evaluation.spec import SCHEMA, Coordinates
 from src.evaluation.store import CellStore
 from src.files import write_text
@@ -213,6 +213,7 @@ class SweepManifest:
         groups = evidence_of(cells, probed, store.get)
         return CheckReport(
             findings=tuple(finding for evidence in groups for finding in findings(evidence)),
+            idle=idle_checks(groups),
             judged=len({cell.key for evidence in groups for cell in evidence.views}),
             probed=sum(map(len, probed.values())),
             asked=len({(of, kind) for of, kind, _ in self.probes}),  # a member of a worst case may be a row too

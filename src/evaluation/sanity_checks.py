@@ -54,6 +54,7 @@ class CheckReport:
 
     findings: tuple[Finding, ...] = ()
     judged: int = 0  #: attacked cells that were looked at; without any there is nothing to check
+    idle: tuple[str, ...] = ()  #: names of the checks for which the grid has no cells
     probed: int = 0  #: probes that are computed
     asked: int = 0  #: probes that were asked for
 
@@ -80,6 +81,17 @@ class Evidence:
     def views(self) -> list[Cell]:
         """The cells whose attackers saw the model that this is about."""
         return [*self.informed, *self.seen_by]
+
+    @property
+    def white(self) -> list[Cell]:
+        """Those of them whose attack follows a gradient in many steps."""
+        return [cell for cell in self.informed if cell.attacker.get("family") == ITERATIVE]
+
+    @property
+    def black(self) -> list[Cell]:
+        """The cells whose attacker did not know the defense, or whose attack follows no gradient of it."""
+        others = [cell for cell in self.cells if cell.attacker.get("family") not in (None, ITERATIVE, ONE_STEP)]
+        return [*others, *(cell for cell in self.cells if not _is_informed(cell))]
 
     @property
     def is_bare(self) -> bool:
@@ -183,10 +195,7 @@ def one_step_beats_iterative(evidence: Evidence) -> Iterator[Finding]:
 def black_box_beats_white_box(evidence: Evidence) -> Iterator[Finding]:
     """Who knows the defense can do all that others can; where that is less, its gradient hides the way."""
     for subset in evidence.at_each_eps():
-        white = _lowest(cell for cell in subset.informed if cell.attacker.get("family") == ITERATIVE)
-        others = (cell for cell in subset.cells if cell.attacker.get("family") not in (None, ITERATIVE, ONE_STEP))
-        oblivious = (cell for cell in subset.cells if not _is_informed(cell))
-        black = _lowest([*others, *oblivious])
+        white, black = _lowest(subset.white), _lowest(subset.black)
         if white and black and _breaks_more(black, white):
             yield Finding("black-box-beats-white-box", black.coordinates, _beats(black, white))
 
@@ -243,19 +252,38 @@ def nothing_to_prove(evidence: Evidence) -> Iterator[Finding]:
             return
 
 
+def idle_checks(groups: Iterable[Evidence]) -> tuple[str, ...]:
+    """Names of the checks that could find nothing in these groups, whatever is wrong: they have no cells for them."""
+    groups = list(groups)
+    idle = (check for check, needed in CHECKS.items() if not any(needed(evidence) for evidence in groups))
+    return tuple(check.__name__.replace("_", "-") for check in idle)
+
+
+def _both_families(evidence: Evidence) -> bool:
+    return any(
+        {ONE_STEP, ITERATIVE} <= {cell.attacker.get("family") for cell in subset.informed}
+        for subset in evidence.at_each_eps()
+    )
+
+
+def _both_boxes(evidence: Evidence) -> bool:
+    return any(subset.white and subset.black for subset in evidence.at_each_eps())
+
+
 Check = Callable[[Evidence], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (
-    zero_gradient,
-    not_finite_logits,
-    probabilities_as_logits,
-    random_without_eot,
-    one_step_beats_iterative,
-    black_box_beats_white_box,
-    unbroken_at_half,
-    stronger_attack_lowers,
-    proved_and_fooled,
-    nothing_to_prove,
-)
+#: Each check, and whether there is what it looks at.
+CHECKS: Mapping[Check, Callable[[Evidence], bool]] = {
+    zero_gradient: lambda evidence: bool(evidence.views),
+    not_finite_logits: lambda evidence: bool(evidence.views),
+    probabilities_as_logits: lambda evidence: bool(evidence.views),
+    random_without_eot: lambda evidence: bool(evidence.views),
+    one_step_beats_iterative: _both_families,
+    black_box_beats_white_box: _both_boxes,
+    unbroken_at_half: lambda evidence: bool(evidence.half),
+    stronger_attack_lowers: lambda evidence: bool(evidence.stronger),
+    proved_and_fooled: lambda evidence: bool(evidence.proofs and evidence.cells),
+    nothing_to_prove: lambda evidence: bool(evidence.proofs),
+}
 
 
 def _lowest(cells: Iterable[Cell]) -> Cell | None:

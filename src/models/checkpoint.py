@@ -153,6 +153,8 @@ def load_module(cls: type[Module], path: Path, remedy: str) -> tuple[Module, Pro
         module = cls(**checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY])
         module.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, TypeError, KeyError) as error:
+        if f"model={provenance.model} " not in f"{remedy} ":
+            raise UserError(f"{path} was trained with model={provenance.model}: it is no {cls.__name__}") from error
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} does not fit {cls.__name__} ({reason}); train again: {remedy}") from error
     return module.eval().requires_grad_(False), provenance

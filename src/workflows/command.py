@@ -26,6 +26,8 @@ from src.workflows.cli_help import register_help
 from src.workflows.console import help_as_text, print_whatever_comes
 from src.workflows.error_messages import of_a_choice, one_line
 from src.workflows.memory import keep_freed_memory
+from src.workflows.schema import Settings
+from src.workflows.settings import checked
 
 #: Absolute, because a relative path means something else from a console script than from ``python -m``.
 CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
@@ -85,7 +87,7 @@ def folder_name(path: object) -> str:
 
 
 def data_options(name: str, *, _root_: DictConfig) -> str:
-    """What to type for the data of this command, such as ``data=folder data.root=digits``.
+    """What to type for the data and the folders of this command, such as ``data=folder data.root=digits``.
 
     Args:
         name: of the data set; used where Hydra did not compose the configuration.
@@ -93,7 +95,8 @@ def data_options(name: str, *, _root_: DictConfig) -> str:
     hydra_config = _root_.get("hydra") or (HydraConfig.get() if HydraConfig.initialized() else None)
     if hydra_config is None:
         return f"data={name}"
-    values = [line.lstrip("+") for line in hydra_config.overrides.task if line.lstrip("+").startswith("data.")]
+    lines = [line.lstrip("+") for line in hydra_config.overrides.task]
+    values = [line for line in lines if line.startswith(("data.", "paths.")) and not line.startswith("paths.weights")]
     choice = hydra_config.runtime.choices.get("data", name)
     return " ".join([f"data={choice}", *map(shlex.quote, values)])
 
@@ -152,8 +155,9 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def job() -> Iterator[None]:
-    """What the body of every Hydra job runs in.
+def job(config: DictConfig | None = None, schema: type[Settings] | None = None) -> Iterator[None]:
+    """What the body of every Hydra job runs in. A single job's ``config`` is held against its ``schema`` first: whoever
+    mistyped a value need not wait for PyTorch to be imported.
 
     A single job exits on an error before Hydra can add lines of its own. A job of a multirun must not: it would take
     the others with it.
@@ -162,7 +166,10 @@ def job() -> Iterator[None]:
     print_whatever_comes()
     _use_the_launchers_share_of_cores()
     keep_freed_memory()
-    with _portable_errors() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
+    is_single = HydraConfig.get().mode == RunMode.RUN
+    with one_line_errors() if is_single else _portable_errors():
+        if is_single and config is not None and schema is not None:
+            checked(config, schema)
         yield
 
 

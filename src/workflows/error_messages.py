@@ -13,18 +13,24 @@ from omegaconf.errors import OmegaConfBaseException
 #: Names shown where none is near.
 SHOWN = 12
 
+#: What describes a component, and is nothing to set on the command line.
+DESCRIPTIONS = frozenset({"name", "family", "stronger", "claim", "learned"})
+
+#: Groups whose options have values of their own.
+CHOSEN = frozenset({"attack.", "defense."})
+
 
 def one_line(error: Exception) -> str:
     """An error's message on one line. Hydra's lists of options come after a colon, not one a line."""
     return _of_a_value(error) or _of_an_option(error) or _of_an_override(error) or _of_a_gap(error) or _flattened(error)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """``did you mean fgsm?``, or what there is if nothing is like ``name``."""
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """``did you mean fgsm?``, or what there is if nothing is like ``name``; all of them with ``prefix`` before them."""
     names = list(names)
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f"did you mean {close[0]}?"
-    return "there is " + ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+        return f"did you mean {prefix}{close[0]}?"
+    return "there is " + ", ".join(prefix + other for other in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 def _of_a_gap(error: Exception) -> str | None:
@@ -43,9 +49,10 @@ def _of_a_value(error: Exception) -> str | None:
         return None
     name = str(cause.full_key or key)
     prefix = name.removesuffix(key)
-    siblings = [str(sibling) for sibling in node] if node else []
-    names = [prefix + sibling for sibling in siblings if not sibling.startswith("_") and prefix + sibling != "hydra"]
-    return f"there is no {name} here; {nearest(name, names)}" if names else f"there is no {name} here"
+    siblings = [str(sibling) for sibling in node if sibling not in DESCRIPTIONS] if node else []
+    keys = [sibling for sibling in siblings if not sibling.startswith("_") and prefix + sibling != "hydra"]
+    chosen = f"with {prefix.removesuffix('.')}={node['name']}" if prefix in CHOSEN and "name" in node else "here"
+    return f"there is no {name} {chosen}; {nearest(key, keys, prefix)}" if keys else f"there is no {name} {chosen}"
 
 
 def of_a_choice(error: ValueError) -> str | None:

@@ -70,6 +70,7 @@ class Attack(Section, extra="ignore"):
     """An attack, or several of which the worst case is taken."""
 
     name: str
+    family: Literal["one-step", "iterative", "gradient-free", "transfer", "noise", "certificate", ""] = ""
     members: dict[str, Any] = {}
     survivors: bool = False
 

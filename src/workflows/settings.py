@@ -110,8 +110,11 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     kind, value = first["type"], first["input"]
+    if kind == "missing" and len(path) == 1:
+        return f"there is no {path[0]} here; see --help"
     if kind == "missing":
-        return f"there is no {'.'.join(path)} here; see --help"
+        lacking = first["input"].get("name", "of yours") if isinstance(first["input"], Mapping) else "of yours"
+        return f"the YAML of {path[0]}={lacking} has no line {'.'.join(path[1:])}: …; those of conf/{path[0]} have"
     if kind == "extra_forbidden":
         inner = section_of(schema.model_fields[path[0]].annotation)
         names = [f"{path[0]}.{name}" for name in inner.model_fields] if inner else []
@@ -129,6 +132,8 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
         "literal_error": f"is not {first.get('ctx', {}).get('expected')}",
     }
     fault = words.get(kind) or f"is not {_expected(schema, path).format(name=name)}"
+    if kind == "less_than_equal" and path[-1] == "eps" and value <= 255:
+        fault += f"; did you mean {value:g}/255?"
     return f"{name}={text} {fault}"
 
 

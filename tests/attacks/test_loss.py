@@ -116,6 +116,20 @@ def test_an_attack_that_writes_into_its_images_cannot_hide_what_it_spent(small_n
     assert torch.equal(images, before)
 
 
+def test_an_attack_asks_for_its_gradient_as_anybody_would(small_net, images, labels):
+    """Evaluation runs without gradients; a user's attack need not know that."""
+
+    def one_step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        x.requires_grad_()
+        nn.functional.cross_entropy(model(x), y).backward()
+        return (x + 0.1 * x.grad.sign()).clamp(0, 1)
+
+    with torch.no_grad():
+        x_adv = within_budget(one_step, small_net, images, labels, 0.1)
+    assert not x_adv.requires_grad
+    assert (x_adv - images).abs().max() == pytest.approx(0.1, abs=1e-6)
+
+
 def test_a_model_that_writes_into_its_images_cannot_change_them(small_net, images, labels):
     class InPlace(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

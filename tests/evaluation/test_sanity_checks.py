@@ -167,6 +167,14 @@ def test_something_is_left_at_half_the_range(judge):
     assert "of 40 images" in found["unbroken-at-half"].message
 
 
+def test_checks_that_have_nothing_to_look_at_are_named(judge, evaluator, tmp_path):
+    judge(Honest(), "ifgsm")
+    pairs, proofs = ("one-step-beats-iterative", "black-box-beats-white-box"), ("proved-and-fooled", "nothing-to-prove")
+    assert SweepManifest.load(tmp_path).check_report(evaluator.cells).idle == (*pairs, *proofs)
+    judge(Honest(), "ifgsm", "fgsm", "noise")
+    assert SweepManifest.load(tmp_path).check_report(evaluator.cells).idle == proofs
+
+
 def test_an_attack_that_has_not_arrived(judge):
     """Steps too small to use the budget: twice as many go twice as far."""
     found = judge(Honest(), "ifgsm", steps=3, rel_step=0.15)

@@ -66,7 +66,7 @@ def test_what_was_checked_and_found_is_in_the_report_and_on_the_screen(swept):
     outputs, _, said = swept
     found = json.loads((outputs / "report" / "findings.json").read_text())
     # For each of 2 defenses 2 attacks under 2 threats; 2 extra runs for each attacker who knows the defense
-    outcome = f"{len(found) or 'None'} found by 10 checks of 8 cells, with 8 extra runs of attacks."
+    outcome = f"{len(found) or 'None'} found by 7 of 10 checks of 8 cells, with 8 extra runs of attacks."
     for text in (said, *((outputs / "report" / name).read_text() for name in ("index.html", "grid.md"))):
         assert "Reasons for suspicion" in text and outcome in text
         assert all(each["name"] in text for each in found)

@@ -284,7 +284,10 @@ def test_train(refuse, tmp_path, arguments, said):
         (("model=classifier",), ["model=classifier", "denoiser", "model=vqvae"]),
         (("noise=0.6",), ["vqvae-noise0.6.ckpt", "python -m src.train model=vqvae noise=0.6"]),
         (("noise=0", "sigma=0.5", "denoiser.noise=0.25"), ["trained with noise 0, not 0.25"]),
-        (("noise=0.5", "denoiser.checkpoint=${classifier.checkpoint}"), ["does not fit VQVAE"]),
+        (
+            ("noise=0.5", "denoiser.checkpoint=${classifier.checkpoint}"),
+            ["model=classifier: it is no VQVAE"],
+        ),
         (("noise=0.5", "+denoiser.clamp=true"), ["VQVAEPurifier", "clamp"]),
     ],
 )
@@ -343,7 +346,7 @@ def test_a_truncated_checkpoint(refuse, copied):
 def test_a_checkpoint_of_another_network(refuse, copied):
     folder = copied / "checkpoints" / "mnist"
     shutil.copy(folder / "vqvae-noise0.ckpt", folder / "classifier.ckpt")
-    assert "does not fit Classifier" in refuse("sweep", outputs=copied)
+    assert "was trained with model=vqvae: it is no Classifier" in refuse("sweep", outputs=copied)
 
 
 def test_a_checkpoint_of_another_noise(refuse, copied):

@@ -26,9 +26,9 @@ class GridSweeper(BasicSweeper):
     """Expands the cartesian product of the command line and ``hydra.sweeper.params`` into a grid of cells."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from src.workflows import planning, reporting
         from src.workflows.composing import SweepComposer
-        from src.workflows.quiet import quiet_libraries
+        from src.workflows.schema import SweepSettings
+        from src.workflows.settings import checked
 
         assert self.config is not None
         assert self.launcher is not None
@@ -36,10 +36,15 @@ class GridSweeper(BasicSweeper):
         HydraConfig.instance().set_config(self.config)  # which folders it searches, for who plans the jobs
         loader = SweepComposer(self.hydra_context.config_loader)
         self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
+        batch_size, points = self._batch_size(), self._points(arguments)
+        checked(self._compose(points[0]), SweepSettings)  # before PyTorch is imported: most mistakes are in each point
+
+        from src.workflows import planning, reporting
+        from src.workflows.quiet import quiet_libraries
+
         quiet_libraries()
-        batch_size = self._batch_size()
         folder = Path(self.config.hydra.sweep.dir)
-        jobs = planning.plan_jobs(self._points(arguments), self._compose, self.config)
+        jobs = planning.plan_jobs(points, self._compose, self.config)
         pending = planning.begin(jobs, self.config, folder, arguments)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         try:

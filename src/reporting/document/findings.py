@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from src.evaluation.sanity_checks import CHECKS, CheckReport
+from src.reporting.analysis.labels import listed
 
 NOTHING_CHECKED = CheckReport()
 TITLE = "Reasons for suspicion"
@@ -24,10 +25,12 @@ def check_sentences(report: CheckReport) -> list[str]:
 def _checked(report: CheckReport) -> str:
     """How much was checked. A grid without findings must not look like one without checks."""
     outcome = f"{len(report.findings)} found" if report.findings else "None found"
+    made = f"{len(CHECKS) - len(report.idle)} of " if report.idle else ""
+    cells = f"{report.judged} cell{'' if report.judged == 1 else 's'}"
     runs = f"{report.probed} extra runs of attacks" if report.asked else "no extra run of an attack"
-    without = "" if report.asked else ", without which two of them cannot be made"
     missing = f" ({report.asked - report.probed} more are missing)" if report.probed < report.asked else ""
-    return f"{outcome} by {len(CHECKS)} checks of {report.judged} cells, with {runs}{missing}{without}."
+    idle = f". The grid has no cells for {listed(list(report.idle))}" if report.idle else ""
+    return f"{outcome} by {made}{len(CHECKS)} checks of {cells}, with {runs}{missing}{idle}."
 
 
 def findings_to_json(report: CheckReport) -> str:

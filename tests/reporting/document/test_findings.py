@@ -18,7 +18,11 @@ FOUND = Finding("zero-gradient", make.coordinates("pgd", 0.3, threat="adaptive")
     [
         (CheckReport(judged=4, probed=6, asked=6), "None found by 10 checks of 4 cells, with 6 extra runs of attacks."),
         (CheckReport(judged=4, probed=5, asked=6), "(1 more are missing)"),
-        (CheckReport(judged=4), "without which two of them cannot be made"),
+        (
+            CheckReport(judged=1, idle=("unbroken-at-half", "nothing-to-prove")),
+            "None found by 8 of 10 checks of 1 cell, with no extra run of an attack. The grid has no cells for "
+            "unbroken-at-half and nothing-to-prove.",
+        ),
         (CheckReport((FOUND,), judged=4, probed=6, asked=6), "1 found by 10 checks"),
     ],
 )
