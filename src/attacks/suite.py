@@ -54,8 +54,8 @@ def survivors(
         return x
     if not early_stop:
         raise ValueError(
-            "which images still stand is not known: the attacked model is not the one that is judged, or it answers at "
-            "random; attack.survivors=false"
+            "early_stop is false, so which images still stand is not known: the attacked model is not the one that is "
+            "judged, or it answers at random; in a sweep set attack.survivors=false"
         )
     x_adv, standing = x.clone(), (~fooled(model, x, y)).nonzero().flatten()
     for attack in attacks.values():

@@ -19,7 +19,7 @@ from src.attacks.verdict import is_random
 from src.data.batches import BatchIndices
 from src.encoded_images import encode_images
 from src.environment import environment_of
-from src.errors import UserError
+from src.errors import UserError, in_code_of_the_users
 from src.evaluation.attacking import AttackedModel, AttackedSet, AttackedSets, attack_images
 from src.evaluation.cell import Cell
 from src.evaluation.components import Components, TestSet
@@ -101,7 +101,10 @@ class Evaluator:
         try:
             self._try_out(spec)
         except Exception as error:
-            raise UserError(f"{spec.coordinates} fails on the first images: {' '.join(str(error).split())}") from error
+            place = in_code_of_the_users(error)
+            where = f" ({place})" if place else ""
+            reason = " ".join(str(error).split())
+            raise UserError(f"{spec.coordinates} fails on the first images: {reason}{where}") from error
 
     def _try_out(self, spec: CellSpec) -> None:
         test, classifier, defense = self._loaded(spec)

@@ -35,7 +35,10 @@ def build(config: Any, **arguments: Any) -> Any:
         if location := re.match("Error locating target '(.*?)'", str(error)):
             raise UserError(_not_imported(location[1], error)) from error
         if isinstance(cause, (ValueError, TypeError)) or cause is None:
-            raise UserError(f"{_name(config)}: {' '.join(str(cause or error).split())}") from error
+            reason = " ".join(str(cause or error).split())
+            unbound = "missing" in reason and "positional argument" in reason and "_partial_" not in config
+            hint = "; if it is a function to be called later, add _partial_: true to its YAML" if unbound else ""
+            raise UserError(f"{_name(config)}: {reason}{hint}") from error
         raise
 
 

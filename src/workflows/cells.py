@@ -1,9 +1,10 @@
 """From a sweep job's configuration to the spec of its cell, and to what computes it."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from src.workflows.building import plain
 from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked
+
+log = logging.getLogger(__name__)
 
 #: The verdict under which a defense draws the same random numbers each time.
 FROZEN = "frozen"
@@ -114,6 +117,8 @@ def _attack_spec(
         return _on_survivors(suite) if attack.get("survivors") else suite
     arguments = {name: value for name, value in attack.items() if name not in DESCRIPTION}
     component = components.identified(arguments, data, split)
+    if not attack.get("family"):
+        _say_that_it_has_no_family(attack["name"])
     if precision != "float32" and accepts(components.build(component), "precision"):
         component = {"precision": precision} | component
     return AttackSpec(
@@ -123,6 +128,12 @@ def _attack_spec(
         stronger=_stronger(attack, component),
         early_stop=accepts(components.build(component), "early_stop"),
     )
+
+
+@cache
+def _say_that_it_has_no_family(name: str) -> None:
+    """Once for each attack."""
+    log.warning("attack=%s has no family in its YAML, so checks that compare kinds of attacks leave it out", name)
 
 
 def _refuse_proofs(members: dict[str, Any]) -> None:

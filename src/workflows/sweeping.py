@@ -46,7 +46,8 @@ def run_job(config: DictConfig) -> None:
             evaluator.rehearse(spec)
         cell = evaluator(spec)
     except Exception as error:
-        log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)
+        if hydra.mode == RunMode.MULTIRUN or not isinstance(error, UserError):  # else the last line says it
+            log.error("failed: %s: %s", spec.coordinates, " ".join(str(error).split()) or type(error).__name__)
         if not isinstance(error, UserError):
             log.exception("%s; the trace follows", _whose(error, spec))
         if config.logger.cells:

@@ -36,6 +36,7 @@ class GridSweeper(BasicSweeper):
         HydraConfig.instance().set_config(self.config)  # which folders it searches, for who plans the jobs
         loader = SweepComposer(self.hydra_context.config_loader)
         self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
+        folder = Path(self.config.hydra.sweep.dir)  # has the time in it, which jobs are composed with
         batch_size, points = self._batch_size(), self._points(arguments)
         checked(self._compose(points[0]), SweepSettings)  # before PyTorch is imported: most mistakes are in each point
 
@@ -43,7 +44,6 @@ class GridSweeper(BasicSweeper):
         from src.workflows.quiet import quiet_libraries
 
         quiet_libraries()
-        folder = Path(self.config.hydra.sweep.dir)
         jobs = planning.plan_jobs(points, self._compose, self.config)
         pending = planning.begin(jobs, self.config, folder, arguments)
         OmegaConf.save(self.config, folder / "multirun.yaml")
