@@ -259,6 +259,13 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.parametrize("group", ["attack", "defense"])
+def test_each_attack_and_defense_is_in_a_table(group: str) -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (REPO / "docs" / "use.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert {path.stem for path in (REPO / "conf" / group).glob("*.yaml")} <= named
+
+
 def test_there_is_python_on_the_pages() -> None:
     assert len(BLOCKS) >= 7
 
