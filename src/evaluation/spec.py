@@ -33,6 +33,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def number(value: float) -> str:
+    """An eps or a noise for the eye: ``0.3``, or ``8/255`` where four digits do not do for a number of grey levels."""
+    short, levels = f"{value:.4g}", round(255 * value)
+    return f"{levels}/255" if abs(float(short) - value) > 1e-9 and abs(255 * value - levels) < 1e-6 else short
+
+
 @dataclass(frozen=True, order=True)
 class Coordinates:
     """Where a cell stands in the grid: the columns that name it."""
@@ -47,9 +53,9 @@ class Coordinates:
     seed: int
 
     def __str__(self) -> str:
-        noise = "" if self.noise is None else f" {self.noise:g}"
+        noise = "" if self.noise is None else f" {number(self.noise)}"
         seed = f" seed {self.seed}" if self.seed else ""
-        return f"{self.attack} eps {self.eps:g} · {self.defense}{noise} · {self.threat}{seed}"
+        return f"{self.attack} eps {number(self.eps)} · {self.defense}{noise} · {self.threat}{seed}"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from src.evaluation.cell import NO_CLASS
+from src.evaluation.spec import number
 from src.playground.demonstration import Demonstration
-from src.reporting.analysis.labels import number, percent
+from src.reporting.analysis.labels import percent
 from src.reporting.templating import TEMPLATES, template
 
 

@@ -15,8 +15,9 @@ from scipy.special import stdtrit
 from src.errors import UserError
 from src.evaluation.certificates import ABSTAIN, CertificateFile, Certification, CertifiedImage
 from src.evaluation.grid import Grid
+from src.evaluation.spec import number
 from src.evaluation.statistics import certified_radius
-from src.reporting.analysis.labels import number, spread
+from src.reporting.analysis.labels import spread
 from src.reporting.analysis.rates import Rate
 
 log = logging.getLogger(__name__)

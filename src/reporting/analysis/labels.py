@@ -5,16 +5,12 @@ import re
 from typing import TypeVar
 
 from src.evaluation.grid import Grid
+from src.evaluation.spec import number
 
 T = TypeVar("T")
 
 #: What stands where a cell is not computed.
 MISSING = "—"
-
-
-def number(value: float) -> str:
-    """An eps or a noise for the eye: 4 significant digits, no trailing zeros."""
-    return f"{value:.4g}"
 
 
 def column_label(defense: str, noise: float | None) -> str:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from src.evaluation.cell import Cell
+from src.evaluation.spec import number
 from src.reporting.analysis.facets import Column, Facet
-from src.reporting.analysis.labels import MISSING, column_label, number, points
+from src.reporting.analysis.labels import MISSING, column_label, points
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOff, trade_offs
 from src.reporting.document.tables import Entry, Table, rate_entry

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from src.evaluation.certificates import Certification
+from src.evaluation.spec import number
 from src.reporting.analysis.certified import (
     PUBLISHED_DATA,
     PUBLISHED_LABEL,
@@ -12,7 +13,7 @@ from src.reporting.analysis.certified import (
     PublishedCertified,
     published_certified,
 )
-from src.reporting.analysis.labels import listed, number, percent, slug
+from src.reporting.analysis.labels import listed, percent, slug
 from src.reporting.document.sections import Section
 from src.reporting.document.tables import Entry, Table, rate_entry
 

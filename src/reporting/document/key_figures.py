@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from src.reporting.analysis.labels import number, percent
+from src.evaluation.spec import number
+from src.reporting.analysis.labels import percent
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff
 from src.reporting.document.sections import GridSection, headline

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from src.reporting.analysis.labels import MISSING, number, percent, plus_minus, points
+from src.evaluation.spec import number
+from src.reporting.analysis.labels import MISSING, percent, plus_minus, points
 from src.reporting.analysis.rates import leaders
 from src.reporting.analysis.replicates import Average, AverageTradeOff, AverageTradeOffs, Replicates
 from src.reporting.document.tables import Entry, Table, paid_and_won

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from math import isnan
 
+from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import MISSING, half_width, number, percent, points
+from src.reporting.analysis.labels import MISSING, half_width, percent, points
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet, FacetGroup
-from src.reporting.analysis.labels import listed, number, percent, slug
+from src.reporting.analysis.labels import listed, percent, slug
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
 from src.reporting.document.tables import Table, rate_entry

@@ -1,8 +1,9 @@
 """The grid in sentences: what was paid, what was won, what to take, and what the numbers do not say."""
 
 from src.evaluation.grid import Grid
+from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import column_label, listed, number, percent, spread
+from src.reporting.analysis.labels import column_label, listed, percent, spread
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import Choice, TradeOff, TradeOffs
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from src.evaluation.spec import number
 from src.reporting.analysis.certified import Certificates
 from src.reporting.analysis.facets import Column, Facet
-from src.reporting.analysis.labels import MISSING, column_label, number, percent, spread
+from src.reporting.analysis.labels import MISSING, column_label, percent, spread
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.analysis.tradeoff import TradeOffs

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from src.encoded_images import decode_images
+from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import column_label, number, spread
+from src.reporting.analysis.labels import column_label, spread
 from src.reporting.figures.charts import Chart, Row
 from src.reporting.figures.colours import INK, RIGHT, WRONG
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from src.evaluation.spec import number
 from src.reporting.analysis.certified import Certificates
 from src.reporting.analysis.facets import Facet, FacetGroup
-from src.reporting.analysis.labels import number, slug
+from src.reporting.analysis.labels import slug
 from src.reporting.document.sections import GridSection, Section
 from src.reporting.figures import charts
 from src.reporting.figures import image_panels as mosaics

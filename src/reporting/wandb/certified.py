@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.evaluation.spec import number
 from src.reporting.analysis.certified import CertifiedSet
-from src.reporting.analysis.labels import number
 from src.reporting.document.certified import table_radii
 from src.reporting.wandb.artifacts import Weights, use_weights
 from src.reporting.wandb.names import identifier, images_of

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid
-from src.evaluation.spec import content_key
+from src.evaluation.spec import content_key, number
 from src.nested import leaves
 from src.reporting.analysis.facets import Facet, facets
-from src.reporting.analysis.labels import column_label, listed, number
+from src.reporting.analysis.labels import column_label, listed
 from src.reporting.document.key_figures import short_title
 from src.reporting.document.sections import sections
 from src.reporting.wandb.artifacts import Weights, log_files, use_weights

@@ -4,9 +4,10 @@ import pytest
 import reporting_factories as make
 
 from src.evaluation.grid import Grid
+from src.evaluation.spec import number
 from src.evaluation.statistics import wilson_interval
 from src.reporting.analysis.facets import facets
-from src.reporting.analysis.labels import MISSING, half_width, listed, number, points, slug, spread
+from src.reporting.analysis.labels import MISSING, half_width, listed, points, slug, spread
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import trade_offs
 from src.reporting.document.tables import accuracy_tables, tradeoff_table
@@ -99,7 +100,16 @@ def test_the_trade_off_table_says_what_is_paid_and_won(grid: Grid) -> None:
 
 
 def test_numbers_for_the_eye() -> None:
-    assert [number(value) for value in (0.0, 0.25, 8 / 255, 0.1 + 0.2)] == ["0", "0.25", "0.03137", "0.3"]
+    shown = {
+        0.0: "0",
+        0.25: "0.25",
+        0.2: "0.2",
+        8 / 255: "8/255",
+        0.0313725490196: "8/255",
+        0.1 + 0.5: "0.6",
+        1e-5: "1e-05",
+    }
+    assert {value: number(value) for value in shown} == shown
     assert (points(2.04), points(-0.04), points(-1.26), points(0.004, 2)) == ("+2.0", "0.0", "-1.3", "0.00")
     assert half_width(0.0, 0.0004) == "±0.02"
     assert half_width(0.5, 0.52) == "±1.0"

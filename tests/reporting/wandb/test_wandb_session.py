@@ -130,4 +130,4 @@ def test_sync_finds_every_finished_run(sweep: Sweep, tmp_path: Path) -> None:
         str(sweep.outputs / "wandb"),
     ]
     said = subprocess.run(command, env=home, capture_output=True, text=True, check=True).stderr
-    assert "Would sync 16 run(s)" in said
+    assert "Would sync 17 run(s)" in said
