@@ -68,8 +68,9 @@ def play(config: DictConfig) -> None:
         page, thumbnails = _page_module(), checked(config, PlaySettings).thumbnails
         with closing(listen(config.host, config.port)) as listener:
             playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
-            for sentence in playground.left_out:
-                log.info("left out: %s", sentence)
+            names = (" ".join(sentence.partition(":")[0].split()[:2]) for sentence in playground.left_out)
+            if listed_once := ", ".join(dict.fromkeys(names)):
+                log.info("left out: %s; the page says why", listed_once)
             _serve(page.application(playground, thumbnails), listener)
 
 
