@@ -344,7 +344,8 @@ def weights_of(cells: Iterable[Any]) -> dict[str, str | None]:
         where = cell.coordinates
         seed = f", seed {where.seed}" if where.seed else ""
         purifier = column_label(where.defense.partition(" (")[0], where.noise)
-        named = [("classifier", [str(cell.identity["classifier"])])]
+        classifier = cell.identity["classifier"]  # a user's own: its factory, and the hash of its weights
+        named = [("classifier", [str(classifier["weights"] if isinstance(classifier, dict) else classifier)])]
         named.append(("classifier of the transfer attack", list(_checkpoints(cell.identity["attack"]))))
         named.append((purifier, list(_checkpoints(cell.identity["defense"]))))
         for name, weights in ((f"{name}{seed}", each) for name, every in named for each in every):

@@ -104,6 +104,8 @@ class ImageDataModule(LightningDataModule):
             _, *sizes = idx_shape(path)
             if len(sizes) not in (2, 3):
                 raise UserError(f"{path} holds arrays of {len(sizes)} dimensions, not images (H, W) or (C, H, W)")
+            if len(sizes) == 3 and sizes[0] not in (1, 3) and sizes[2] in (1, 3):
+                raise UserError(f"{path} holds images {tuple(sizes)}, colours last; they must be (C, H, W)")
             self._image_shape = (1, *sizes) if len(sizes) == 2 else tuple(sizes)
         return self._image_shape
 

@@ -53,9 +53,12 @@ class FolderSource:
         decoding = self._decoding()
         if not os.path.exists(root):
             raise UserError(f"data.root={root} does not exist; it must be a folder of images, or an .npz file")
-        if os.path.isdir(root) and _has_idx(root):
+        has_idx = os.path.isdir(root) and _has_idx(root)
+        archive = None if has_idx else _archive(root)
+        if (has_idx or archive) and (self.size is not None or self.channels is not None):
+            raise UserError(f"data.source.size and data.source.channels are for pictures; {root} holds arrays")
+        if has_idx:
             return IdxSource()(root)
-        archive = _archive(root)
         state = _digest(_state_of([archive] if archive else _pictures(root), root))
         settings = f"{decoding!r} mixed" if archive is None else ""  # mixed: the order; what lacks it is made again
         folder = Path(self.cache).expanduser() / f"{root.resolve().stem}-{_digest(f'{root.resolve()} {settings}')[:12]}"

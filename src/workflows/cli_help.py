@@ -31,7 +31,7 @@ def groups(*, _root_: DictConfig) -> str:
     for group, choice in sorted(_groups(_root_).items()):
         others = [option for option in _options(group) if option != choice]
         rows.append((f"{group}={choice}", "or " + ", ".join(others) if others else ""))
-    return _table(rows)
+    return f"Groups (group=option)\n\n{_table(rows)}\n" if rows else ""
 
 
 def options(group: str) -> str:

@@ -42,6 +42,7 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 TRACEBACK = "DEFENSE_VQVAE_TRACEBACK"
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
+BROKEN_PIPE = 141  # and of a program whose reader went away
 
 # Our conf/hydra/launcher/joblib.yaml is merged into the plugin's entry of that name, and is meant to be. Said here, at
 # import, because workers compose their configuration before they call anything of ours.
@@ -121,8 +122,12 @@ def run(command: Callable[[], object]) -> None:
         sys.path.append(PLUGINS)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), PLUGINS]))  # for workers
     print_whatever_comes()
-    with one_line_errors(), help_as_text():
-        command()
+    try:
+        with one_line_errors(), help_as_text():
+            command()
+    except BrokenPipeError:  # of ``--help | head``; Python writes once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
 
 
 @contextmanager

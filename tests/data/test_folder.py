@@ -11,6 +11,7 @@ from PIL import Image
 from src.data import ImageDataModule
 from src.data.class_folders import list_pictures
 from src.data.folder import FolderSource
+from src.data.idx import write_idx
 from src.errors import UserError
 
 CLASSES = ("cat", "dog")
@@ -269,3 +270,18 @@ def test_the_first_images_are_of_all_classes_and_the_same_each_time(tmp_path, sp
     for image, label in zip(images, labels, strict=True):
         assert round(image[0, 0, 0].item() * 255) // 100 == label
     assert source.is_mixed(tmp_path / "mine")  # so that no limit is refused
+
+
+@pytest.mark.parametrize("setting", [{"size": 4}, {"channels": 1}])
+def test_what_is_said_of_pictures_is_not_passed_over_for_arrays(tmp_path, setting):
+    path = write_npz(tmp_path / "mine.npz", *np.zeros((2, 6, 8, 8), np.uint8))
+    with pytest.raises(UserError, match="are for pictures"):
+        module(path, tmp_path, **setting).prepare_data()
+
+
+def test_idx_images_with_colours_last_are_refused(tmp_path):
+    for part in ("train", "t10k"):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", torch.full((6, 8, 8, 3), 200, dtype=torch.uint8))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", torch.zeros(6, dtype=torch.uint8))
+    with pytest.raises(UserError, match="colours last"):
+        module(tmp_path, tmp_path).setup()

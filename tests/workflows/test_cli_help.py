@@ -106,7 +106,8 @@ def test_it_is_readable_and_complete(show, command):
         (row,) = re.findall(rf"^  {group}={option} (.*(?:\n {{4,}}.*)*)", listed, re.MULTILINE)
         others = {path.stem for path in (CONF / group).glob("*.yaml")} - {option}
         assert set(re.findall(r"\w+", row)) == {"or", *others}
-    assert listed.count("=") == 1 + sum(not group.startswith("override") for group in chosen)
+    options = sum(not group.startswith("override") for group in chosen)
+    assert listed.count("=") == options + bool(options)  # and that of the heading
 
 
 @pytest.mark.very_slow
@@ -158,7 +159,7 @@ def test_options_of_the_users_are_listed(show):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_examples_can_be_composed(show, compose, command):
-    for name, arguments in COMMAND.findall(show(command).partition("Groups")[0]):
+    for name, arguments in COMMAND.findall(re.split(r"\n(?:Groups|Values) ", show(command))[0]):
         assert compose(name, arguments, jobs=4), arguments
 
 
@@ -192,3 +193,13 @@ def test_so_can_the_makefiles(compose):
     assert len(found) > 30
     for name, arguments in dict.fromkeys(found):
         assert compose(name, arguments.replace("$noise", "0.25"), jobs=1), (name, arguments)
+
+
+def test_a_reader_that_goes_away_leaves_no_trace():
+    command = f"{sys.executable} -m src.pack --help | true"
+    assert subprocess.run(["bash", "-c", command], cwd=REPO, capture_output=True, text=True).stderr == ""
+
+
+def test_a_command_without_groups_has_no_list_of_them(command_server):
+    assert "Groups" not in command_server.run("src.pack", "--help").stdout
+    assert "Groups (group=option)" in command_server.run("src.train", "--help").stdout
