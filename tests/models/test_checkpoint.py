@@ -160,5 +160,5 @@ def test_never_executes_a_pickle(path):
 
 
 def test_other_network(path):
-    with pytest.raises(UserError, match="does not fit Classifier"):
+    with pytest.raises(UserError, match="it is no Classifier"):
         load_module(Classifier, path, "train me")
