@@ -281,7 +281,7 @@ CHECKS: Mapping[Check, Callable[[Evidence], bool]] = {
     black_box_beats_white_box: _both_boxes,
     unbroken_at_half: lambda evidence: bool(evidence.half),
     stronger_attack_lowers: lambda evidence: bool(evidence.stronger),
-    proved_and_fooled: lambda evidence: bool(evidence.proofs and evidence.cells),
+    proved_and_fooled: lambda evidence: bool(evidence.proofs and (evidence.cells or evidence.clean)),
     nothing_to_prove: lambda evidence: bool(evidence.proofs),
 }
 

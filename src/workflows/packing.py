@@ -243,6 +243,6 @@ def _judged(cell: Cell) -> str | None:
         purifier = purifier["_args_"][-1]
     if purifier.get("inference_noise") or purifier.get("precision", "float32") != "float32":
         return None
-    if not purifier.get("clip", True) or "steps" in purifier:  # steps: a diffusion, one of many defenses with these
-        return None  # weights, and random
-    return purifier.get("checkpoint")
+    if not purifier.get("clip", True):
+        return None
+    return purifier.get("checkpoint")  # a diffusion's lies deeper: one of many defenses with these weights, and random
