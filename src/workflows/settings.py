@@ -113,8 +113,9 @@ def in_one_line(error: ValidationError, schema: type[BaseModel]) -> str:
     if kind == "missing" and len(path) == 1:
         return f"there is no {path[0]} here; see --help"
     if kind == "missing":
-        lacking = first["input"].get("name", "of yours") if isinstance(first["input"], Mapping) else "of yours"
-        return f"the YAML of {path[0]}={lacking} has no line {'.'.join(path[1:])}: …; those of conf/{path[0]} have"
+        named = isinstance(value, Mapping) and "name" in value
+        which = f"the YAML of {path[0]}={value['name']}" if named else f"a YAML of group {path[0]}"
+        return f"{which} has no line {'.'.join(path[1:])}: …; those in conf/{path[0]} show what it can be"
     if kind == "extra_forbidden":
         inner = section_of(schema.model_fields[path[0]].annotation)
         names = [f"{path[0]}.{name}" for name in inner.model_fields] if inner else []
