@@ -45,8 +45,8 @@ def small_grid() -> Grid:
 
 
 def certificates() -> CertifiedSet:
-    """Three test images certified on the same data."""
-    identity = {"data": DATA, "classifier": "c" * 64, "denoiser": None, "sigma": 0.5}
+    """Three test images certified with the same classifier on the same data."""
+    identity = {"data": DATA, "classifier": "0" + "c" * 63, "denoiser": None, "sigma": 0.5}
     asked = Certification("mnist", None, None, sigma=0.5, n0=100, n=1000, alpha=0.001, seed=0, identity=identity)
     images = [
         CertifiedImage(i, 1, 1, certified_radius(count, 1000, 0.5, 0.001), count, 1000, 100, 1.0)
