@@ -114,6 +114,13 @@ def _config(coordinates: Coordinates, identity: Mapping[str, Any]) -> dict[str, 
 def _numbers(cell: Cell) -> dict[str, float]:
     low, high = cell.interval
     work = cell.propagations_per_image
+    attacked = {
+        "undefended_accuracy": cell.undefended_accuracy,
+        "recovered": cell.accuracy - cell.undefended_accuracy,
+        "perturbation_l2": cell.perturbation_l2,
+        "perturbation_linf": cell.perturbation_linf,
+        "reconstruction_mse": cell.reconstruction_mse,
+    }
     return {
         "accuracy": cell.accuracy,
         "ci_low": low,
@@ -121,11 +128,7 @@ def _numbers(cell: Cell) -> dict[str, float]:
         "n": cell.n,
         "correct": cell.correct,
         "clean_accuracy": cell.clean_accuracy,
-        "undefended_accuracy": cell.undefended_accuracy,
-        "recovered": cell.accuracy - cell.undefended_accuracy,
-        "perturbation_l2": cell.perturbation_l2,
-        "perturbation_linf": cell.perturbation_linf,
-        "reconstruction_mse": cell.reconstruction_mse,
+        **({} if cell.is_proof else attacked),  # a proof attacks nothing: these would be zeros that say nothing
         "seconds": cell.seconds,
         **({} if work is None else {"propagations": work}),
     } | {f"seconds/{stage}": seconds for stage, seconds in cell.stages.items()}

@@ -1,10 +1,12 @@
 """The runs of cells, read back from disk and compared with `grid.csv`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from tests.reporting.wandb.wandb_writing import CLASSIFIER, WEIGHTS, Sweep, csv_rows, small_grid
+from src.evaluation import Coordinates
+from src.reporting.wandb.cells import _numbers
+from tests.reporting.wandb.wandb_writing import CLASSIFIER, WEIGHTS, Sweep, cell_at, csv_rows, small_grid
 
 NAMES = ("data", "attack", "eps", "threat", "defense", "noise", "protocol", "seed")
 
@@ -59,3 +61,13 @@ def test_a_cell_run_shows_its_examples(sweep: Sweep) -> None:
     with Image.open(run.media("examples")) as image:
         assert image.size == (10 * 28, 3 * 28)
     assert "7→2" in run.summary["examples.caption"]
+
+
+def test_a_proof_has_no_numbers_of_an_attack() -> None:
+    attacked = cell_at(Coordinates("mnist", "certified", 0.3, "adaptive", "vqvae_certified", None, "default", 0), 30)
+    proof = replace(attacked, attacker={"family": "certificate"})
+    assert proof.is_proof and not attacked.is_proof
+    assert {"recovered", "undefended_accuracy", "perturbation_linf"} <= _numbers(attacked).keys() - _numbers(
+        proof
+    ).keys()
+    assert _numbers(proof)["accuracy"] == attacked.accuracy
