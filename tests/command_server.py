@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import util as multiprocessing_util
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,7 +123,8 @@ def serve() -> None:
     for module in IMPORTED:
         importlib.import_module(module)
     print(json.dumps("wandb" in sys.modules), flush=True)
-    import wandb.sdk.launch.inputs.internal  # noqa: F401 - a run imports it when it starts, which takes a second
+    with suppress(ImportError):  # a module of W&B's own, which a run imports when it starts; that takes a second
+        importlib.import_module("wandb.sdk.launch.inputs.internal")
 
     share_the_charts_library(Path(sys.argv[1]))
     page._charts_library()

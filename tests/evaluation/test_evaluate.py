@@ -229,6 +229,16 @@ def test_a_defense_of_another_shape_is_refused(evaluator, specify):
     assert evaluator.cells.get(spec.key) is None
 
 
+class Misspelled(torch.nn.Module):
+    def forward(self, x):
+        return x.clmap(0, 1)
+
+
+def test_an_error_in_a_users_code_says_where(evaluator, specify):
+    with pytest.raises(UserError, match=r"no attribute 'clmap' \(.*test_evaluate\.py:\d+, in forward\)$"):
+        evaluator.rehearse(specify(eps=0, defense=Misspelled()))
+
+
 def test_a_cheating_attack_is_caught(evaluator, specify):
     def too_far(model, x, y, *, eps):
         return (x + 2 * eps).clamp(0, 1)

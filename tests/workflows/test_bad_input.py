@@ -363,6 +363,17 @@ def test_a_checkpoint_of_other_data(refuse, copied, mnist, command, arguments):
     assert "python -m src.train model=classifier" in message
 
 
+def test_the_advised_command_is_for_the_same_folders(refuse, copied):
+    message = refuse("sweep", "defense=vqvae", "noise=0.3", outputs=copied)
+    assert "python -m src.train model=vqvae noise=0.3" in message
+    assert f"paths.outputs={copied}" in message
+
+
+def test_a_function_that_is_called_too_early_is_told_of_partial(refuse, copied):
+    message = refuse("sweep", "~attack._partial_", outputs=copied)
+    assert "missing" in message and message.endswith("add _partial_: true to its YAML")
+
+
 OTHER_SPLIT = ("split=val", "data.split_seed=1")
 OWN = "classifier=tests.workflows.components:linear_classifier"
 

@@ -203,3 +203,25 @@ def test_a_reader_that_goes_away_leaves_no_trace():
 def test_a_command_without_groups_has_no_list_of_them(command_server):
     assert "Groups" not in command_server.run("src.pack", "--help").stdout
     assert "Groups (group=option)" in command_server.run("src.train", "--help").stdout
+
+
+ASKED = """
+import sys
+import src.sweep
+from src.workflows.command import run
+sys.argv[0] = "sweep"
+try:
+    run(src.sweep.main)
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("several", [(), ("-m",)])
+def test_who_mistyped_a_value_does_not_wait_for_pytorch(several, tmp_path):
+    command = [sys.executable, "-c", ASKED, *several, "eps=8", f"paths.outputs={tmp_path}"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert (
+        done.stdout
+        == "error: eps=8 is not a number from 0 to 1 (L∞ budget in pixel units); did you mean 8/255? False\n"
+    )

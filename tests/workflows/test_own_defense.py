@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.workflows.conftest import USERS_OWN, read_grid
+from tests.workflows.conftest import USERS_OWN, copy_of, read_grid
 
 SWEEP = (
     *("-m", "attack=ifgsm", "eps=0.1", "limit=20", "checks.images=0", "logger=none", USERS_OWN),
@@ -54,3 +54,9 @@ def test_a_single_cell_says_what_is_suspicious(run_command, tmp_path):
     assert "suspicious, see docs/checks.md: zero-gradient: the loss gradient is zero" in done.stdout + done.stderr
     honest = run_command("src.sweep", *cell, "defense=binarize", outputs=tmp_path)
     assert "suspicious" not in honest.stdout + honest.stderr
+
+
+def test_an_attack_of_no_family_is_named(trained, run_command, tmp_path):
+    outputs = copy_of(trained, tmp_path)
+    said = run_command("src.sweep", "~attack.family", "limit=20", "checks.images=0", "logger=none", outputs=outputs)
+    assert (said.stdout + said.stderr).count("attack=fgsm has no family in its YAML") == 1
