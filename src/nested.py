@@ -1,6 +1,6 @@
 """Nested mappings and lists as flat ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -18,3 +18,8 @@ def leaves(value: Any, path: str = "", separator: str = "/") -> Iterator[tuple[s
             yield from leaves(part, f"{path}{separator}{name}" if path else str(name), separator)
     else:
         yield path, value
+
+
+def texts(values: Iterable[Any]) -> set[str]:
+    """All texts anywhere in ``values``, such as the fingerprints of weights in identities of cells."""
+    return {leaf for value in values for _, leaf in leaves(value) if isinstance(leaf, str)}

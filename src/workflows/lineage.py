@@ -6,7 +6,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
-from src.nested import leaves
+from src.nested import texts
 from src.reporting.wandb.artifacts import Weights
 from src.training_record import TrainingRecord
 
@@ -22,7 +22,7 @@ def weights_behind(identities: Iterable[Mapping[str, Any]], checkpoints: Path) -
         Those that still lie there as they were used, with a record of their training, by path. A classifier of the
         user's own and a network that was trained again since are not among them.
     """
-    fingerprints = {leaf for identity in identities for _, leaf in leaves(identity) if isinstance(leaf, str)}
+    fingerprints = texts(identities)
     records = ((path.with_suffix(".ckpt"), _record(path)) for path in sorted(checkpoints.glob("*/*.json")))
     return [
         Weights(path, record)

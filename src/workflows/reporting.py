@@ -11,7 +11,7 @@ from src.errors import UserError
 from src.evaluation import CellStore, Grid, SweepManifest
 from src.evaluation.grid import latest_sweep, next_number
 from src.evaluation.sanity_checks import BROKEN, CheckReport
-from src.nested import leaves
+from src.nested import texts
 from src.reporting.analysis.certified import CertifiedSet, load_certified, of_grid
 from src.reporting.analysis.facets import facets
 from src.reporting.index import INDEX, KEPT, write_index
@@ -136,7 +136,7 @@ def _log_to_wandb(grid: Grid, written: Report, checkpoints: Path, settings: Wand
 def _training_records(checkpoints: Path, grid: Grid) -> list[TrainingRecord]:
     """The training records of the networks behind the grid's cells; damaged ones are named and left out."""
     identities = [row.cell.identity for row in grid if row.cell]
-    fingerprints = {leaf for identity in identities for _, leaf in leaves(identity) if isinstance(leaf, str)}
+    fingerprints = texts(identities)
     records = []
     for data in sorted({identity["data"]["name"] for identity in identities}):
         for path in sorted((checkpoints / data).glob("*.json")):
