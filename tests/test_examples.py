@@ -11,6 +11,7 @@ MODULES = [
     *(f"src.evaluation.{name}" for name in ("smoothing", "statistics")),
     "src.models.quantizer",
     "src.straight_through",
+    "src.workflows.named",
 ]
 
 

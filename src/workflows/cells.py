@@ -60,7 +60,7 @@ def spec_of(config: DictConfig, components: ComponentCache) -> CellSpec:
         attack=attack_spec(config, data, components),
         eps=float(config.eps),
         threat=_threat_spec(plain(config.threat), data, split, components),
-        defense=_defense_spec(config, data, components),
+        defense=defense_spec(config, data, components),
         protocol=Protocol(**plain(config.protocol)),
         seed=config.seed,
     )
@@ -206,7 +206,7 @@ def _stronger(description: dict[str, Any], component: Component) -> tuple[str, .
     return tuple(names)
 
 
-def _defense_spec(config: DictConfig, data: ImageDataModule, components: ComponentCache) -> DefenseSpec:
+def defense_spec(config: DictConfig, data: ImageDataModule, components: ComponentCache) -> DefenseSpec:
     """The defense of a ``conf/defense`` file. With ``bpda`` its gradient is the identity's.
 
     Raises:

@@ -1,0 +1,64 @@
+"""Attacks and purifiers by name, as Python asks for them."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.attacks import fgsm, pgd
+from src.attacks.verdict import fooled
+from src.defenses import Binarize, KMeansCompression
+from src.errors import UserError
+from src.workflows.named import attack_by_name, purifier_by_name
+
+
+def test_an_attack_by_name_is_that_of_its_yaml_with_the_values_that_are_given(knows_digits, real_digits):
+    x, y = (part[:8] for part in real_digits)
+    torch.manual_seed(0)
+    named = attack_by_name("pgd", "attack.steps=3", "attack.restarts=1")(knows_digits, x, y, eps=0.1)
+    torch.manual_seed(0)
+    assert torch.equal(named, pgd(knows_digits, x, y, eps=0.1, steps=3, restarts=1, early_stop=True))
+
+
+def test_a_suite_by_name_leaves_at_most_what_one_of_its_attacks_leaves(knows_digits, real_digits):
+    x, y = (part[:48] for part in real_digits)
+    x_adv = attack_by_name("worst_gradient", "attack.members.pgd.steps=5")(knows_digits, x, y, eps=0.1)
+    assert (x_adv - x).abs().max() <= 0.1 + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
+    by_one_step = fooled(knows_digits, fgsm(knows_digits, x, y, eps=0.1), y)
+    by_the_suite = fooled(knows_digits, x_adv, y)
+    assert by_the_suite.sum() > by_one_step.sum() and by_the_suite[by_one_step].all()
+
+
+def test_a_suite_refuses_a_model_that_answers_at_random(real_digits):
+    x, y = (part[:8] for part in real_digits)
+    random = nn.Sequential(nn.Flatten(), nn.Dropout(0.9)).train()
+    with pytest.raises(ValueError, match="which images still stand is not known"):
+        attack_by_name("worst_gradient")(random, x, y % 4, eps=0.1)
+
+
+def test_a_purifier_by_name_is_that_of_its_yaml_with_the_values_that_are_given(images):
+    assert torch.equal(purifier_by_name("binarize", "defense.purifier.threshold=0.25")(images), Binarize(0.25)(images))
+    assert torch.equal(purifier_by_name("kmeans", "defense.purifier.k=3")(images), KMeansCompression(k=3)(images))
+    assert torch.equal(purifier_by_name("none")(images), images)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda: attack_by_name("pgdd"), "there is no attack=pgdd; did you mean pgd"),
+        (lambda: attack_by_name("pgd", "attack.step=3"), r"there is no attack\.step with attack=pgd"),
+        (lambda: attack_by_name("certified"), "attack=certified is a proof and no attack"),
+        (lambda: purifier_by_name("kmeen"), "there is no defense=kmeen; did you mean kmeans"),
+    ],
+)
+def test_a_name_or_value_that_is_not_there_is_a_line(ask, said):
+    with pytest.raises(UserError, match=said) as refused:
+        ask()
+    assert "\n" not in str(refused.value)
+
+
+def test_what_has_a_checkpoint_says_how_to_train_it(mnist, tmp_path):
+    elsewhere = (f"data.root={mnist.root}", f"paths.outputs={tmp_path}")
+    with pytest.raises(UserError, match=r"no checkpoint .*train it with: .* model=vqvae noise=0\.25"):
+        purifier_by_name("vqvae", "noise=0.25", *elsewhere)
+    with pytest.raises(UserError, match=r"no checkpoint .*train it with: .* model=classifier"):
+        attack_by_name("transfer", *elsewhere)
