@@ -24,9 +24,9 @@ UNIT = 2.0**-24  #: unit roundoff of float32
 UNDERFLOW = 1e-30
 
 
-def gamma(n: int, unit: float = UNIT) -> float:
+def gamma(n: int) -> float:
     """γ_n, for n·u < 1."""
-    return n * unit / (1 - n * unit)
+    return n * UNIT / (1 - n * UNIT)
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,22 @@ class Stage:
         map, (scale, shift) = layer.map, layer.scale_and_shift()
         stride, padding = (map.stride[0], map.padding[0]) if isinstance(map, torch.nn.Conv2d) else (1, 0)
         size = layer.offset.abs() + (layer.mean * scale).abs()
-        tensors = (tensor.detach().to(dtype) for tensor in (map.weight, scale, shift, size))
-        weight, scale, shift, size = tensors
+        weight, scale, shift, size = (tensor.detach().to(dtype) for tensor in (map.weight, scale, shift, size))
         return cls(weight, stride, int(padding), scale, shift, size)
 
     def bounds(self, x: Interval) -> Interval:
         """An interval that holds the stage's exact values and its float32 values, for all exact and float32 ``x`` in
         the interval given. Computed in the type of ``x``."""
         size = x.centre.abs() + x.radius  # of the largest input
-        slack = self._slack(x.centre.dtype)
+        eta = slack(self.weight[0].numel(), x.centre.dtype)
         scale = self._along(self.scale.abs())
         centre = self._map(x.centre, self.weight) * self._along(self.scale) + self._along(self.shift)
         # |a| |W| r + η (|a| |W| m + B) = |a| (|W| (r + η m)) + η B
-        radius = self._map(x.radius + slack * size, self.weight.abs()) * scale
-        radius = radius + slack * self._along(self.size) + UNDERFLOW
+        radius = self._map(x.radius + eta * size, self.weight.abs()) * scale
+        radius = radius + eta * self._along(self.size) + UNDERFLOW
         high, low = F.relu(centre + radius), F.relu(centre - radius)
         # The middle of two numbers is rounded again: u of the larger, twice.
         return Interval((high + low) / 2, (high - low) / 2 + 4 * UNIT * high)
-
-    def _slack(self, dtype: torch.dtype) -> float:
-        """η: what rounding comes to, relative to |a| |W| m + B."""
-        return slack(self.weight[0].numel(), dtype)
 
     def _map(self, x: Tensor, weight: Tensor) -> Tensor:
         if weight.ndim == 4:
@@ -78,8 +73,9 @@ class Stage:
 
 
 def slack(fan_in: int, dtype: torch.dtype) -> float:
-    """η of a layer of ``fan_in`` products an output, if its bounds are computed in ``dtype``, float32 or float64: the
-    network's own rounding, and in float32 as much again for each of centre and radius."""
+    """η of a layer of ``fan_in`` products an output, if its bounds are computed in ``dtype``, float32 or float64: what
+    rounding comes to, relative to |a| |W| m + B. It is the network's own rounding, and in float32 as much again for
+    each of centre and radius."""
     return gamma(fan_in + 32) if dtype == torch.float64 else gamma(4 * fan_in + 128)
 
 
@@ -106,10 +102,9 @@ class CodeBounds:
         self.weight, self.bias, self.codebook = (v.detach().to(dtype) for v in (weight, bias, codebook))
         exact = [v.detach().double() for v in (weight, bias, codebook)]
         scores, offsets = exact[2] @ exact[0], exact[2] @ exact[1] - exact[2].square().sum(1) / 2
-        number = len(codebook)
         self.differences = (scores[:, None] - scores[None]).flatten(0, 1).to(dtype)
         self.offsets = (offsets[:, None] - offsets[None]).flatten().to(dtype)
-        self.number, self.dtype = number, dtype
+        self.number, self.dtype = len(codebook), dtype
 
     def features(self, box: Interval) -> Interval:
         """The encoder's features (N, F) over boxes of inputs (N, C, H, W)."""
