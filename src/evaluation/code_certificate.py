@@ -7,8 +7,8 @@ is attacked (:mod:`src.evaluation.bit_attack`), and split on the bits that the a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from src.models.intervals import Interval
 #: By how much more than eps a pixel may be moved: what :func:`src.attacks.check_adversarial` lets pass, and rounding.
 MARGIN = 2e-6
 
-#: Images, and nodes of a search, that are bounded at a time.
-BATCH = 250
+#: Nodes of a search that are bounded at a time.
 NODES = 32
 
 
@@ -34,8 +33,7 @@ class Verdict(IntEnum):
     PROVED = 2  #: no perturbation is classified as anything but the image's class
 
 
-@dataclass(frozen=True)
-class CodeCertificates:
+class CodeCertificates(NamedTuple):
     """What :meth:`CodeCertifier.certify` found out about a batch of images."""
 
     verdicts: Tensor  #: (N,), int64, of :class:`Verdict`
@@ -73,12 +71,7 @@ class CodeCertifier:
 
     def certify(self, x: Tensor, y: Tensor, eps: float) -> CodeCertificates:
         """Certificates of images ``x`` (N, 1, H, W) in [0, 1] with classes ``y`` (N,) for L∞ perturbations of ``eps``
-        in pixel units."""
-        return _joined(
-            [self._certify(xs, ys, eps) for xs, ys in zip(x.split(BATCH), y.split(BATCH), strict=True)],
-        )
-
-    def _certify(self, x: Tensor, y: Tensor, eps: float) -> CodeCertificates:
+        in pixel units. All of them are bounded at a time."""
         box = bit_box(x, self.thresholds, eps)
         with torch.no_grad():
             proved = ~self._threats(self.bounds.possible(box), y).any(1)
@@ -187,8 +180,9 @@ class _Search:
         # Bits are chosen one by one, and need not fit each other: the largest threshold whose bit is set counts.
         levels = (bits * (self.certifier.attack.rank + 1)[:, None]).amax(1)
         values, allowed = self.certifier.attack.choices(self.x[None], self.eps)
-        gathered = (tensor.expand(len(levels), -1, -1).gather(1, levels[:, None])[:, 0] for tensor in (values, allowed))
-        value, possible = gathered
+        value, possible = (
+            tensor.expand(len(levels), -1, -1).gather(1, levels[:, None])[:, 0] for tensor in (values, allowed)
+        )
         return torch.where(possible, value, self.x.flatten().double()).view(-1, *self.x.shape).float()
 
     def _fooling(self, images: Tensor) -> Tensor | None:
@@ -200,6 +194,7 @@ class _Search:
     def _split(self, nodes: Interval, by_centre: Tensor, by_radius: Tensor) -> list[Interval]:
         """Each box in two, at the free bit that the worst margin depends on most: once with the bit 0, once 1. Boxes
         without a free bit, which rounding alone keeps open, stay as they are."""
+        thresholds = self.certifier.thresholds.flatten()
         gain = torch.where(nodes.radius > 0, -by_radius - by_centre.abs() / 2, -torch.inf).flatten(1)
         children = []
         for i, bit in enumerate(gain.argmax(1).tolist()):
@@ -208,14 +203,9 @@ class _Search:
                 continue
             channel, pixel = divmod(bit, nodes.centre[i, 0].numel())
             children.extend(
-                _with_bit(nodes.centre[i], nodes.radius[i], self.order, channel, pixel, value) for value in (0.0, 1.0)
+                _with_bit(nodes.centre[i], nodes.radius[i], thresholds, channel, pixel, value) for value in (0.0, 1.0)
             )
         return children
-
-    @property
-    def order(self) -> Tensor:
-        """The thresholds (T,)."""
-        return self.certifier.thresholds.flatten()
 
 
 def _with_bit(centre: Tensor, radius: Tensor, thresholds: Tensor, channel: int, pixel: int, value: float) -> Interval:
@@ -226,8 +216,3 @@ def _with_bit(centre: Tensor, radius: Tensor, thresholds: Tensor, channel: int, 
     free = follows.to(centre.device) & (flat_radius[:, pixel] > 0)
     flat_centre[free, pixel], flat_radius[free, pixel] = value, 0.0
     return Interval(flat_centre.view_as(centre), flat_radius.view_as(radius))
-
-
-def _joined(parts: list[CodeCertificates]) -> CodeCertificates:
-    names = ("verdicts", "witnesses", "nodes", "free")
-    return CodeCertificates(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
