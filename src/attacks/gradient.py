@@ -18,14 +18,13 @@ Shared arguments:
 Shared errors: ``ValueError`` for arguments outside these ranges, and for a model whose output is not (N, K).
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from src.attacks.budget import check_adversarial, check_budget, check_labels, project
-from src.attacks.margin import Best, logits_of, margin
+from src.attacks.margin import logits_of, margin
 from src.attacks.verdict import fooled, wrong
 from src.log_odds import log_odds_gradient
 from src.precision import PRECISIONS, Precision, computing_in
@@ -136,8 +135,9 @@ def ifgsm(
         >>> ifgsm(brighter, x, y, eps=0.125, steps=5)
         tensor([[[[0.4750, 0.5250]]]])
     """
-    follow = _follower(model, y, precision)
-    return _ascend(follow, x, y, x, eps, steps, rel_step, refresh_gradient=refresh_gradient, gradient=gradient)
+    return _ascend(
+        model, x, y, x, eps, steps, rel_step, precision, refresh_gradient=refresh_gradient, gradient=gradient
+    )
 
 
 def mifgsm(
@@ -175,9 +175,8 @@ def mifgsm(
     """
     if not decay >= 0:
         raise ValueError(f"decay must be at least 0; got {decay}")
-    follow = _follower(model, y, precision)
     return _ascend(
-        follow, x, y, x, eps, steps, rel_step, decay=decay, refresh_gradient=refresh_gradient, gradient=gradient
+        model, x, y, x, eps, steps, rel_step, precision, decay, refresh_gradient=refresh_gradient, gradient=gradient
     )
 
 
@@ -228,34 +227,17 @@ def pgd(
     rel_step = 2.5 / steps if rel_step is None else rel_step
     if not rel_step > 0:
         raise ValueError(f"rel_step must be positive; got {rel_step}")
-    follow = _follower(model, y, precision)
-    climb = partial(_ascend_until_fooled, model, eps=eps, steps=steps, rel_step=rel_step, precision=precision)
-    best: Tensor | None = None
-    for _ in range(restarts):
-        start = _random_start(x, eps, generator) if random_start else x
-        if not early_stop:
-            x_adv = _ascend(follow, x, y, start, eps, steps, rel_step)
-            best = x_adv if best is None else _harder(model, y, best, x_adv)
-        elif best is None:
-            best = climb(x, y, start)
-        else:
+    ascend = _ascend_until_fooled if early_stop else _ascend
+    climb = partial(ascend, model, eps=eps, steps=steps, rel_step=rel_step, precision=precision)
+    best = climb(x, y, _random_start(x, eps, generator) if random_start else x)
+    for _ in range(restarts - 1):
+        start = _random_start(x, eps, generator)
+        if early_stop:
             standing = ~fooled(model, best, y)
             best[standing] = climb(x[standing], y[standing], start[standing])
-    assert best is not None
+        else:
+            best = _harder(model, y, best, climb(x, y, start))
     return check_adversarial(best, x, eps)
-
-
-def _follower(model: nn.Module, y: Tensor, precision: Precision) -> Callable[[Tensor], Tensor]:
-    """Images (N, C, H, W) → :func:`input_gradient` at them; labels are checked in the first call only."""
-    checked = False
-
-    def follow(x: Tensor) -> Tensor:
-        nonlocal checked
-        gradient, _ = _gradient_and_logits(model, x, y, precision, checked=checked)
-        checked = True
-        return gradient
-
-    return follow
 
 
 def _random_start(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
@@ -267,10 +249,8 @@ def _random_start(x: Tensor, eps: float, generator: torch.Generator | None) -> T
 @torch.no_grad()
 def _harder(model: nn.Module, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """For each image, the one of ``a`` and ``b`` with the larger margin."""
-    best = Best(a)
-    for x_adv in (a, b):
-        best.offer(x_adv, margin(model, x_adv, y))
-    return best.images
+    margins = [margin(model, x_adv, y) for x_adv in (a, b)]
+    return torch.where((margins[1] > margins[0]).view(-1, 1, 1, 1), b, a)
 
 
 def _ascend_until_fooled(
@@ -300,22 +280,22 @@ def _ascend_until_fooled(
 
 
 def _ascend(
-    follow: Callable[[Tensor], Tensor],
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
     start: Tensor,
     eps: float,
     steps: int,
     rel_step: float | None,
-    *,
+    precision: Precision,
     decay: float | None = None,
+    *,
     refresh_gradient: bool = True,
     gradient: Tensor | None = None,
 ) -> Tensor:
     """The loop of all these attacks: ``steps`` sign steps from ``start``, projected back after each.
 
     Args:
-        follow: images (N, C, H, W) → the gradient at them.
         gradient: of the loss at ``start``, if it is known.
     """
     check_budget(x, y, eps, steps)
@@ -326,10 +306,11 @@ def _ascend(
     if eps == 0:
         return x
     step = eps * (1 / steps if rel_step is None else rel_step)
-    x_adv, momentum = start.detach(), torch.zeros_like(x)
+    x_adv, momentum, checked = start.detach(), torch.zeros_like(x), False
     for number in range(steps):
         if gradient is None or (refresh_gradient and number):
-            gradient = follow(x_adv)
+            gradient, _ = _gradient_and_logits(model, x_adv, y, precision, checked=checked)
+            checked = True
         gradient = usable(gradient)
         if decay is None:
             direction = gradient
