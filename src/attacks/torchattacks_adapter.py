@@ -86,7 +86,10 @@ def from_torchattacks(
     _check_options(attack, parameters, options)
     _check_norm(attack, make, parameters, options)
     options = _with_reach(attack, parameters, options, float(eps))
-    with _private_randomness() as seed, _frozen(model), torch.enable_grad():
+    # The library reseeds torch's global stream with a number that is the same for every batch, and draws from NumPy's.
+    # Outside, torch's stream moves on by one draw, the seed, and the others not at all.
+    seed = int(torch.randint(2**31 - 1, ()))
+    with seeded(seed), _frozen(model), torch.enable_grad():
         door = _Door(model, x.device)
         classes = door(x[:1]).shape[1]
         check_labels(y, classes)
@@ -233,18 +236,6 @@ def _to_the_end(part: Any, x: Tensor, y: Tensor) -> Iterator[Tensor]:
             yield part.attack_single_run(x, y)[1]
     else:
         yield part(x, y)
-
-
-@contextmanager
-def _private_randomness() -> Iterator[int]:
-    """Random streams for the library alone; yields the seed they begin with.
-
-    The library reseeds torch's global stream with a number that is the same for every batch, and draws from NumPy's.
-    Outside, torch's stream moves on by one draw, the seed, and the others not at all.
-    """
-    seed = int(torch.randint(2**31 - 1, ()))
-    with seeded(seed):
-        yield seed
 
 
 @contextmanager
