@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -95,49 +95,42 @@ def batches_of(n: int, batch_size: int) -> list[slice]:
 
 
 def attack_images(
+    spec: CellSpec,
     model: AttackedModel,
     x: Tensor,
     y: Tensor,
-    *,
-    eps: float,
-    seed: int,
     batch_size: int,
     gradient: Tensor | None = None,
-    early_stop: bool = False,
     track: Track = untracked,
-    description: str = "attacking",
-) -> AttackedSet:
+) -> tuple[Tensor, Propagations]:
     """Attack images batch by batch, on copies of them. The attack draws from a random stream of its own.
 
     Args:
-        model: the attack, and the model that it is made on.
+        spec: an attack of its own, with a budget above 0.
+        model: what its attacker has, on the device of ``x``.
         x: clean images (N, C, H, W) in [0, 1].
         y: labels (N,).
-        eps: L∞ budget in pixel units, > 0.
-        seed: where the random stream begins.
         gradient: the gradient at ``x``, for an attack that takes it; else None.
-        early_stop: see :meth:`AttackedModel.stopping_early`.
 
     Returns:
-        The attacked set, verified to be within ``eps`` and [0, 1].
+        The attacked images (N, C, H, W), verified to be within the budget and [0, 1], and the cost of the attack, with
+        that of the ``gradient``.
 
     Raises:
         ValueError: the attack returned something else.
     """
-    begin = time.perf_counter()
-    attack = model.stopping_early(early_stop, x[:batch_size]).attack
+    attack = model.stopping_early(spec.early_stop, x[:batch_size]).attack
     assert attack is not None, "a worst case is taken from its members"
     attacked = []
-    with seeded(seed), torch.no_grad(), counted(model.classifier) as cost:
-        for batch in track(batches_of(len(x), batch_size), description):
+    with seeded(spec.seed), torch.no_grad(), counted(model.classifier) as cost:
+        for batch in track(batches_of(len(x), batch_size), str(spec.coordinates)):
             arguments = {} if gradient is None else {"gradient": gradient[batch].clone()}
-            bound = partial(attack, eps=eps, **arguments)
-            attacked.append(within_budget(bound, model.view, x[batch], y[batch], eps).clone())
+            bound = partial(attack, eps=spec.eps, **arguments)
+            attacked.append(within_budget(bound, model.view, x[batch], y[batch], spec.eps).clone())
     if gradient is not None:
-        cost = cost + Propagations(len(x), len(x))
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return AttackedSet(torch.cat(attacked), cost, time.perf_counter() - begin)
+        cost.forward += len(x)
+        cost.backward += len(x)
+    return torch.cat(attacked), cost
 
 
 def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int, precision: Precision) -> Tensor:
@@ -150,7 +143,6 @@ def gradient_at(model: nn.Module, x: Tensor, y: Tensor, batch_size: int, precisi
     return torch.cat(parts)
 
 
-@dataclass
 class AttackedSets:
     """Attacked test sets, and the gradients at the clean images that many attacks begin with.
 
@@ -164,14 +156,8 @@ class AttackedSets:
         track: shows the progress of an attack.
     """
 
-    sets: Path | None
-    gradients: Path | None = None
-    track: Track = untracked
-    _sets: TensorStore = field(init=False)
-    _gradients: TensorStore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._sets, self._gradients = TensorStore(self.sets), TensorStore(self.gradients)
+    def __init__(self, sets: Path | None, gradients: Path | None = None, track: Track = untracked) -> None:
+        self._sets, self._gradients, self.track = TensorStore(sets), TensorStore(gradients), track
 
     def get_or_make(self, spec: CellSpec, model: AttackedModel, x: Tensor, y: Tensor, batch_size: int) -> AttackedSet:
         """The attacked set of ``spec``, found or made.
@@ -190,22 +176,11 @@ class AttackedSets:
             nonlocal seconds
             begin = time.perf_counter()
             gradient = self._gradient(spec, model, x, y, batch_size) if model.takes_gradient else None
-            attacked = attack_images(
-                model,
-                x,
-                y,
-                eps=spec.eps,
-                seed=spec.seed,
-                batch_size=batch_size,
-                gradient=gradient,
-                early_stop=spec.early_stop,
-                track=self.track,
-                description=str(spec.coordinates),
-            )
+            images, cost = attack_images(spec, model, x, y, batch_size, gradient, self.track)
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
             seconds = time.perf_counter() - begin
-            return {IMAGES: attacked.images} | (
-                {PROPAGATIONS: attacked.propagations.tensor} if attacked.propagations else {}
-            )
+            return {IMAGES: images, PROPAGATIONS: cost.tensor}
 
         def verify(stored: Tensors) -> Tensors:
             return {**stored, IMAGES: check_adversarial(stored[IMAGES].to(x.device), x, spec.eps)}

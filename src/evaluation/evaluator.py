@@ -116,8 +116,7 @@ class Evaluator:
                 self._prove(spec, classifier, defense, TestSet(x, y, test.num_classes))
             elif spec.eps:
                 model = AttackedModel.of(spec, self.components, classifier, defense)
-                early = spec.early_stop
-                x = attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=early).images
+                x, _ = attack_images(spec, model, x, y, batch_size=1)
             module.purify_and_classify(x)
 
     def _trainer(self, accelerator: str) -> Trainer:

@@ -19,9 +19,6 @@ class Propagations:
     forward: int = 0
     backward: int = 0
 
-    def __add__(self, other: "Propagations") -> "Propagations":
-        return Propagations(self.forward + other.forward, self.backward + other.backward)
-
     @property
     def tensor(self) -> Tensor:
         """Both as a tensor (2,), int64, to be stored."""

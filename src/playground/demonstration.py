@@ -115,7 +115,7 @@ def _attacked(
     if not spec.eps:
         return x
     model = AttackedModel.of(spec, components, classifier, defense)
-    return attack_images(model, x, y, eps=spec.eps, seed=spec.seed, batch_size=1, early_stop=spec.early_stop).images
+    return attack_images(spec, model, x, y, batch_size=1)[0]
 
 
 @contextmanager
