@@ -3,8 +3,8 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.attacks.verdict import is_random
+from src.attacks.verdict import PROBED, is_random
 from src.data.batches import BatchIndices
 from src.encoded_images import encode_images
 from src.environment import environment_of
@@ -24,7 +24,7 @@ from src.evaluation.attacking import AttackedModel, AttackedSet, AttackedSets, a
 from src.evaluation.cell import Cell
 from src.evaluation.components import Components, TestSet
 from src.evaluation.diagnosis import diagnose
-from src.evaluation.model_checks import PROBED, check_model, frozen
+from src.evaluation.model_checks import check_model, frozen
 from src.evaluation.module import PurificationEvaluation
 from src.evaluation.proofs import Proofs, UnprovableError, nothing_proved
 from src.evaluation.propagations import Propagations
@@ -110,7 +110,7 @@ class Evaluator:
         test, classifier, defense = self._loaded(spec)
         x, y = test.images[:1], test.labels[:1]
         with random_streams_kept(), torch.no_grad(), frozen(classifier=classifier, defense=defense):
-            check_model(classifier, defense, test.images[:PROBED], test.num_classes)
+            check_model(classifier, defense, test.images, test.num_classes)
             module = PurificationEvaluation(classifier, defense, test.num_classes)
             if spec.is_proof:
                 self._prove(spec, classifier, defense, TestSet(x, y, test.num_classes))
@@ -151,7 +151,7 @@ class Evaluator:
         members = {name: self._member(member) for name, member in spec.members.items()}
         worst = worst_case(members) if members else None
         test, classifier, defense = self._loaded(spec)
-        with frozen(classifier=classifier, defense=defense), _evaluating():
+        with frozen(classifier=classifier, defense=defense), random_streams_kept(), full_precision():
             run = self._run(spec, test, classifier, defense, worst)
             bare = _undefended(run.module, classifier, undefended, spec)
         right = run.predictions == test.labels if worst is None else torch.from_numpy(worst.right)
@@ -220,7 +220,7 @@ class Evaluator:
         """The classes (N,) of all answers but the first, and the seconds in each stage that a defense which votes takes
         for them; an attacker who asks again pays himself. Each answer has a random stream of its own, so that none
         depends on how many there are. A model that is not random is not asked again."""
-        images = loader.dataset[: min(PROBED, spec.data.n)][1]
+        images = loader.dataset[:PROBED][1]
         if not is_random(module.defended.to(images.device), images):
             return [], {}
         answers, seconds = [], Counter[str]()
@@ -301,13 +301,6 @@ def _per_class(right: Tensor, test: TestSet) -> list[list[int]]:
     images = torch.bincount(test.labels, minlength=test.num_classes)
     correct = torch.bincount(test.labels[right], minlength=test.num_classes)
     return torch.stack([correct, images], dim=1).tolist()
-
-
-@contextmanager
-def _evaluating() -> Iterator[None]:
-    """Full precision, and a random stream of its own."""
-    with random_streams_kept(), full_precision():
-        yield
 
 
 def trainer_on(accelerator: str, callbacks: list[Callback]) -> Trainer:
