@@ -140,6 +140,22 @@ def test_a_defense_that_is_not_random_is_asked_once(specify, evaluator):
     assert cell.predictions == evaluator(spec).predictions
 
 
+def test_a_random_defense_is_asked_again_though_the_first_images_do_not_show_it(specify, evaluator, shelf, digits):
+    class Shaky(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+
+    threshold = Binarize(0.5)
+    grey = 0.5 + 0.05 * (digits.images - 0.5)  # the noise carries its pixels across the threshold
+    first, others = threshold(digits.images[:PROBED]), grey[PROBED:]
+    shelf.test_sets["digits"] = replace(digits, images=torch.cat([first, others]))
+    classifier = nn.Sequential(threshold, shelf.made["linear"])
+    spec = specify(eps=0.0, defense=Shaky(), classifier=classifier)
+    single, worst = (evaluator(replace(spec, verdict=verdict)) for verdict in (Verdict(), Verdict(WORST_OF_N, 9)))
+    assert (single.right == worst.right)[:PROBED].all(), "the noise does not show there"
+    assert worst.accuracy < single.accuracy
+
+
 def test_frozen_randomness_is_the_same_for_every_image_query_and_batch(images):
     frozen = FrozenRandomness(Noisy(), seed=3)
     state = torch.get_rng_state()
