@@ -103,18 +103,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def held(lock: Path, task: str) -> Iterator[None]:
+def held(lock: Path, task: str, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``lock``, which stays; waits, and says that it waits for another process to do ``task``. The
     system releases the lock when its holder dies.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be made or written; a ``Timeout`` of filelock where another process holds the lock
+            and ``wait`` is false.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     file = FileLock(lock)
     try:
         file.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise
         log.info("waiting for another process to %s", task)
         file.acquire()
     try:

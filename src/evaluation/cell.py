@@ -149,17 +149,16 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """Plain types, with the derived numbers written out for readers of the file."""
         low, high = self.interval
+        fields = asdict(self)
+        head = {"schema": SCHEMA, "key": self.key} | fields.pop("coordinates")
         derived = {
-            "schema": SCHEMA,
             "correct": self.correct,
             "accuracy": self.accuracy,
             "ci_low": low,
             "ci_high": high,
             "seconds": self.seconds,
         }
-        fields = asdict(self)
-        coordinates = fields.pop("coordinates")
-        record = {"schema": SCHEMA, "key": self.key} | coordinates | derived | fields
+        record = head | derived | fields
         return record | {"digest": content_key(record)}
 
     @classmethod

@@ -5,19 +5,19 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, WrapValidator
 
 from src.errors import UserError
 from src.evaluation.spec import content_key
 from src.evaluation.statistics import certified_radius
-from src.files import locked, write_text
+from src.files import held, locked, write_text
 from src.stored import DamagedError, read
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,8 @@ class CertifiedImage:
             ValueError: a column is missing or no number, or columns contradict each other.
         """
         try:
-            index, label, predicted, count, n, n0 = (
-                int(row[name]) for name in ("index", "label", "predicted", "count", "n", "n0")
-            )
-            image = cls(index, label, predicted, float(row["radius"]), count, n, n0, float(row["seconds"]))
+            whole = {name: int(row[name]) for name in ("index", "label", "predicted", "count", "n", "n0")}
+            image = cls(**whole, radius=float(row["radius"]), seconds=float(row["seconds"]))
             stated = int(row["correct"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a row: {error!r}") from error
@@ -233,24 +231,17 @@ class CertificateFile:
         """Claim an image; yields whether it is ours to compute: no other process has claimed it, and it is not stored.
         With ``wait``, wait for the end of another's claim. The system releases the claim of a process that dies."""
         path = self._claim_path(index)
-        lock = FileLock(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            if not wait:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(path, f"certify image {index}", wait))
+            except Timeout:
                 yield False
                 return
-            log.info("waiting for another process to certify image %d", index)
-            lock.acquire()
-        except OSError as error:
-            raise UserError(f"cannot write to {self.path.parent}: {error.strerror or error}") from error
-        try:
+            except OSError as error:
+                raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
             yield index not in self.rows()
             # Whoever gets hold of a claim that is gone finds the image stored.
             path.unlink(missing_ok=True)
-        finally:
-            lock.release()
 
     def _claim_path(self, index: int) -> Path:
         return self.path.parent / f".{self.path.stem}.{index}.claim"
