@@ -1,7 +1,6 @@
 """What a model's answers say: whether an image fools it, and whether the next answer may be another."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import torch
@@ -13,18 +12,8 @@ from src.randomness import random_streams_kept
 #: Images, and answers to each, by which a module is tested for randomness.
 PROBED, PROBES = 8, 4
 
-
 #: Whether :func:`is_random` is running: its forward passes are no part of an attack's cost.
 probing: ContextVar[bool] = ContextVar("probing", default=False)
-
-
-@contextmanager
-def _probing() -> Iterator[None]:
-    token = probing.set(True)
-    try:
-        yield
-    finally:
-        probing.reset(token)
 
 
 @torch.no_grad()
@@ -32,9 +21,13 @@ def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether ``module`` answers the same images differently when it is asked again, tested on the first few of
     ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
     images = x[:PROBED]
-    with random_streams_kept(), _probing():
-        first, *others = (module(images.clone()) for _ in range(PROBES))
-        return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
+    token = probing.set(True)
+    try:
+        with random_streams_kept():
+            first, *others = (module(images.clone()) for _ in range(PROBES))
+    finally:
+        probing.reset(token)
+    return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
 
 
 def fooled(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
