@@ -131,7 +131,7 @@ class _Search:
             self.levels = torch.stack([(self.values > threshold).to(x.dtype) for threshold in thresholds]).sum(0)
         self.possible = self.levels != self.levels[:, STAY : STAY + 1]
         self.possible[:, STAY] = True
-        self.candidates = min(candidates, self.values[0].numel())
+        self.candidates, self.pixels = min(candidates, self.values[0].numel()), self.values.shape[2]
 
     def climb(self, rivals: Tensor, active: Tensor, steps: int, early_stop: bool) -> Tensor:
         """Images (N, C, H, W) after ``steps`` steps, or earlier where no single move brings one nearer to its rival.
@@ -156,7 +156,8 @@ class _Search:
             outcomes = self._try(active, settings, rivals, moves).masked_fill(promises == NEVER, NEVER)
             outcome, first = outcomes.max(1)
             better = outcome > reached
-            self._make(settings, active[better], moves.gather(1, first.unsqueeze(1))[better])
+            made = moves.gather(1, first.unsqueeze(1))[better]
+            settings[active[better].unsqueeze(1), made % self.pixels] = made // self.pixels
             tried[active] = tried[active].flatten(1).scatter(1, moves, True).view_as(tried[active])
             tried[active[better]] = False
         return self._images(torch.arange(len(self.x), device=self.x.device), settings)
@@ -187,23 +188,18 @@ class _Search:
 
     def _try(self, active: Tensor, settings: Tensor, rivals: Tensor, moves: Tensor) -> Tensor:
         """The loss (n, k) of ``active`` images after each of their ``moves`` (n, k), made alone."""
-        k, pixels = moves.shape[1], self.values.shape[2]
+        k = moves.shape[1]
         outcomes = []
         chunk = max(1, CHUNK.get(moves.device.type, 128) // k)
         for part, tries in zip(active.split(chunk), moves.split(chunk), strict=True):
             images = self._images(part, settings).flatten(1).unsqueeze(1).repeat(1, k, 1)
             values = self.values[part].flatten(1).gather(1, tries)
-            images.scatter_(2, (tries % pixels).unsqueeze(2), values.unsqueeze(2))
+            images.scatter_(2, (tries % self.pixels).unsqueeze(2), values.unsqueeze(2))
             labels, aims = (classes[part].repeat_interleave(k) for classes in (self.y, rivals))
             with torch.no_grad():
                 logits = logits_of(self.model, images.view(-1, *self.x.shape[1:]))
             outcomes.append(margin_of(logits, labels, aims).view(-1, k))
         return torch.cat(outcomes)
-
-    def _make(self, settings: Tensor, active: Tensor, moves: Tensor) -> None:
-        """Write one move of each ``active`` image (n, 1) into ``settings``."""
-        pixels = self.values.shape[2]
-        settings[active.unsqueeze(1), moves % pixels] = moves // pixels
 
 
 def _gradient(loss: Tensor, images: Tensor) -> Tensor:
