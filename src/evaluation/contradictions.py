@@ -30,15 +30,14 @@ def contradictions(cells: Iterable[Cell]) -> list[Contradiction]:
     """Proofs that other cells refute, of the same images, classifier, defense and protocol, whatever the threat, the
     seed and the number of images: at no attack and at an eps that is not above the proof's."""
     cells = list(cells)
-    attacks = [cell for cell in cells if not cell.is_proof]
-    pairs = [
-        (proof, attack)
-        for proof in cells
+    proofs, attacks = [cell for cell in cells if cell.is_proof], [cell for cell in cells if not cell.is_proof]
+    compared = [
+        Contradiction(proof, attack, _fooled(proof, attack))
+        for proof in proofs
         for attack in attacks
-        if proof.is_proof and attack.coordinates.eps <= proof.coordinates.eps and _are_of_one_model(proof, attack)
+        if attack.coordinates.eps <= proof.coordinates.eps and _are_of_one_model(proof, attack)
     ]
-    compared = ((proof, attack, _fooled(proof, attack)) for proof, attack in pairs)
-    return [Contradiction(proof, attack, images) for proof, attack, images in compared if images]
+    return [each for each in compared if each.images]
 
 
 def _fooled(proof: Cell, attack: Cell) -> list[int]:

@@ -187,7 +187,7 @@ def one_step_beats_iterative(evidence: Evidence) -> Iterator[Finding]:
     """Many small steps can do what one large step does; where they do worse, they were led astray."""
     for subset in evidence.at_each_eps():
         one_step = _lowest(cell for cell in subset.informed if cell.attacker.get("family") == ONE_STEP)
-        iterative = _lowest(cell for cell in subset.informed if cell.attacker.get("family") == ITERATIVE)
+        iterative = _lowest(subset.white)
         if one_step and iterative and _breaks_more(one_step, iterative):
             yield Finding("one-step-beats-iterative", one_step.coordinates, _beats(one_step, iterative))
 

@@ -77,7 +77,7 @@ def count_votes(classify: Classify, copies: NoisyCopies, n: int, batch: int) -> 
     Raises:
         ValueError: ``classify`` does not return logits (N, K).
     """
-    votes: Tensor | None = None
+    votes = []
     for begin in range(0, n, batch):
         x = copies.take(min(batch, n - begin))
         logits = classify(x)
@@ -85,10 +85,8 @@ def count_votes(classify: Classify, copies: NoisyCopies, n: int, batch: int) -> 
             raise ValueError(f"the classifier must return logits (N, K); got {tuple(logits.shape)} for N={len(x)}")
         classes = torch.arange(logits.shape[1], device=logits.device)
         is_number = ~logits.isnan().any(1, keepdim=True)  # argmax would take NaN for the highest
-        counts = ((logits.argmax(1, keepdim=True) == classes) & is_number).sum(0)
-        votes = counts if votes is None else votes + counts
-    assert votes is not None
-    return votes
+        votes.append(((logits.argmax(1, keepdim=True) == classes) & is_number).sum(0))
+    return torch.stack(votes).sum(0)
 
 
 def certify(
