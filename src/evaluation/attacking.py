@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,18 +63,13 @@ class AttackedModel:
         """Whether the attack starts with the gradient at the clean images and can be given it."""
         return accepts(self.attack, "gradient")
 
-    def stopping_early(self, allowed: bool, x: Tensor) -> "AttackedModel":
-        """The same with an attack that leaves fooled images alone, if that is ``allowed`` and the model gives to ``x``
-        (N, C, H, W) the answer by which it is judged, each time: the next answer of a random one may be another, and so
-        may that of a threat which differentiates through a stand-in for the defense."""
-        if not allowed or self.attack is None:
-            return self
-        steady = not (is_random(self.view, x) or is_random(self.known_defense, x))
-        return replace(self, attack=partial(self.attack, early_stop=steady and self._shows_what_is_judged(x)))
-
     @torch.no_grad()
-    def _shows_what_is_judged(self, x: Tensor) -> bool:
-        """Whether the view's logits at the first of ``x`` are those of the defended classifier, but for rounding."""
+    def shows_what_is_judged(self, x: Tensor) -> bool:
+        """Whether the view's logits at the first of ``x`` (N, C, H, W) are those of the defended classifier each time,
+        but for rounding, so that fooled images may be left alone: the next answer of a random model may be another, and
+        so may that of a threat which differentiates through a stand-in for the defense."""
+        if is_random(self.view, x) or is_random(self.known_defense, x):
+            return False
         few = x[:PROBED]
         judged, seen = DefendedClassifier(self.classifier, self.known_defense)(few.clone()), self.view(few.clone())
         return torch.allclose(seen, judged, rtol=1e-4, atol=1e-4, equal_nan=True)
@@ -119,13 +115,16 @@ def attack_images(
     Raises:
         ValueError: the attack returned something else.
     """
-    attack = model.stopping_early(spec.early_stop, x[:batch_size]).attack
-    assert attack is not None, "a worst case is taken from its members"
+    assert model.attack is not None, "a worst case is taken from its members"
+    options: dict[str, Any] = {}
+    if spec.early_stop:
+        options["early_stop"] = model.shows_what_is_judged(x[:batch_size])
     attacked = []
     with seeded(spec.seed), torch.no_grad(), counted(model.classifier) as cost:
         for batch in track(batches_of(len(x), batch_size), str(spec.coordinates)):
-            arguments = {} if gradient is None else {"gradient": gradient[batch].clone()}
-            bound = partial(attack, eps=spec.eps, **arguments)
+            if gradient is not None:
+                options["gradient"] = gradient[batch].clone()
+            bound = partial(model.attack, eps=spec.eps, **options)
             attacked.append(within_budget(bound, model.view, x[batch], y[batch], spec.eps).clone())
     if gradient is not None:
         cost.forward += len(x)

@@ -12,7 +12,7 @@ from safetensors.torch import load, load_file, save_file
 from src.attacks import fgsm, ifgsm, input_gradient, mifgsm, pgd
 from src.defended import DefendedClassifier, adaptive
 from src.defenses import Binarize
-from src.evaluation.attacking import AttackedModel
+from src.evaluation.attacking import AttackedModel, attack_images
 
 BATCHES = 4  # 64 images in batches of 16
 LOOKED_AT = 1  # the batch that a process diagnoses a model by, for all attacks and eps
@@ -167,12 +167,19 @@ def test_an_attack_that_may_stop_early_is_not_shared_between_threats(folders, at
     assert not knowing(fgsm, 0.2).early_stop, "it has no such argument"
 
 
-def test_an_attack_stops_early_only_on_the_model_that_is_judged(digits, classifier):
+def test_an_attack_stops_early_only_on_the_model_that_is_judged(digits, classifier, knowing):
     """A threat of a user's own may show a stand-in, which is fooled by other images."""
+    told = []
+
+    def attack(model, x, y, *, eps, early_stop):
+        told.append(early_stop)
+        return x
+
     stand_in = DefendedClassifier(classifier, Standing())
-    for view, stops in ((adaptive(classifier, Binarize()), True), (stand_in, False)):
-        model = AttackedModel(view, classifier, Binarize(), pgd).stopping_early(True, digits.images)
-        assert model.attack.keywords == {"early_stop": stops}
+    for view in (adaptive(classifier, Binarize()), stand_in):
+        model = AttackedModel(view, classifier, Binarize(), attack)
+        attack_images(knowing(pgd, 0.2), model, digits.images, digits.labels, batch_size=64)
+    assert told == [True, False]
 
 
 class Standing(torch.nn.Module):
