@@ -138,6 +138,12 @@ class Cell:
         return wilson_interval(self.correct, self.n)
 
     @property
+    def score(self) -> dict[str, float]:
+        """How many of the images count as correct, under the names that files have for it."""
+        low, high = self.interval
+        return {"correct": self.correct, "accuracy": self.accuracy, "ci_low": low, "ci_high": high}
+
+    @property
     def seconds(self) -> float:
         return sum(self.stages.values())
 
@@ -148,17 +154,9 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, with the derived numbers written out for readers of the file."""
-        low, high = self.interval
         fields = asdict(self)
         head = {"schema": SCHEMA, "key": self.key} | fields.pop("coordinates")
-        derived = {
-            "correct": self.correct,
-            "accuracy": self.accuracy,
-            "ci_low": low,
-            "ci_high": high,
-            "seconds": self.seconds,
-        }
-        record = head | derived | fields
+        record = head | self.score | {"seconds": self.seconds} | fields
         return record | {"digest": content_key(record)}
 
     @classmethod

@@ -47,16 +47,9 @@ class GridRow:
 
     def columns(self) -> dict[str, Any]:
         """The row's values by :data:`COLUMNS`; None for what is not known."""
-        low, high = self.cell.interval if self.cell else (None, None)
-        return asdict(self.coordinates) | {
-            "n": self.cell.n if self.cell else None,
-            "correct": self.cell.correct if self.cell else None,
-            "accuracy": self.cell.accuracy if self.cell else None,
-            "ci_low": low,
-            "ci_high": high,
-            "seconds": self.cell.seconds if self.cell else None,
-            "key": self.key,
-        }
+        cell = self.cell
+        known = {"n": cell.n, "seconds": cell.seconds} | cell.score if cell else {}
+        return dict.fromkeys(COLUMNS) | asdict(self.coordinates) | known | {"key": self.key}
 
 
 @dataclass(frozen=True)

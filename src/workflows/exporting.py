@@ -236,6 +236,5 @@ def _cells(folder: Path, data: ImageDataModule, subject: Subject) -> Iterator[di
             continue
         same = subject.classifier is None or cell.identity["classifier"] == subject.classifier
         if same and cell.identity["defense"] == defense:
-            low, high = cell.interval
-            counts = {"n": cell.n, "correct": cell.correct, "accuracy": cell.accuracy, "ci_low": low, "ci_high": high}
-            yield asdict(cell.coordinates) | counts | {"classifier": cell.identity["classifier"], "key": cell.key}
+            made_of = {"classifier": cell.identity["classifier"], "key": cell.key}
+            yield asdict(cell.coordinates) | {"n": cell.n} | cell.score | made_of
