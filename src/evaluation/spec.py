@@ -256,12 +256,9 @@ class CellSpec:
     def view(self) -> dict[str, Any]:
         """The model that the attacker differentiates through: a threat, and the defense that it is built with, None if
         the attacker knows of none."""
-        knows = self.threat.knows_defense and not self.is_bare
-        bare = self.threat.bare or self.threat.component
-        return {
-            "threat": self.threat.component if knows else bare,
-            "defense": self.defense.component if knows else None,
-        }
+        if self.threat.knows_defense and not self.is_bare:
+            return {"threat": self.threat.component, "defense": self.defense.component}
+        return {"threat": self.threat.bare or self.threat.component, "defense": None}
 
     @property
     def early_stop(self) -> bool:
@@ -272,24 +269,24 @@ class CellSpec:
     @property
     def view_key(self) -> str:
         """Content hash of :attr:`view` and the images: all attacks and budgets share what is found out about it."""
-        return content_key(numbers_as_floats(self._viewed))
+        return self._key_of_view()
 
     @property
     def gradient_key(self) -> str:
         """Content hash of what the gradient at the clean images depends on: all attacks and budgets share it if the
         attacker knows no defense."""
-        precision = {} if self.attack.precision == "float32" else {"precision": self.attack.precision}
-        return content_key(numbers_as_floats(self._viewed | precision))
+        precision = self.attack.precision
+        return self._key_of_view() if precision == "float32" else self._key_of_view(precision=precision)
 
     @property
     def attacked_key(self) -> str:
         """Content hash of what the attacked images depend on: all defenses share them unless the threat knows."""
-        attack = {"attack": self.attack.identity, "eps": self.eps, "seed": self.seed, "early_stop": self.early_stop}
-        return content_key(numbers_as_floats(self._viewed | attack))
+        attack = self.attack.identity
+        return self._key_of_view(attack=attack, eps=self.eps, seed=self.seed, early_stop=self.early_stop)
 
-    @property
-    def _viewed(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "data": self.data.identity, "classifier": self.classifier, "view": self.view}
+    def _key_of_view(self, **others: Any) -> str:
+        viewed = {"schema": SCHEMA, "data": self.data.identity, "classifier": self.classifier, "view": self.view}
+        return content_key(numbers_as_floats(viewed | others))
 
     @property
     def members(self) -> dict[str, "CellSpec"]:
