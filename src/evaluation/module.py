@@ -15,8 +15,6 @@ from src.encoded_images import EXAMPLES
 from src.evaluation.cell import NO_CLASS
 from src.images import check_purified
 
-STAGES = ("purify", "classify")
-
 
 def predicted(logits: Tensor) -> Tensor:
     """The class with the highest of the logits (N, K), (N,); :data:`NO_CLASS` where one of them is NaN, which torch's
@@ -43,10 +41,7 @@ class PurificationEvaluation(LightningModule):
         self.num_classes = num_classes
         self.accuracy, self.perturbation_l2, self.perturbation_linf = (MeanMetric() for _ in range(3))
         self.reconstruction_mse = MeanMetric(nan_strategy="ignore")
-        self.stages = dict.fromkeys(STAGES, 0.0)
-        self._predictions: list[Tensor] = []
-        self.examples: dict[str, Tensor] = {}
-        self.ran_on = torch.device("cpu")
+        self.on_test_start()
 
     @property
     def predictions(self) -> Tensor:
@@ -54,8 +49,11 @@ class PurificationEvaluation(LightningModule):
         return torch.cat(self._predictions)
 
     def on_test_start(self) -> None:
-        self.stages = dict.fromkeys(STAGES, 0.0)
-        self._predictions, self.examples, self.ran_on = [], {}, self.device
+        """Forget what was seen before."""
+        self.stages = {"purify": 0.0, "classify": 0.0}
+        self._predictions: list[Tensor] = []
+        self.examples: dict[str, Tensor] = {}
+        self.ran_on = self.device
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         x, x_adv, y = batch
