@@ -154,9 +154,7 @@ class Evaluator:
         with frozen(classifier=classifier, defense=defense), random_streams_kept(), full_precision():
             run = self._run(spec, test, classifier, defense, worst)
             bare = _undefended(run.module, classifier, undefended, spec)
-        right = run.predictions == test.labels if worst is None else torch.from_numpy(worst.right)
-        if run.proved is not None:
-            right = run.proved
+        right = run.right if worst is None else torch.from_numpy(worst.right)
         if spec.protocol.clean_errors_count and origin is not None:
             right = right & torch.from_numpy(origin.right)
         accuracy = int(right.sum()) / len(right)
@@ -191,12 +189,13 @@ class Evaluator:
         module = PurificationEvaluation(classifier, defense, test.num_classes)
         module.to(device).to(memory_format=torch.channels_last)
         proof = self._prove(spec, classifier, defense, test) if spec.is_proof else None
-        attacked = AttackedSet(x, None)
+        attacked, attacker = AttackedSet(x, None), {}
         if proof is not None:
             attacked = AttackedSet(proof.witnesses, None, proof.seconds)
+            attacker = {"family": CERTIFICATE} | proof.statistics
         elif spec.eps:
             attacked = self._attacked(spec, classifier, defense, x, y, batch_size, worst)
-        attacker = self._attacker(spec, classifier, defense, x, y) if spec.eps and proof is None else {}
+            attacker = self._attacker(spec, classifier, defense, x, y)
         several = worst is None and not spec.verdict.is_single  # members of a worst case have had their verdicts
         loader = _loader(x, attacked.images, y, ANSWERED if several else batch_size)
         others, voting = self._other_answers(spec, module, trainer, loader) if several else ([], {})
@@ -208,11 +207,11 @@ class Evaluator:
             raise UserError(f"{spec.coordinates}: the defense returned pixels that are not finite in every image")
         stages = {name: seconds + voting.get(name, 0.0) for name, seconds in module.stages.items()}
         stages = {"attack": attacked.seconds} | stages
+        right = predictions == test.labels
         if proof is not None:
             proof.check(predictions, test.labels)
-            attacker = {"family": CERTIFICATE} | proof.statistics
-            return _Run(module, predictions, means, stages, attacker, proved=proof.proved)
-        return _Run(module, predictions, means, stages, attacker, attacked.propagations)
+            right = proof.proved
+        return _Run(module, predictions, right, means, stages, attacker, attacked.propagations)
 
     def _other_answers(
         self, spec: CellSpec, module: PurificationEvaluation, trainer: Trainer, loader: DataLoader[tuple[Tensor, ...]]
@@ -283,11 +282,11 @@ class _Run:
 
     module: PurificationEvaluation
     predictions: Tensor  #: the class that counts for each image, (N,), int64
+    right: Tensor  #: whether it is the image's own, or of a proof, whether that is proved; (N,), bool
     means: dict[str, float]  #: by :data:`MEANS`
     stages: dict[str, float]  #: seconds
     attacker: dict[str, Any]
-    propagations: Propagations | None = None  #: that the attack cost; None for a worst case, and where it is not known
-    proved: Tensor | None = None  #: of a proof, which images; (N,), bool
+    propagations: Propagations | None  #: that the attack cost; None for a worst case, and where it is not known
 
 
 def _propagations(own: Propagations | None, members: Iterable[Cell]) -> dict[str, int]:
