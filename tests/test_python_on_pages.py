@@ -41,5 +41,8 @@ def test_the_python_of_a_page_runs(page, folder, monkeypatch):
         for written, quicker in QUICKER.items():
             block = block.replace(written, quicker)
         exec(compile(block, page, "exec"), names)
-    assert (names["x_adv"] - names["x"]).abs().max() == pytest.approx(0.3, abs=1e-6)
-    assert page == "README.md" or (0 <= names["robust_accuracy"] <= 1 and names["logits"].shape == (1, 10))
+    moved = (names["x_adv"] - names["x"]).abs().max()
+    if page == "README.md":
+        assert moved == pytest.approx(0.3, abs=1e-6)
+    else:  # a suite leaves images alone that are wrong already, as many are after so short a training
+        assert moved <= 0.3 + 1e-6 and 0 <= names["robust_accuracy"] <= 1 and names["logits"].shape == (1, 10)
