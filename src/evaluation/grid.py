@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, FiniteFloat, TypeAdapter
 from src.errors import UserError
 from src.evaluation.cell import Cell
 from src.evaluation.sanity_checks import CheckReport, evidence_of, findings, idle_checks
-from src.evaluation.spec import SCHEMA, Coordinates
+from src.evaluation.spec import SCHEMA, Column, Coordinates
 from src.evaluation.store import CellStore
 from src.files import write_text
 from src.stored import DamagedError, read
@@ -80,9 +80,9 @@ class Grid:
         """The distinct values of a coordinate, in order of first appearance."""
         return list(dict.fromkeys(getattr(row.coordinates, name) for row in self.rows))
 
-    def columns(self) -> list[tuple[str, float | None]]:
+    def columns(self) -> list[Column]:
         """The distinct (defense, noise) pairs, in order of first appearance: the columns of the report's tables."""
-        return list(dict.fromkeys((row.coordinates.defense, row.coordinates.noise) for row in self.rows))
+        return self.values("column")
 
     @property
     def without_proofs(self) -> "Grid":
@@ -95,12 +95,12 @@ class Grid:
         return Grid(tuple(row for row in self.rows if row.proof and row.cell and "unprovable" not in row.cell.attacker))
 
     @property
-    def bare(self) -> list[tuple[str, float | None]]:
+    def bare(self) -> list[Column]:
         """The columns without a defense: usually one."""
         return Grid(tuple(row for row in self.rows if row.bare)).columns()
 
     @property
-    def learned(self) -> list[tuple[str, float | None]]:
+    def learned(self) -> list[Column]:
         """The columns whose defense was trained."""
         return Grid(tuple(row for row in self.rows if row.learned)).columns()
 

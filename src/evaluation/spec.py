@@ -39,6 +39,9 @@ def number(value: float) -> str:
     return f"{levels}/255" if abs(float(short) - value) > 1e-9 and abs(255 * value - levels) < 1e-6 else short
 
 
+Column = tuple[str, float | None]  #: (defense, noise)
+
+
 @dataclass(frozen=True, order=True)
 class Coordinates:
     """Where a cell stands in the grid: the columns that name it."""
@@ -51,6 +54,11 @@ class Coordinates:
     noise: Quantity | None  #: σ the defense was trained with; None where the defense has none
     protocol: str
     seed: int
+
+    @property
+    def column(self) -> Column:
+        """The column of the report's tables."""
+        return self.defense, self.noise
 
     def __str__(self) -> str:
         noise = "" if self.noise is None else f" {number(self.noise)}"

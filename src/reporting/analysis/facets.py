@@ -6,11 +6,11 @@ from functools import cached_property
 
 from src.evaluation import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
+from src.evaluation.spec import Column
 from src.nested import leaves
 from src.reporting.analysis.labels import column_label, images_counted, slug
 from src.reporting.analysis.rates import Rate
 
-Column = tuple[str, float | None]  #: (defense, noise)
 DIMENSIONS = ("data", "threat", "protocol", "seed")
 
 
@@ -77,7 +77,7 @@ class Facet(GridPart):
 
     def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
         """The cell at a place; None if it is missing or was not asked for."""
-        return self._cells.get((attack, eps, *column))
+        return self._cells.get((attack, eps, column))
 
     def rate(self, attack: str, eps: float, column: Column) -> Rate | None:
         """The accuracy at a place with its interval; None like :meth:`cell`."""
@@ -85,13 +85,9 @@ class Facet(GridPart):
         return Rate.of(cell) if cell else None
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, float, str, float | None], Cell | None]:
-        places = (row.coordinates for row in self.grid)
-        cells = (row.cell for row in self.grid)
-        return {
-            (place.attack, place.eps, place.defense, place.noise): cell
-            for place, cell in zip(places, cells, strict=True)
-        }
+    def _cells(self) -> dict[tuple[str, float, Column], Cell | None]:
+        pairs = ((row.coordinates, row.cell) for row in self.grid)
+        return {(place.attack, place.eps, place.column): cell for place, cell in pairs}
 
 
 @dataclass(frozen=True)

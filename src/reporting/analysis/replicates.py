@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from math import nan
 from statistics import fmean
 
+from src.evaluation.spec import Column
 from src.evaluation.statistics import mean_and_deviation
-from src.reporting.analysis.facets import Column, Facet, FacetGroup
+from src.reporting.analysis.facets import Facet, FacetGroup
 from src.reporting.analysis.labels import column_label, slug
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff, TradeOffs, trade_offs
@@ -87,7 +88,7 @@ class Replicates(FacetGroup):
     def places(self) -> list[tuple[str, float, Column]]:
         """Every (attack, eps, column) that was asked for with some seed."""
         coordinates = [row.coordinates for row in self.grid]
-        return list(dict.fromkeys((place.attack, place.eps, (place.defense, place.noise)) for place in coordinates))
+        return list(dict.fromkeys((place.attack, place.eps, place.column) for place in coordinates))
 
     @property
     def one_classifier(self) -> bool:
@@ -98,8 +99,7 @@ class Replicates(FacetGroup):
     @property
     def incomplete(self) -> list[tuple[str, float, Column]]:
         """The places that have no cell for some seed."""
-        accuracies = {place: self.accuracy(*place) for place in self.places}
-        return [place for place, accuracy in accuracies.items() if not (accuracy and accuracy.complete)]
+        return [place for place in self.places if not all(facet.cell(*place) for facet in self.facets)]
 
 
 def replicates(facets: Sequence[Facet]) -> list[tuple[Replicates | None, list[Facet]]]:
@@ -123,8 +123,7 @@ def replicates(facets: Sequence[Facet]) -> list[tuple[Replicates | None, list[Fa
 class AverageTradeOff:
     """One column of the grid over seeds. What is paid and won is compared seed by seed, and then averaged."""
 
-    defense: str
-    noise: float | None
+    column: Column
     clean: Average | None
     attacked: Average | None  #: each seed's worst over all attacks at the largest eps
     price: Average | None  #: in points
@@ -134,7 +133,7 @@ class AverageTradeOff:
 
     @property
     def label(self) -> str:
-        return column_label(self.defense, self.noise)
+        return column_label(*self.column)
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _average_item(
     items = [_item(seed, column) for seed in by_seed]
     arena_items = [_item(seed, column) if seed else None for seed in in_arena]
     return AverageTradeOff(
-        *column,
+        column,
         clean=average_rate([item.clean if item else None for item in items]),
         attacked=average_rate([item.attacked if item else None for item in arena_items]),
         price=average([item.price if item else None for item in items]),
@@ -198,4 +197,4 @@ def _average_item(
 
 
 def _item(tradeoffs: TradeOffs, column: Column) -> TradeOff | None:
-    return next((item for item in tradeoffs.items if (item.defense, item.noise) == column), None)
+    return next((item for item in tradeoffs.items if item.column == column), None)

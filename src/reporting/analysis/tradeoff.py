@@ -1,16 +1,17 @@
 """What each defense costs on clean images and wins back under attack, and which to take."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from src.evaluation.cell import Cell
 from src.evaluation.grid import Grid
+from src.evaluation.spec import Column
 from src.reporting.analysis.labels import column_label
 from src.reporting.analysis.rates import Rate
 
-#: Cells by (attack, eps, defense, noise); only those that are computed.
-Cells = dict[tuple[str, float, str, float | None], Cell]
+#: Cells by (attack, eps, column); only those that are computed.
+Cells = dict[tuple[str, float, Column], Cell]
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,18 @@ class TradeOff:
     price: float | None  #: clean accuracy lost against no defense, in points
     gain: float | None  #: attacked accuracy won over no defense, worst case against worst case, in points
     purify_seconds: float | None  #: time an image in the purifier, median over the column's cells
-    worst: str | None = None  #: the attack that leaves least of it
-    defended: bool = True  #: whether there is a defense
-    learned: bool = False  #: whether it was trained, as opposed to one that learns nothing
-    proved: Rate | None = None  #: share of the images that no attack at the largest eps can change; None: not asked
+    worst: str | None  #: the attack that leaves least of it
+    defended: bool  #: whether there is a defense
+    learned: bool  #: whether it was trained, as opposed to one that learns nothing
+    proved: Rate | None  #: share of the images that no attack at the largest eps can change; None: not asked
+
+    @property
+    def column(self) -> Column:
+        return self.defense, self.noise
 
     @property
     def label(self) -> str:
-        return column_label(self.defense, self.noise)
+        return column_label(*self.column)
 
 
 @dataclass(frozen=True)
@@ -127,27 +132,35 @@ def trade_offs(grid: Grid) -> TradeOffs:
     Args:
         grid: rows of one data set, threat, protocol and seed; see :func:`src.reporting.analysis.facets.facets`.
     """
-    proofs = {(row.coordinates.eps, row.coordinates.defense, row.coordinates.noise): row.cell for row in grid.proofs}
+    proofs = {(row.coordinates.eps, row.coordinates.column): row.cell for row in grid.proofs}
     grid = grid.without_proofs
     pairs = [(row.coordinates, row.cell) for row in grid]
-    cells = {(place.attack, place.eps, place.defense, place.noise): cell for place, cell in pairs if cell}
+    cells = {(place.attack, place.eps, place.column): cell for place, cell in pairs if cell}
     eps, attacks = _arena(grid, cells)
     bare, learned = grid.bare, grid.learned
-    undefended = _undefended(cells, eps, attacks, bare)
-    strongest = min(undefended, key=lambda attack: undefended[attack].fraction) if undefended else None
-    # The worst of fewer attacks is no match for the worst of all.
-    baseline = undefended[strongest] if strongest and len(undefended) == len(attacks) else None
-    clean = next((rate for column in bare if (rate := _clean_rate(cells, column))), None)
-    items = tuple(
-        replace(
-            _trade_off(cells, column, eps, attacks, clean, baseline),
+    strongest, undefended = _least(_undefended(cells, eps, attacks, bare), attacks)
+    undefended_clean = next((rate for column in bare if (rate := _clean_rate(cells, column))), None)
+
+    def compared(column: Column) -> TradeOff:
+        clean, (worst, attacked) = _clean_rate(cells, column), _worst(cells, column, eps, attacks)
+        proof = proofs.get((eps, column)) if eps else None
+        column_cells = [cell for (*_, other), cell in cells.items() if other == column]
+        times = [cell.stages["purify"] / cell.n for cell in column_cells if "purify" in cell.stages]
+        return TradeOff(
+            *column,
+            clean=clean,
+            attacked=attacked,
+            price=100 * (undefended_clean.fraction - clean.fraction) if undefended_clean and clean else None,
+            gain=100 * (attacked.fraction - undefended.fraction) if undefended and attacked else None,
+            purify_seconds=median(times) if times else None,
+            worst=worst,
             defended=column not in bare,
             learned=column in learned,
-            proved=Rate.of(proof) if eps and (proof := proofs.get((eps, *column))) else None,
+            proved=Rate.of(proof) if proof else None,
         )
-        for column in grid.columns()
-    )
-    return TradeOffs(eps, attacks, strongest if baseline else None, clean, baseline, items)
+
+    items = tuple(map(compared, grid.columns()))
+    return TradeOffs(eps, attacks, strongest, undefended_clean, undefended, items)
 
 
 def _arena(grid: Grid, cells: Cells) -> tuple[float | None, tuple[str, ...]]:
@@ -156,66 +169,43 @@ def _arena(grid: Grid, cells: Cells) -> tuple[float | None, tuple[str, ...]]:
     arenas = []
     for eps in sorted((eps for eps in grid.values("eps") if eps > 0), reverse=True):
         rows = grid.where(eps=eps)
-        attack_names = rows.values("attack")
         # A suite's worst case speaks for its members.
-        standalone = {row.coordinates.attack for row in rows if row.cell is None or row.key not in members}
-        attacks = tuple(attack for attack in attack_names if attack in standalone)
+        standalone = Grid(tuple(row for row in rows if row.cell is None or row.key not in members))
+        attacks = tuple(attack for attack in rows.values("attack") if attack in standalone.values("attack"))
         arenas.append((eps, attacks))
-        if any(_worst(cells, c, eps, attacks) for c in rows.columns() if c not in bare):
+        if any(_worst(cells, c, eps, attacks)[1] for c in rows.columns() if c not in bare):
             return eps, attacks
     return arenas[0] if arenas else (None, ())
 
 
-def _worst(cells: Cells, column: tuple[str, float | None], eps: float | None, attacks: tuple[str, ...]) -> Rate | None:
-    """The lowest accuracy over the attacks; None unless all of them are computed."""
-    attacked_cells = [cells.get((attack, eps, *column)) for attack in attacks if eps is not None]
-    computed = [Rate.of(cell) for cell in attacked_cells if cell]
-    return min(computed, key=lambda rate: rate.fraction) if computed and len(computed) == len(attacked_cells) else None
+def _worst(cells: Cells, column: Column, eps: float | None, attacks: tuple[str, ...]) -> tuple[str | None, Rate | None]:
+    """:func:`_least` of a column."""
+    found = {attack: cells.get((attack, eps, column)) for attack in attacks if eps is not None}
+    return _least({attack: Rate.of(cell) for attack, cell in found.items() if cell}, attacks)
 
 
-def _undefended(
-    cells: Cells, eps: float | None, attacks: tuple[str, ...], bare: list[tuple[str, float | None]]
-) -> dict[str, Rate]:
+def _least(rates: dict[str, Rate], attacks: tuple[str, ...]) -> tuple[str | None, Rate | None]:
+    """The attack that leaves the lowest accuracy, and this accuracy; None unless all attacks are computed, as the worst
+    of fewer is no match for the worst of all."""
+    if not rates or len(rates) < len(attacks):
+        return None, None
+    return min(rates.items(), key=lambda pair: pair[1].fraction)
+
+
+def _undefended(cells: Cells, eps: float | None, attacks: tuple[str, ...], bare: list[Column]) -> dict[str, Rate]:
     """What each attack leaves without a defense, measured or quoted."""
     rates: dict[str, Rate] = {}
-    for (attack, budget, *column), cell in cells.items():
+    for (attack, budget, column), cell in cells.items():
         if budget == eps and attack in attacks:
-            if tuple(column) in bare:
+            if column in bare:
                 rates[attack] = Rate.of(cell)
             else:
                 rates.setdefault(attack, Rate.quoted(cell.undefended_accuracy, cell.n))
     return rates
 
 
-def _clean_rate(cells: Cells, column: tuple[str, float | None]) -> Rate | None:
+def _clean_rate(cells: Cells, column: Column) -> Rate | None:
     """A column's accuracy without attack, measured or quoted."""
-    column_cells = {(attack, eps): cell for (attack, eps, *key), cell in cells.items() if tuple(key) == column}
-    clean_cell = next((cell for (_, eps), cell in column_cells.items() if eps == 0), None)
-    if clean_cell:
-        return Rate.of(clean_cell)
-    return next((Rate.quoted(cell.clean_accuracy, cell.n) for cell in column_cells.values()), None)
-
-
-def _trade_off(
-    cells: Cells,
-    column: tuple[str, float | None],
-    eps: float | None,
-    attacks: tuple[str, ...],
-    undefended_clean: Rate | None,
-    undefended: Rate | None,
-) -> TradeOff:
-    clean, attacked = _clean_rate(cells, column), _worst(cells, column, eps, attacks)
-    times = [
-        cell.stages["purify"] / cell.n
-        for (*_, defense, noise), cell in cells.items()
-        if (defense, noise) == column and "purify" in cell.stages
-    ]
-    return TradeOff(
-        *column,
-        clean=clean,
-        attacked=attacked,
-        price=100 * (undefended_clean.fraction - clean.fraction) if undefended_clean and clean else None,
-        gain=100 * (attacked.fraction - undefended.fraction) if undefended and attacked else None,
-        purify_seconds=median(times) if times else None,
-        worst=min(attacks, key=lambda attack: cells[attack, eps, *column].accuracy) if attacked and eps else None,
-    )
+    by_eps = [(eps, cell) for (_, eps, other), cell in cells.items() if other == column]
+    measured = next((Rate.of(cell) for eps, cell in by_eps if eps == 0), None)
+    return measured or next((Rate.quoted(cell.clean_accuracy, cell.n) for _, cell in by_eps), None)

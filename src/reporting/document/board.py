@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from src.evaluation.cell import Cell
-from src.evaluation.spec import number
-from src.reporting.analysis.facets import Column, Facet
+from src.evaluation.spec import Column, number
+from src.reporting.analysis.facets import Facet
 from src.reporting.analysis.labels import MISSING, column_label, points
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOff, trade_offs
@@ -53,14 +53,13 @@ def board_table(beside: SideBySide) -> Table | None:
     if eps is None or eps != blind_tradeoffs.eps:
         return None
     informed_items, blind_items = (
-        {(item.defense, item.noise): item for item in tradeoffs.items}
-        for tradeoffs in (informed_tradeoffs, blind_tradeoffs)
+        {item.column: item for item in tradeoffs.items} for tradeoffs in (informed_tradeoffs, blind_tradeoffs)
     )
     places = [
         _Place(column, blind_items.get(column), informed_items.get(column)) for column in blind_items | informed_items
     ]
     places.sort(key=lambda place: place.rank, reverse=True)
-    claims = {(row.coordinates.defense, row.coordinates.noise): row.claim for row in beside.grid if row.claim}
+    claims = {row.coordinates.column: row.claim for row in beside.grid if row.claim}
     leading = leaders([place.counted.attacked if place.counted else None for place in places])
     rows = [
         (column_label(*place.column), _entries(place, _set_by(place, blind, informed, eps), best, claims))

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from statistics import median
 
 from src.evaluation.cell import Cell
-from src.reporting.analysis.facets import Column, Facet
+from src.evaluation.spec import Column
+from src.reporting.analysis.facets import Facet
 from src.reporting.document.tables import Entry, Table
 
 #: Stages whose median time per image is shown; not the attack's, which all defenses share.
@@ -23,7 +24,7 @@ def cost_table(facet: Facet) -> Table | None:
 
 
 def _entries(facet: Facet, column: Column) -> tuple[Entry, ...]:
-    cells = {row.key: row.cell for row in facet.grid.where(defense=column[0], noise=column[1]) if row.cell}
+    cells = {row.key: row.cell for row in facet.grid.where(column=column) if row.cell}
     entries = [
         Entry(f"{1000 * median(times):.2f}") if (times := _per_image(cells.values(), s)) else Entry() for s in PER_IMAGE
     ]

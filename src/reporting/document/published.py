@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 
 from src.evaluation.cell import Cell
-from src.evaluation.spec import number
-from src.reporting.analysis.facets import Column, Facet
+from src.evaluation.spec import Column, number
+from src.reporting.analysis.facets import Facet
 from src.reporting.analysis.labels import MISSING, column_label, listed, percent, points
 from src.reporting.analysis.rates import Rate
 from src.reporting.document.tables import Entry, Table

@@ -69,10 +69,10 @@ def _falls(first: TradeOffs, last: TradeOffs) -> Sequence[str]:
     """``vqvae 0.5 falls from 66.0 to 26.0 %``, for each defense that met every attack under both threats."""
     if first.eps != last.eps:
         return []
-    last_rates = {(item.defense, item.noise): item.attacked for item in last.defended}
+    last_rates = {item.column: item.attacked for item in last.defended}
     clauses = []
     for item in first.defended:
-        lower = last_rates.get((item.defense, item.noise))
+        lower = last_rates.get(item.column)
         if item.attacked and lower:
             clauses.append(f"{item.label} {_moves(item.attacked, lower)}")
     return clauses

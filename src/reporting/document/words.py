@@ -52,7 +52,7 @@ def sentences(facet: Facet, tradeoffs: TradeOffs) -> list[str]:
 def _proved(grid: Grid) -> list[str]:
     """For each defense of which something is proved: how much, at the largest eps."""
     cells = {
-        (row.coordinates.defense, row.coordinates.noise): row
+        row.coordinates.column: row
         for row in sorted(grid.proofs, key=lambda row: row.coordinates.eps)
         if row.coordinates.eps
     }

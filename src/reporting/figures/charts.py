@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from src.evaluation.spec import number
+from src.evaluation.spec import Column, number
 from src.reporting.analysis.certified import Certificates
-from src.reporting.analysis.facets import Column, Facet
+from src.reporting.analysis.facets import Facet
 from src.reporting.analysis.labels import MISSING, column_label, percent, spread
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
@@ -275,7 +275,7 @@ def tradeoff_rows(tradeoffs: TradeOffs, columns: Sequence[Column]) -> Iterator[R
     for item in tradeoffs.items:
         if item.clean and item.attacked:
             position = {
-                "column": columns.index((item.defense, item.noise)),
+                "column": columns.index(item.column),
                 "defense": item.defense,
                 "noise": item.noise,
             }

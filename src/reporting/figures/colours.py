@@ -4,7 +4,7 @@ from collections.abc import Collection
 from colorsys import hls_to_rgb, rgb_to_hls
 from dataclasses import dataclass
 
-from src.reporting.analysis.facets import Column
+from src.evaluation.spec import Column
 
 #: Accuracy 0 to 1, pale to dark (ColorBrewer's YlGnBu).
 HEAT = ("#ffffd9", "#edf8b1", "#c7e9b4", "#7fcdbb", "#41b6c4", "#1d91c0", "#225ea8", "#0c2c84")

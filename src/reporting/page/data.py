@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation.cell import Cell
 from src.evaluation.grid import Grid
+from src.evaluation.spec import Column
 from src.reporting.analysis.certified import Certificates
-from src.reporting.analysis.facets import Column, Facet
+from src.reporting.analysis.facets import Facet
 from src.reporting.analysis.labels import column_label
 from src.reporting.analysis.tradeoff import TradeOffs
 from src.reporting.document.sections import GridSection, Section
@@ -112,7 +113,7 @@ def _cells(facet: Facet, columns: list[Column], pixels: Pixels) -> Iterator[dict
     for row in facet.grid:
         if row.cell and (row.cell.examples or row.cell.per_class):
             place = row.coordinates
-            position = {"attack": place.attack, "eps": place.eps, "column": columns.index((place.defense, place.noise))}
+            position = {"attack": place.attack, "eps": place.eps, "column": columns.index(place.column)}
             yield position | {"threat": place.threat, "classes": row.cell.per_class, "shown": _shown(row.cell, pixels)}
 
 

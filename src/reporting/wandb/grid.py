@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid
-from src.evaluation.spec import content_key, number
+from src.evaluation.spec import Column, content_key, number
 from src.nested import leaves
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.analysis.labels import column_label, listed
@@ -111,18 +111,18 @@ def _curves(facet: Facet) -> Iterator[_Curve]:
             cells = [(eps, facet.cell(attack, eps, column)) for eps in facet.budgets(attack)]
             points = [(float(eps), cell.accuracy) for eps, cell in cells if cell]
             if points:
-                yield _Curve(attack, _label(facet, *column), points)
+                yield _Curve(attack, _label(facet, column), points)
 
 
 def _incomplete(facet: Facet) -> Iterator[str]:
     """The labels of columns with a missing cell."""
     for row in facet.grid.without_proofs.missing:
-        yield _label(facet, row.coordinates.defense, row.coordinates.noise)
+        yield _label(facet, row.coordinates.column)
 
 
-def _label(facet: Facet, defense: str, noise: float | None) -> str:
+def _label(facet: Facet, column: Column) -> str:
     """``vqvae 0.25 adaptive``."""
-    return f"{column_label(defense, noise)} {facet.suffix.strip('-')}".rstrip()
+    return f"{column_label(*column)} {facet.suffix.strip('-')}".rstrip()
 
 
 def line_metrics(facet: Facet) -> dict[str, list[str]]:
