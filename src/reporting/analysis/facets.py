@@ -1,8 +1,10 @@
 """A grid cut into parts of which each fits a table: one data set, threat, protocol and seed each."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from src.evaluation import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
@@ -14,10 +16,26 @@ from src.reporting.analysis.rates import Rate
 DIMENSIONS = ("data", "threat", "protocol", "seed")
 
 
-class GridPart:
+class GridPart(ABC):
     """What every part of a grid can read off its rows."""
 
     grid: Grid
+
+    @property
+    @abstractmethod
+    def place(self) -> dict[str, str]:
+        """Where it stands, dimension by dimension, and its settings."""
+
+    @property
+    def title(self) -> str:
+        """``mnist · gray_box · default protocol · seed 0``."""
+        protocol = f"{self.place['protocol']} protocol"
+        parts = (self.place["data"], self.place["threat"], protocol, self.seeds, self.place["settings"])
+        return " · ".join(filter(None, parts))
+
+    @property
+    def seeds(self) -> str:
+        return f"seed {self.place['seed']}"
 
     def bars(self, attack: str) -> str:
         """What a figure's caption has to say of its error bars, if they are not the usual intervals."""
@@ -60,20 +78,12 @@ class Facet(GridPart):
     grid: Grid
 
     @property
-    def title(self) -> str:
-        """``mnist · gray_box · default protocol · seed 0``."""
-        parts = (self.data, self.threat, f"{self.protocol} protocol", f"seed {self.seed}", self.settings)
-        return " · ".join(filter(None, parts))
-
-    @property
     def facets(self) -> "tuple[Facet, ...]":
         return (self,)
 
     @property
     def place(self) -> dict[str, str]:
-        """Where it stands, dimension by dimension, and its settings."""
-        coordinates = {"data": self.data, "threat": self.threat, "protocol": self.protocol, "seed": str(self.seed)}
-        return coordinates | {"settings": self.settings}
+        return {name: str(getattr(self, name)) for name in (*DIMENSIONS, "settings")}
 
     def cell(self, attack: str, eps: float, column: Column) -> Cell | None:
         """The cell at a place; None if it is missing or was not asked for."""
@@ -112,12 +122,10 @@ def facets(grid: Grid) -> list[Facet]:
     """
     parts: dict[tuple[str, str, str, int], list[GridRow]] = {}
     for row in grid:
-        coordinates = row.coordinates
-        parts.setdefault((coordinates.data, coordinates.threat, coordinates.protocol, coordinates.seed), []).append(row)
-    varying = [i for i in range(len(DIMENSIONS)) if len({key[i] for key in parts}) > 1]
+        parts.setdefault(attrgetter(*DIMENSIONS)(row.coordinates), []).append(row)
+    values_by_part = _differing([dict(zip(DIMENSIONS, map(str, key), strict=True)) for key in parts])
     all_facets: list[Facet] = []
-    for key, rows in parts.items():
-        values = [f"seed {key[i]}" if DIMENSIONS[i] == "seed" else str(key[i]) for i in varying]
+    for (key, rows), values in zip(parts.items(), values_by_part, strict=True):
         for settings, variant in _variants(rows):
             names = [*values, *filter(None, [settings])]
             suffix = "".join(f"-{slug(name.replace('seed ', 'seed'))}" for name in names)
@@ -125,6 +133,25 @@ def facets(grid: Grid) -> list[Facet]:
                 suffix += f"-{len(all_facets) + 1}"
             all_facets.append(Facet(*key, settings, " · ".join(names), suffix, Grid(tuple(variant))))
     return all_facets
+
+
+def grouped(facets: Sequence[Facet], along: str) -> list[tuple[list[str], list[Facet]]]:
+    """The facets in groups that differ along one dimension alone, in order of first appearance. Each group comes with
+    what tells it from the others."""
+    groups: dict[tuple[tuple[str, str], ...], list[Facet]] = {}
+    for facet in facets:
+        key = tuple((name, value) for name, value in facet.place.items() if name != along)
+        groups.setdefault(key, []).append(facet)
+    return list(zip(_differing([dict(key) for key in groups]), groups.values(), strict=True))
+
+
+def _differing(places: Sequence[dict[str, str]]) -> list[list[str]]:
+    """Of each place what tells it from the others, such as ``adaptive`` and ``seed 1``."""
+    varying = [name for name in (places[0] if places else ()) if len({place[name] for place in places}) > 1]
+    return [
+        [f"seed {place[name]}" if name == "seed" else place[name] for name in varying if place[name]]
+        for place in places
+    ]
 
 
 def _variants(rows: list[GridRow]) -> Iterator[tuple[str, list[GridRow]]]:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from src.evaluation.spec import Column
 from src.evaluation.statistics import mean_and_deviation
-from src.reporting.analysis.facets import Facet, FacetGroup
+from src.reporting.analysis.facets import Facet, FacetGroup, grouped
 from src.reporting.analysis.labels import column_label, slug
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff, TradeOffs, trade_offs
@@ -55,12 +55,11 @@ class Replicates(FacetGroup):
     """Facets that differ in their seed alone."""
 
     @property
-    def title(self) -> str:
-        """``mnist · gray_box · default protocol · mean of 3 seeds (0, 1, 2)``."""
-        first, seeds = self.facets[0], [str(facet.seed) for facet in self.facets]
+    def seeds(self) -> str:
+        """``mean of 3 seeds (0, 1, 2)``."""
+        seeds = [str(facet.seed) for facet in self.facets]
         seed_list = ", ".join(seeds) if len(seeds) <= NAMED else f"{seeds[0]} … {seeds[-1]}"
-        mean = f"mean of {len(seeds)} seeds ({seed_list})"
-        return " · ".join(filter(None, (first.data, first.threat, f"{first.protocol} protocol", mean, first.settings)))
+        return f"mean of {len(seeds)} seeds ({seed_list})"
 
     @property
     def threat(self) -> str:
@@ -68,7 +67,6 @@ class Replicates(FacetGroup):
 
     @property
     def place(self) -> dict[str, str]:
-        """As :attr:`Facet.place`."""
         return self.facets[0].place | {"seed": f"mean of {len(self.facets)}"}
 
     def bars(self, attack: str) -> str:
@@ -105,13 +103,8 @@ class Replicates(FacetGroup):
 def replicates(facets: Sequence[Facet]) -> list[tuple[Replicates | None, list[Facet]]]:
     """The facets in groups that differ in their seed alone, in order of first appearance, each with what its seeds
     come to together: None where there is just one seed."""
-    groups: dict[tuple[str, ...], list[Facet]] = {}
-    for facet in facets:
-        groups.setdefault((facet.data, facet.threat, facet.protocol, facet.settings), []).append(facet)
-    varying = [i for i in range(4) if len({key[i] for key in groups}) > 1]
     pairs: list[tuple[Replicates | None, list[Facet]]] = []
-    for key, group in groups.items():
-        names = [key[i] for i in varying if key[i]]
+    for names, group in grouped(facets, along="seed"):
         suffix = "".join(f"-{slug(name)}" for name in names) + "-seeds"
         replicated = len(group) == len({facet.seed for facet in group}) > 1
         name = " · ".join([*names, f"mean of {len(group)} seeds"])

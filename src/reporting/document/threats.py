@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from src.evaluation.spec import number
-from src.reporting.analysis.facets import Facet, FacetGroup
+from src.reporting.analysis.facets import Facet, FacetGroup, grouped
 from src.reporting.analysis.labels import listed, percent, slug
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
@@ -18,19 +18,11 @@ class SideBySide(FacetGroup):
     """Facets that differ in their threat alone; those whose attacker knows the defense come last."""
 
     @property
-    def title(self) -> str:
-        """``mnist · gray_box and adaptive · default protocol · seed 0``."""
-        first = self.facets[0]
-        parts = (first.data, listed(self.threats), f"{first.protocol} protocol", f"seed {first.seed}", first.settings)
-        return " · ".join(filter(None, parts))
-
-    @property
     def threats(self) -> list[str]:
         return [facet.threat for facet in self.facets]
 
     @property
     def place(self) -> dict[str, str]:
-        """As :attr:`Facet.place`."""
         return self.facets[0].place | {"threat": listed(self.threats)}
 
 
@@ -55,7 +47,7 @@ def _table(beside: SideBySide, attack: str) -> Table:
 def threat_sentences(beside: SideBySide) -> list[str]:
     """How far each defense falls from the first threat to the last."""
     first, last = (trade_offs(facet.grid) for facet in (beside.facets[0], beside.facets[-1]))
-    falls = list(_falls(first, last))
+    falls = _falls(first, last)
     if not falls or first.eps is None or last.eps is None:
         return ["The threats of this grid share no defense that met every attack, so they cannot be compared yet."]
     budget = f"at eps {number(first.eps)}"
@@ -65,7 +57,7 @@ def threat_sentences(beside: SideBySide) -> list[str]:
     return [f"From {beside.threats[0]} to {beside.threats[-1]}, {budget} under {worst}: {clauses}{more}."]
 
 
-def _falls(first: TradeOffs, last: TradeOffs) -> Sequence[str]:
+def _falls(first: TradeOffs, last: TradeOffs) -> list[str]:
     """``vqvae 0.5 falls from 66.0 to 26.0 %``, for each defense that met every attack under both threats."""
     if first.eps != last.eps:
         return []
@@ -87,14 +79,9 @@ def _moves(before: Rate, now: Rate) -> str:
 
 def side_by_side(facets: Sequence[Facet]) -> list[SideBySide]:
     """The facets that differ in their threat alone, group by group; none where there is one threat."""
-    groups: dict[tuple[str, str, int, str], list[Facet]] = {}
-    for facet in facets:
-        groups.setdefault((facet.data, facet.protocol, facet.seed, facet.settings), []).append(facet)
-    varying = [i for i in range(4) if len({key[i] for key in groups}) > 1]
     parts = []
-    for key, group in groups.items():
+    for names, group in grouped(facets, along="threat"):
         if len({facet.threat for facet in group}) == len(group) > 1:
-            names = [f"seed {key[i]}" if i == 2 else str(key[i]) for i in varying if key[i] != ""]
             ordered = sorted(group, key=lambda facet: facet.grid.informed)
             threats = listed([facet.threat for facet in ordered])
             suffix = "".join(f"-{slug(name.replace(' ', ''))}" for name in names) + "-threats"
