@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from src.evaluation.cell import Cell
 from src.evaluation.spec import Column, number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import MISSING, column_label, points
+from src.reporting.analysis.labels import MISSING, column_label
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOff, trade_offs
-from src.reporting.document.tables import Entry, Table, rate_entry
+from src.reporting.document.tables import Entry, Table, milliseconds_entry, points_entry, rate_entry
 from src.reporting.document.threats import SideBySide
 
 
@@ -32,8 +32,8 @@ class _Place:
 
     @property
     def rank(self) -> float:
-        counted = self.counted
-        return counted.attacked.fraction if counted and counted.attacked else -1.0
+        rate = _rate(self.counted)
+        return rate.fraction if rate else -1.0
 
 
 def board_table(beside: SideBySide) -> Table | None:
@@ -60,7 +60,7 @@ def board_table(beside: SideBySide) -> Table | None:
     ]
     places.sort(key=lambda place: place.rank, reverse=True)
     claims = {row.coordinates.column: row.claim for row in beside.grid if row.claim}
-    leading = leaders([place.counted.attacked if place.counted else None for place in places])
+    leading = leaders([_rate(place.counted) for place in places])
     rows = [
         (column_label(*place.column), _entries(place, _set_by(place, blind, informed, eps), best, claims))
         for place, best in zip(places, leading, strict=True)
@@ -76,12 +76,12 @@ def _entries(place: _Place, set_by: str, best: bool, claims: dict[Column, str]) 
     assert item is not None, "a column is one of the two grids'"
     return (
         rate_entry(item.clean),
-        Entry() if item.price is None else Entry(points(item.price)),
+        points_entry(item.price),
         rate_entry(_rate(blind), best and counted is blind),
         rate_entry(_rate(informed), best and counted is informed),
         Entry(set_by),
         rate_entry(informed.proved if informed else None),
-        Entry() if item.purify_seconds is None else Entry(f"{1000 * item.purify_seconds:.2f}"),
+        milliseconds_entry(item.purify_seconds),
         Entry(claims.get(place.column, "")),
     )
 

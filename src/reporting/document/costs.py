@@ -1,12 +1,10 @@
 """What each column of a grid costs in time."""
 
-from collections.abc import Iterable
 from statistics import median
 
-from src.evaluation.cell import Cell
 from src.evaluation.spec import Column
 from src.reporting.analysis.facets import Facet
-from src.reporting.document.tables import Entry, Table
+from src.reporting.document.tables import Entry, Table, milliseconds_entry
 
 #: Stages whose median time per image is shown; not the attack's, which all defenses share.
 PER_IMAGE = ("purify", "classify")
@@ -24,14 +22,11 @@ def cost_table(facet: Facet) -> Table | None:
 
 
 def _entries(facet: Facet, column: Column) -> tuple[Entry, ...]:
-    cells = {row.key: row.cell for row in facet.grid.where(column=column) if row.cell}
-    entries = [
-        Entry(f"{1000 * median(times):.2f}") if (times := _per_image(cells.values(), s)) else Entry() for s in PER_IMAGE
-    ]
-    work = [cell.propagations_per_image for cell in cells.values() if cell.propagations_per_image is not None]
-    entries.append(Entry(f"{median(work):,.0f}") if work else Entry())
-    return (*entries, *(Entry(f"{sum(cell.stages.get(s, 0.0) for cell in cells.values()):,.1f}") for s in STAGES))
-
-
-def _per_image(cells: Iterable[Cell], stage: str) -> list[float]:
-    return [cell.stages[stage] / cell.n for cell in cells if stage in cell.stages]
+    cells = {row.key: row.cell for row in facet.grid.where(column=column) if row.cell}.values()
+    times = [[cell.stages[stage] / cell.n for cell in cells if stage in cell.stages] for stage in PER_IMAGE]
+    work = [cell.propagations_per_image for cell in cells if cell.propagations_per_image is not None]
+    return (
+        *(milliseconds_entry(median(per_image) if per_image else None) for per_image in times),
+        Entry(f"{median(work):,.0f}") if work else Entry(),
+        *(Entry(f"{sum(cell.stages.get(stage, 0.0) for cell in cells):,.1f}") for stage in STAGES),
+    )

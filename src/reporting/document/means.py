@@ -7,7 +7,7 @@ from src.reporting.analysis.labels import MISSING, percent, plus_minus, points
 from src.reporting.analysis.rates import leaders
 from src.reporting.analysis.replicates import Average, AverageTradeOff, AverageTradeOffs, Replicates
 from src.reporting.document.tables import Entry, Table, paid_and_won
-from src.reporting.document.words import has_no_defense, named, warning
+from src.reporting.document.words import has_no_defense, warning, worst_of
 
 #: Said above every table of means over seeds.
 MEAN_LEGEND = (
@@ -95,8 +95,7 @@ def _headline(over: Replicates, tradeoffs: AverageTradeOffs) -> str:
     budget, best = f"At eps {number(tradeoffs.eps or 0)}", tradeoffs.best
     if tradeoffs.undefended is None or (best is None and not has_no_defense(over.grid)):
         return f"{budget} there is no seed with every attack computed, so no defense can be judged there yet."
-    worst = f"the worst of {named(tradeoffs.attacks)}" if len(tradeoffs.attacks) > 1 else tradeoffs.attacks[0]
-    seeds = f"standard deviation over {len(over.facets)} seeds"
+    worst, seeds = worst_of(tradeoffs.attacks), f"standard deviation over {len(over.facets)} seeds"
     if best is None:
         bare = f"{_said(tradeoffs.undefended)} undefended"
         return f"{budget} {worst} leaves {bare} (mean ± {seeds}); this grid has no defense."

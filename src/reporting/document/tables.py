@@ -56,6 +56,16 @@ def rate_entry(rate: Rate | None, strong: bool = False) -> Entry:
     return Entry(percent(rate.fraction), half_width(rate.low, rate.high), rate.fraction, strong)
 
 
+def points_entry(difference: float | None) -> Entry:
+    """A difference of accuracies in points."""
+    return Entry() if difference is None else Entry(points(difference))
+
+
+def milliseconds_entry(seconds: float | None) -> Entry:
+    """The time an image takes, in milliseconds."""
+    return Entry() if seconds is None else Entry(f"{1000 * seconds:.2f}")
+
+
 def rate_text(rate: Rate) -> str:
     """What :func:`rate_entry` shows, on one line; a rate without an error bar has none: ``83.2 ±0.7``."""
     return percent(rate.fraction) if isnan(rate.low) else f"{percent(rate.fraction)} {half_width(rate.low, rate.high)}"
@@ -71,15 +81,14 @@ def tradeoff_table(tradeoffs: TradeOffs) -> Table | None:
     leading = leaders([item.attacked for item in tradeoffs.items])
     rows = []
     for item, best in zip(tradeoffs.items, leading, strict=True):
-        milliseconds = None if item.purify_seconds is None else 1000 * item.purify_seconds
         entries = (
             rate_entry(item.clean),
-            Entry() if item.price is None else Entry(points(item.price)),
+            points_entry(item.price),
             rate_entry(item.attacked, best),
             *([rate_entry(item.proved)] if proved else []),
-            Entry() if item.gain is None else Entry(points(item.gain)),
+            points_entry(item.gain),
             Entry(item.worst or ""),
-            Entry() if milliseconds is None else Entry(f"{milliseconds:.2f}"),
+            milliseconds_entry(item.purify_seconds),
         )
         rows.append((item.label, entries))
     return Table(paid_and_won(tradeoffs.attacks), "defense", columns, tuple(rows))

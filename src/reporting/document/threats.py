@@ -8,7 +8,7 @@ from src.reporting.analysis.labels import listed, percent, slug
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
 from src.reporting.document.tables import Table, rate_entry
-from src.reporting.document.words import named
+from src.reporting.document.words import worst_of
 
 #: Falls spelled out in the sentence; the tables have all.
 SPELLED_OUT = 8
@@ -53,21 +53,17 @@ def threat_sentences(beside: SideBySide) -> list[str]:
     budget = f"at eps {number(first.eps)}"
     clauses = "; ".join(falls[:SPELLED_OUT])
     more = f"; and {len(falls) - SPELLED_OUT} more in the tables" if len(falls) > SPELLED_OUT else ""
-    worst = f"the worst of {named(last.attacks)}" if len(last.attacks) > 1 else last.attacks[0]
-    return [f"From {beside.threats[0]} to {beside.threats[-1]}, {budget} under {worst}: {clauses}{more}."]
+    threats = f"From {beside.threats[0]} to {beside.threats[-1]}"
+    return [f"{threats}, {budget} under {worst_of(last.attacks)}: {clauses}{more}."]
 
 
 def _falls(first: TradeOffs, last: TradeOffs) -> list[str]:
     """``vqvae 0.5 falls from 66.0 to 26.0 %``, for each defense that met every attack under both threats."""
     if first.eps != last.eps:
         return []
-    last_rates = {item.column: item.attacked for item in last.defended}
-    clauses = []
-    for item in first.defended:
-        lower = last_rates.get(item.column)
-        if item.attacked and lower:
-            clauses.append(f"{item.label} {_moves(item.attacked, lower)}")
-    return clauses
+    rates = {item.column: item.attacked for item in last.defended}
+    pairs = [(item, rates.get(item.column)) for item in first.defended]
+    return [f"{item.label} {_moves(item.attacked, now)}" for item, now in pairs if item.attacked and now]
 
 
 def _moves(before: Rate, now: Rate) -> str:

@@ -85,7 +85,7 @@ def _headline(grid: Grid, tradeoffs: TradeOffs) -> str:
     choice = tradeoffs.best_for_floor(0, tradeoffs.raising(candidates))
     if choice:
         best = choice.item
-        attack_note = f" ({best.worst}, its worst of {named(tradeoffs.attacks)})" if len(tradeoffs.attacks) > 1 else ""
+        attack_note = f" ({best.worst}, its worst of {_named(tradeoffs.attacks)})" if len(tradeoffs.attacks) > 1 else ""
         ties = f" ({_alike(choice)})" if choice.tied else ""
         improvement = f"; {best.label}{ties} brings that to {_p(best.attacked)}{attack_note}{_for(best, tradeoffs)}"
         return f"{leaves}{improvement}{f', but {rivals}' if rivals else ''}."
@@ -95,9 +95,14 @@ def _headline(grid: Grid, tradeoffs: TradeOffs) -> str:
     return f"{leaves}; {verdict}{f', while {rivals}' if rivals else ''}."
 
 
-def named(attacks: tuple[str, ...]) -> str:
+def _named(attacks: tuple[str, ...]) -> str:
     """These attacks one by one, or how many they are."""
     return listed(list(attacks)) if len(attacks) <= SPELLED_OUT else f"{len(attacks)} attacks"
+
+
+def worst_of(attacks: tuple[str, ...]) -> str:
+    """``the worst of fgsm and pgd``, or the only attack."""
+    return f"the worst of {_named(attacks)}" if len(attacks) > 1 else attacks[0]
 
 
 def _untrained_rivals(tradeoffs: TradeOffs) -> str:
@@ -153,9 +158,9 @@ def _pays_and_wins(item: TradeOff, tradeoffs: TradeOffs) -> str:
     """``noise 0.5 pays 2.0 and wins 32.8``; empty where nothing is known."""
     parts = []
     if item.price is not None:
-        parts.append(f"pays {_z(item.price)}{_bars(item.clean, tradeoffs.undefended_clean)}")
+        parts.append(f"pays {item.price:z.1f}{_bars(item.clean, tradeoffs.undefended_clean)}")
     if item.gain is not None:
-        parts.append(f"wins {_z(item.gain)}{_bars(item.attacked, tradeoffs.undefended)}")
+        parts.append(f"wins {item.gain:z.1f}{_bars(item.attacked, tradeoffs.undefended)}")
     subject = "it" if item.noise is None else f"noise {number(item.noise)}"
     return f"{subject} {' and '.join(parts)}" if parts else ""
 
@@ -221,8 +226,3 @@ def _bars(rate: Rate | None, other: Rate | None) -> str:
 
 def _p(rate: Rate | None) -> str:
     return f"{percent(rate.fraction)} %" if rate else ""
-
-
-def _z(value: float) -> str:
-    """One digit, and no minus before a zero."""
-    return f"{value:.1f}" if round(value, 1) else "0.0"
