@@ -1,5 +1,6 @@
 """From stored cells to a folder of tables, figures and a page."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -81,15 +82,10 @@ def copy_report(report: Report, folder: Path) -> None:
     """
     copies = {folder / path.relative_to(report.folder): path for path in report.paths}
     for copy, path in copies.items():
-        content = path.read_bytes()
-        write_atomically(copy, partial(_write, content))
+        write_atomically(copy, partial(shutil.copyfile, path))
     for path in (folder / "figures").glob("*.png"):
         if path not in copies:
             path.unlink(missing_ok=True)
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 def write_certified(sets: Sequence[CertifiedSet], folder: Path) -> Report:

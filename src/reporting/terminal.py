@@ -112,9 +112,8 @@ def _print_table(console: Console, table: Table, prefix: str = "") -> None:
             console.print(*[""] * bool(i), _drawn(table, columns), sep="\n")
         return
     # Rich assumes that a pipe is 80 characters wide, and would crop a wider table.
-    wide_console = Console(
-        file=io.StringIO(), width=sum(_widths(table)) + BETWEEN * len(_widths(table)), color_system=None
-    )
+    widths = _widths(table)
+    wide_console = Console(file=io.StringIO(), width=sum(widths) + BETWEEN * len(widths), color_system=None)
     with wide_console.capture() as capture:
         wide_console.print(_drawn(table, range(len(table.columns))))
     console.print(Text(capture.get().rstrip("\n")), soft_wrap=True)
@@ -132,14 +131,14 @@ def _drawn(table: Table, columns: Iterable[int]) -> RichTable:
     return rich_table
 
 
-def _fitting(table: Table, width: int | None) -> list[list[int]]:
-    """The columns in groups that fit ``width`` characters beside the row labels; None: all at once."""
+def _fitting(table: Table, width: int) -> list[list[int]]:
+    """The columns in groups that fit ``width`` characters beside the row labels."""
     label_width, *widths = _widths(table)
     groups: list[list[int]] = [[]]
     used_width = label_width
     for i, column_width in enumerate(widths):
         used_width += column_width + BETWEEN
-        if width is not None and used_width > width and groups[-1]:
+        if used_width > width and groups[-1]:
             groups.append([])
             used_width = label_width + column_width + BETWEEN
         groups[-1].append(i)
@@ -149,14 +148,9 @@ def _fitting(table: Table, width: int | None) -> list[list[int]]:
 def _widths(table: Table) -> list[int]:
     """Characters of each column, row labels first."""
     notes = _notes(table)
-    lines: Sequence[Sequence[str]] = [
-        [table.corner, *table.columns],
-        *(
-            [label, *(_entry(entry, note).plain for entry, note in zip(entries, notes, strict=True))]
-            for label, entries in table.rows
-        ),
-    ]
-    return [max(Text(line[i]).cell_len for line in lines) for i in range(len(lines[0]))]
+    lines = [[Text(table.corner), *map(Text, table.columns)]]
+    lines += [[Text(label), *map(_entry, entries, notes)] for label, entries in table.rows]
+    return [max(text.cell_len for text in column) for column in zip(*lines, strict=True)]
 
 
 def _notes(table: Table) -> list[int]:
@@ -171,7 +165,7 @@ def _entry(entry: Entry, note: int) -> Text:
         return Text(MISSING, style="dim")
     background, ink = heat(entry.heat) if entry.heat is not None else (None, None)
     base = f"{ink} on {background}" if background else ""
-    text = Text(f"{entry.text}", style=f"bold {base}".strip() if entry.strong else base)
+    text = Text(entry.text, style=f"bold {base}".strip() if entry.strong else base)
     if entry.note:
         text.append(f" {entry.note:>{note}}", style=f"not bold {base or 'dim'}")
     return text
