@@ -77,22 +77,22 @@ def picture(chart: Chart, title: str) -> Chart:
     return size | chart | {"title": heading, "config": paper}
 
 
-def _styled(styles: Mapping[str, Style], named: Sequence[str] = (), **legend: Any) -> dict[str, Any]:
-    """Channels that draw each label in its style. ``named``: those of the legend, if not all."""
+def _styled(styles: Mapping[str, Style], named: Sequence[str] = (), **legend: Any) -> tuple[Chart, Chart, Chart]:
+    """The channels "color", "shape" and "strokeDash" that draw each label in its style. ``named``: the labels of the
+    legend, if not all."""
 
-    def channel(values: list[Any]) -> dict[str, Any]:
+    def channel(name: str, values: list[Any]) -> Chart:
         scale, key = {"domain": list(styles), "range": values}, {"values": list(named or styles)} | legend
-        return {"field": "label", "type": "nominal", "scale": scale, "legend": key}
+        return {name: {"field": "label", "type": "nominal", "scale": scale, "legend": key}}
 
-    line_styles = list(styles.values())
-    return {
-        "color": channel([style.colour for style in line_styles]),
-        "shape": channel([style.shape for style in line_styles]),
-        "strokeDash": channel([style.dash for style in line_styles]),
-    }
+    return (
+        channel("color", [style.colour for style in styles.values()]),
+        channel("shape", [style.shape for style in styles.values()]),
+        channel("strokeDash", [style.dash for style in styles.values()]),
+    )
 
 
-def _columns_styled(columns: Sequence[Column], bare: Sequence[Column]) -> dict[str, Any]:
+def _columns_styled(columns: Sequence[Column], bare: Sequence[Column]) -> tuple[Chart, Chart, Chart]:
     styles = {column_label(*column): style for column, style in column_styles(list(columns), bare).items()}
     return _styled(styles, _named(columns))
 
@@ -128,9 +128,9 @@ def _bars(along: str, axis: dict[str, Any], low: str, high: str, others: dict[st
     return _layer("errorbar", ends | others, thickness=1.6, opacity=1, ticks={"size": 13, "opacity": 1})
 
 
-def _seen(test: str) -> dict[str, Any]:
-    """Hide the points of which this expression is false; their tooltips stay."""
-    return {"opacity": {"condition": {"test": test, "value": 1}, "value": 0}}
+def _opaque(test: str, otherwise: float = 0) -> dict[str, Any]:
+    """The opacity of points of which this expression is false; hidden, their tooltips stay."""
+    return {"opacity": {"condition": {"test": test, "value": 1}, "value": otherwise}}
 
 
 def _tooltip(**titles: str) -> dict[str, Any]:
@@ -155,8 +155,7 @@ def accuracy_chart(
         threats: drawn into one another, the first solid.
         named: write each column's name at the end of its line.
     """
-    styles = _columns_styled(columns, bare)
-    color, shape, dash = ({channel: styles[channel]} for channel in ("color", "shape", "strokeDash"))
+    color, shape, dash = _columns_styled(columns, bare)
     if len(threats) > 1:
         scale = {"domain": list(threats), "range": [SOLID, DASHED, DASH_DOTTED, DOTTED][: len(threats)]}
         dash = {"strokeDash": {"field": "threat", "type": "nominal", "scale": scale, "legend": None}}
@@ -166,10 +165,7 @@ def accuracy_chart(
     tooltip = _tooltip(label="defense", threat="threat", eps="eps", text="accuracy, %")
     return {
         "description": "Accuracy against eps",
-        "encoding": {
-            **x,
-            "detail": [{"field": "column"}, {"field": "threat"}],
-        },
+        "encoding": x | {"detail": [{"field": "column"}, {"field": "threat"}]},
         "layer": [
             _layer("line", y | color | dash, strokeWidth=2),
             _bars("y", y["y"], "low", "high", color),
@@ -244,13 +240,11 @@ def accuracy_figure(lines: Sequence[Facet | Replicates], attack: str) -> Chart:
 def tradeoff_chart(columns: Sequence[Column], bare: Sequence[Column], eps: float) -> Chart:
     """Clean accuracy against what the worst attack leaves: a point a column, noises of a defense joined by a line.
     Columns below the parameter ``floor`` are pale."""
-    styles, budget = _columns_styled(columns, bare), number(eps)
-    color, shape = ({channel: styles[channel]} for channel in ("color", "shape"))
+    (color, shape, _), budget = _columns_styled(columns, bare), number(eps)
     scale, axis = {"zero": False, "nice": False, "padding": 24}, {"format": "~%", "tickCount": 6}
     x = {"x": _number("clean_accuracy", "accuracy on clean images", scale=scale, axis=axis)}
     y = {"y": _share("attacked_accuracy", f"accuracy at eps {budget}, worst attack", below=0.07)}
-    opacity = {"condition": {"test": "datum.clean_accuracy >= floor - 1e-9", "value": 1}, "value": 0.25}
-    pale = {"opacity": opacity}
+    pale = _opaque("datum.clean_accuracy >= floor - 1e-9", otherwise=0.25)
     tooltip = _tooltip(label="defense", clean_text="clean, %", attacked_text=f"at eps {budget}, %")
     line_channels = {"detail": {"field": "defense"}, "order": _number("noise")}
     text = {"text": {"condition": {"test": "datum.named", "field": "label"}, "value": ""}}
@@ -274,11 +268,7 @@ def tradeoff_rows(tradeoffs: TradeOffs, columns: Sequence[Column]) -> Iterator[R
     """What :func:`tradeoff_chart` draws: the columns that met every attack."""
     for item in tradeoffs.items:
         if item.clean and item.attacked:
-            position = {
-                "column": columns.index(item.column),
-                "defense": item.defense,
-                "noise": item.noise,
-            }
+            position = {"column": columns.index(item.column), "defense": item.defense, "noise": item.noise}
             bars = {"clean": bar(item.clean), "attacked": bar(item.attacked)}
             numbers = {f"{prefix}_{name}": value for prefix, fields in bars.items() for name, value in fields.items()}
             yield position | {"label": item.label, "named": True} | numbers
@@ -309,8 +299,7 @@ def certified_styles(certificates: Certificates) -> dict[str, Style]:
 def certified_chart(certificates: Certificates) -> Chart:
     """Certified accuracy against the L2 radius, bands 95 % Wilson intervals. An accuracy holds back to the radius
     before it."""
-    styles = _styled(certified_styles(certificates), symbolSize=160, symbolStrokeWidth=1.5)
-    color, shape, dash = ({channel: styles[channel]} for channel in ("color", "shape", "strokeDash"))
+    color, shape, dash = _styled(certified_styles(certificates), symbolSize=160, symbolStrokeWidth=1.5)
     y = {"y": _share("accuracy", "certified accuracy")}
     band = {"y": y["y"] | {"field": "low"}, "y2": {"field": "high"}}
     tooltip = {"tooltip": [{"field": "label", "title": "classifier"}, {"field": "radius", "format": ".3f"},
@@ -323,7 +312,7 @@ def certified_chart(certificates: Certificates) -> Chart:
         "layer": [
             _layer("area", band | color, own_rows, interpolate="step-before", opacity=0.14),
             _layer("line", y | color | dash, own_rows, interpolate="step-before", strokeWidth=2),
-            _layer("point", y | color | shape | tooltip | _seen("datum.published"), filled=True, size=90),
+            _layer("point", y | color | shape | tooltip | _opaque("datum.published"), filled=True, size=90),
         ],
     }
 
@@ -353,7 +342,7 @@ def training_chart(records: Sequence["TrainingRecord"]) -> Chart:
     """Training loss against step, a line a run, a panel a kind of model: averages over equal stretches of steps, a band
     from the smallest to the largest loss of each. Dots are the validation loss at the end of an epoch."""
     rows, styles = [row for record in records for row in _losses(record)], training_styles(records)
-    color = {"color": _styled(styles, spread(list(styles), 2 * IN_LEGEND))["color"]}
+    color, *_ = _styled(styles, spread(list(styles), 2 * IN_LEGEND))
     kind: Row = {"type": "log"} if all(row["low"] > 0 for row in rows) else {"zero": False}
     scale = kind | {"nice": False, "padding": 6}
     y = {"y": _number("loss", "loss (dots: validation)", scale=scale, axis={"tickCount": 4, "format": "~g"})}
@@ -375,7 +364,7 @@ def training_chart(records: Sequence["TrainingRecord"]) -> Chart:
             "layer": [
                 _layer("area", band | color, training_rows, opacity=0.18),
                 _layer("line", y | color, training_rows, strokeWidth=1.7),
-                _layer("point", y | color | tooltip | _seen("datum.validation"), filled=True, size=45),
+                _layer("point", y | color | tooltip | _opaque("datum.validation"), filled=True, size=45),
             ],
         },
     }

@@ -52,8 +52,7 @@ def shades(values: list[float], family: int = 0) -> dict[float, str]:
     """A colour for each value, ordered from light to dark."""
     ordered = sorted(set(values))
     ramp = RAMPS[family % len(RAMPS)]
-    last = max(len(ordered) - 1, 1)
-    return {value: blend(ramp, i / last if len(ordered) > 1 else 0.5) for i, value in enumerate(ordered)}
+    return {value: blend(ramp, i / (len(ordered) - 1) if len(ordered) > 1 else 0.5) for i, value in enumerate(ordered)}
 
 
 def on_dark(colour: str) -> str:
