@@ -25,9 +25,9 @@ SHOWN = 6
 #: Defenses down; of more, an even selection.
 DEEPEST = 12
 #: What a record of a VQ-VAE keeps.
-RECONSTRUCTION = {"original", "noisy", "reconstruction"}
-#: Width of an image, and how many times as many pixels a PNG has.
-TILE, SCALE = 48, 2
+RECONSTRUCTION = ("original", "noisy", "reconstruction")
+#: Width of an image, what is left between two, and how many times as many pixels a PNG has.
+TILE, GAP, SCALE = 48, 6, 2
 
 Title = tuple[str, bool | None]  #: text over an image, and whether the prediction in it is right
 
@@ -59,7 +59,7 @@ def reconstruction_panel(records: Sequence["TrainingRecord"]) -> Chart | None:
     """
     strips: list[Strip] = []
     origin: Any = None
-    for record in spread([record for record in records if set(record.examples) >= RECONSTRUCTION], DEEPEST):
+    for record in spread([record for record in records if is_pictured(record)], DEEPEST):
         examples = record.examples
         if examples["original"] != origin:
             origin = examples["original"]
@@ -69,6 +69,11 @@ def reconstruction_panel(records: Sequence["TrainingRecord"]) -> Chart | None:
             strips.append(Strip(f"{noise}\ninput", decode_images(examples["noisy"])))
         strips.append(Strip(f"{noise}\nreconstruction".strip(), decode_images(examples["reconstruction"])))
     return draw_strips(strips) if strips else None
+
+
+def is_pictured(record: "TrainingRecord") -> bool:
+    """Whether a record keeps reconstructions."""
+    return record.examples.keys() >= set(RECONSTRUCTION)
 
 
 def _attack_strips(facet: Facet, attack: str, eps: float) -> list[Strip]:
@@ -122,9 +127,9 @@ def draw_strips(strips: Sequence[Strip], note: str = "") -> Chart:
         note: said in small under the title.
     """
     height, width = strips[0].images.shape[2:]
-    tile_height, gap = round(TILE * height / width), 6
-    head = 18 if any(strip.titles for strip in strips) else gap
-    mosaic = _mosaic(strips, (TILE, tile_height), gap, head)
+    tile_height = round(TILE * height / width)
+    head = 18 if any(strip.titles for strip in strips) else GAP
+    mosaic = _mosaic(strips, tile_height, head)
     size = {"width": mosaic.width // SCALE, "height": mosaic.height // SCALE}
     png = io.BytesIO()
     mosaic.save(png, "PNG")
@@ -146,31 +151,28 @@ def draw_strips(strips: Sequence[Strip], note: str = "") -> Chart:
     }
 
 
-def _mosaic(strips: Sequence[Strip], tile: tuple[int, int], gap: int, head: int) -> Image.Image:
-    """All images on white: ``gap`` between columns, ``head`` above each row, in units of a chart. Small images are
-    enlarged and keep their pixels; large ones are made smaller and must not flicker."""
-    tile_width, tile_height = SCALE * tile[0], SCALE * tile[1]
+def _mosaic(strips: Sequence[Strip], tile_height: int, head: int) -> Image.Image:
+    """All images on white, ``head`` above each row, in units of a chart. Small images are enlarged and keep their
+    pixels; large ones are made smaller and must not flicker."""
+    size, across, down = (SCALE * TILE, SCALE * tile_height), SCALE * (TILE + GAP), SCALE * (tile_height + head)
     count = min(SHOWN, max(len(strip.images) for strip in strips))
-    step = tile_height + SCALE * head
-    mosaic = Image.new("RGB", (count * (tile_width + SCALE * gap) - SCALE * gap, len(strips) * step), "white")
+    mosaic = Image.new("RGB", (count * across - SCALE * GAP, len(strips) * down), "white")
     for i, strip in enumerate(strips):
         for j, image in enumerate(strip.images[:count]):
-            large = max(image.shape) > tile_width
-            picture = Image.fromarray(_rgb(image)).resize(
-                (tile_width, tile_height), Image.Resampling.BOX if large else Image.Resampling.NEAREST
-            )
-            mosaic.paste(picture, (j * (tile_width + SCALE * gap), i * step + SCALE * head))
+            method = Image.Resampling.BOX if max(image.shape) > SCALE * TILE else Image.Resampling.NEAREST
+            picture = Image.fromarray(_rgb(image)).resize(size, method)
+            mosaic.paste(picture, (j * across, i * down + SCALE * head))
     return mosaic
 
 
-def _words(strip: Strip, top: int, height: int, gap: int = 6) -> Iterator[Row]:
+def _words(strip: Strip, top: int, height: int) -> Iterator[Row]:
     """A row's label on its left and titles over its images; ``top`` is where the images begin."""
     style = {"align": "right", "baseline": "middle", "fontWeight": "normal", "fill": INK}
-    yield {"text": strip.label.split("\n"), "x": -gap, "y": top + height / 2 - 5 * strip.label.count("\n")} | style
+    yield {"text": strip.label.split("\n"), "x": -GAP, "y": top + height / 2 - 5 * strip.label.count("\n")} | style
     for j, (text, right) in enumerate(strip.titles[:SHOWN]):
         colour = INK if right is None else RIGHT if right else WRONG
         title_style = {"align": "center", "baseline": "bottom", "fontWeight": "bold" if right is False else "normal"}
-        yield {"text": text, "x": j * (TILE + gap) + TILE / 2, "y": top - 2, "fill": colour} | title_style
+        yield {"text": text, "x": j * (TILE + GAP) + TILE / 2, "y": top - 2, "fill": colour} | title_style
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

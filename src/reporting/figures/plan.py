@@ -106,7 +106,7 @@ def _training_figures(records: Sequence["TrainingRecord"]) -> Iterator[Drawing]:
     if any(record.losses for record in ordered):
         draw = partial(charts.training_chart, ordered)
         yield Drawing("training-loss.png", "training", "Training loss", draw)
-    pictured = [record for record in ordered if set(record.examples) >= mosaics.RECONSTRUCTION]
+    pictured = [record for record in ordered if mosaics.is_pictured(record)]
     groups = list(dict.fromkeys((record.model, record.data, record.seed) for record in pictured))
     for model, data, seed in groups:
         group = [r for r in pictured if (r.model, r.data, r.seed) == (model, data, seed)]

@@ -28,6 +28,7 @@ from src.reporting.figures.charts import (
     training_styles,
 )
 from src.reporting.figures.colours import CROSS, SOLID, Style, column_styles, heat, on_dark
+from src.reporting.figures.image_panels import RECONSTRUCTION, is_pictured
 from src.reporting.page.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -49,18 +50,14 @@ def page_data(
     records = sorted(records, key=lambda record: (record.model, record.data, record.seed, record.noise or 0.0))
     styles, run_styles = column_styles(columns, grid.bare), training_styles(records)
     certified_line_styles = [certified_styles(section.subject) for section in certified]
-    drawn_styles = [
-        *styles.values(),
-        *run_styles.values(),
-        *(style for line_styles in certified_line_styles for style in line_styles.values()),
-    ]
+    families = [styles.values(), run_styles.values(), *(line_styles.values() for line_styles in certified_line_styles)]
     return {
         "columns": [_line(column_label(*column), style) for column, style in styles.items()],
         "visible": VISIBLE,
         "attack": _headlined(parts),  # shown first
         "heat": [heat(i / 100) for i in range(101)],
         "look": look("var(--ink)", "var(--soft)", "var(--line)"),
-        "dark": {style.colour: on_dark(style.colour) for style in drawn_styles},
+        "dark": {style.colour: on_dark(style.colour) for family in families for style in family},
         "parts": [_part(part, columns, grid.bare, pixels) | {"chapter": _single(part, parts)} for part in parts],
         "certified": [
             {"chart": certified_chart(section.subject), "lines": list(map(_line, line_styles, line_styles.values()))}
@@ -119,11 +116,10 @@ def _cells(facet: Facet, columns: list[Column], pixels: Pixels) -> Iterator[dict
 
 def _shown(cell: Cell, pixels: Pixels) -> dict[str, Any] | None:
     """The cell's example images and what they were taken for."""
-    stages = ("original", "attacked", "purified")
-    if not {*stages, "labels", "predictions"} <= set(cell.examples):
+    if not cell.examples:
         return None
-    outcomes = {name: cell.examples[name] for name in ("labels", "predictions", "confidences") if name in cell.examples}
-    return {name: pixels.add(cell.examples[name]) for name in stages} | outcomes
+    stacks = {name: pixels.add(cell.examples[name]) for name in ("original", "attacked", "purified")}
+    return stacks | {name: cell.examples[name] for name in ("labels", "predictions", "confidences")}
 
 
 def _trade_off(tradeoffs: TradeOffs, columns: list[Column], bare: list[Column]) -> dict[str, Any] | None:
@@ -138,6 +134,6 @@ def _trade_off(tradeoffs: TradeOffs, columns: list[Column], bare: list[Column]) 
 def _reconstructions(records: "Sequence[TrainingRecord]", pixels: Pixels) -> Iterator[dict[str, Any]]:
     """What a purifier makes of noisy images."""
     for record in records:
-        if {"original", "noisy", "reconstruction"} <= set(record.examples):
-            stacks = [pixels.add(record.examples[name]) for name in ("original", "noisy", "reconstruction")]
+        if is_pictured(record):
+            stacks = [pixels.add(record.examples[name]) for name in RECONSTRUCTION]
             yield {"run": run_label(record), "stacks": stacks}

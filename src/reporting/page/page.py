@@ -86,9 +86,7 @@ def _charts_library() -> str:
 def _switches(parts: Sequence[GridSection]) -> dict[str, list[str]]:
     """For each dimension in which parts can differ, its values; and the attacks."""
     places = [part.subject.place for part in parts]
-    values = {
-        name: list(dict.fromkeys(place[name] for place in places)) for name in (*DIMENSIONS, "settings") if places
-    }
+    values = {name: list(dict.fromkeys(place[name] for place in places)) for name in (*DIMENSIONS, "settings")}
     return values | {"attack": list(dict.fromkeys(attack for part in parts for attack in part.subject.attacks))}
 
 

@@ -18,31 +18,26 @@ class Pixels:
 
     def __init__(self, budget: int = BUDGET) -> None:
         self.budget = budget
-        self._numbers: dict[str, int] = {}
-        self._stacks: list[tuple[list[int], str]] = []
+        self._stacks: dict[str, tuple[int, list[int]]] = {}  #: number and shape by base64, in the order of the numbers
 
     def add(self, stored: Mapping[str, Any]) -> int:
         """The number of a stack (N, C, H, W); the same for the same pixels."""
-        code = stored["uint8"]
-        if code not in self._numbers:
-            self._numbers[code] = len(self._stacks)
-            self._stacks.append((list(stored["shape"]), code))
-        return self._numbers[code]
+        number, _ = self._stacks.setdefault(stored["uint8"], (len(self._stacks), stored["shape"]))
+        return number
 
     @property
     def shown(self) -> int:
-        """How many images of each stack there is room for."""
-        most = max((shape[0] for shape, _ in self._stacks), default=0)
-        one_each = sum(_area(shape) for shape, _ in self._stacks)
-        return max(1, min(most, self.budget // one_each)) if one_each else 0
+        """How many images of each stack there is room for, at least one."""
+        one_each = sum(_area(shape) for _, shape in self._stacks.values())
+        return max(1, self.budget // one_each) if one_each else 0
 
     def shapes(self) -> list[list[int]]:
         """(images kept, C, H, W) of every stack, in the order of their pixels in :meth:`packed`."""
-        return [[min(shape[0], self.shown), *shape[1:]] for shape, _ in self._stacks]
+        return [[min(shape[0], self.shown), *shape[1:]] for _, shape in self._stacks.values()]
 
     def packed(self) -> str:
         """The pixels, 8 bits each, one stack after the other; gzip, base64."""
-        pieces = (base64.b64decode(code)[: min(shape[0], self.shown) * _area(shape)] for shape, code in self._stacks)
+        pieces = (base64.b64decode(code)[: self.shown * _area(shape)] for code, (_, shape) in self._stacks.items())
         return pack(b"".join(pieces))
 
 
