@@ -45,14 +45,9 @@ def log_cell(cell: Cell, coordinates: Coordinates, settings: WandbSettings) -> b
 
     def planned() -> RunPlan:
         environment = {f"environment/{name}": value for name, value in cell.environment.items()}
-        return RunPlan(
-            # With outcomes: a cell that is computed anew, as on another device, may count other images
-            content={"coordinates": asdict(run_coordinates), "key": cell.key, "outcomes": cell.outcomes},
-            name=_name(run_coordinates),
-            job_type="cell",
-            group=group_of(run_coordinates, cell.identity),
-            config=_config(run_coordinates, cell.identity) | environment | {"n": cell.n, "key": cell.key},
-        )
+        # With outcomes: a cell that is computed anew, as on another device, may count other images
+        content, config = {"key": cell.key, "outcomes": cell.outcomes}, environment | {"n": cell.n, "key": cell.key}
+        return _plan(run_coordinates, cell.identity, content, config)
 
     return log_run(str(coordinates), planned, fill, settings)
 
@@ -74,16 +69,24 @@ def log_failure(spec: CellSpec, error: BaseException, settings: WandbSettings) -
     run_coordinates = _run_coordinates(spec.coordinates)
 
     def planned() -> RunPlan:
-        return RunPlan(
-            content={"coordinates": asdict(run_coordinates), "key": spec.key, "failure": reason},
-            name=_name(run_coordinates),
-            job_type="cell",
-            group=group_of(run_coordinates, spec.identity),
-            config=_config(run_coordinates, spec.identity) | {"key": spec.key, "error": reason},
-            exit_code=1,
-        )
+        content, config = {"key": spec.key, "failure": reason}, {"key": spec.key, "error": reason}
+        return _plan(run_coordinates, spec.identity, content, config, exit_code=1)
 
     return log_run(str(spec.coordinates), planned, lambda _: None, settings)
+
+
+def _plan(
+    where: Coordinates, identity: Mapping[str, Any], content: dict[str, Any], config: dict[str, Any], exit_code: int = 0
+) -> RunPlan:
+    """The plan of a row's run; its coordinates and its identity are added to ``content`` and ``config``."""
+    return RunPlan(
+        content={"coordinates": asdict(where)} | content,
+        name=_name(where),
+        job_type="cell",
+        group=group_of(where, identity),
+        config=_config(where, identity) | config,
+        exit_code=exit_code,
+    )
 
 
 def group_of(coordinates: Coordinates, identity: Mapping[str, Any]) -> str:
@@ -138,9 +141,9 @@ def _mosaic(examples: Mapping[str, Any]) -> Any:
     """A cell's example images as one: a column an image, what was done to it from top to bottom."""
     import wandb
 
-    stages = [name for name in ("original", "attacked", "purified") if name in examples]
+    stages = ("original", "attacked", "purified")
     rows = [np.concatenate(list(decode_images(examples[name])), axis=2) for name in stages]  # (C, H, N * W)
     picture = (np.concatenate(rows, axis=1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    pairs = zip(examples.get("labels", ()), examples.get("predictions", ()), strict=False)
+    pairs = zip(examples["labels"], examples["predictions"], strict=True)
     caption = f"{', '.join(stages)}; " + " ".join(f"{label}→{guess}" for label, guess in pairs)
     return wandb.Image(picture.squeeze(2) if picture.shape[2] == 1 else picture, caption=caption)

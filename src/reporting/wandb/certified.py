@@ -33,7 +33,7 @@ def log_certified(
     """
 
     def fill(run: "Run") -> None:
-        run.log(_numbers(certified) | _curve(certified) | images_of(list(figures)))
+        run.log(_numbers(certified) | _curve(certified) | images_of(figures))
         use_weights(run, weights)
 
     def planned() -> RunPlan:

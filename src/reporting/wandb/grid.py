@@ -49,7 +49,7 @@ def log_grid(
     """
 
     def fill(run: "Run") -> None:
-        curves = [curve for facet in facets(grid) for curve in _curves(facet)] if len(grid) else []
+        curves = [curve for facet in facets(grid) for curve in _curves(facet)]
         run.log({"grid": _table(grid)} | _charts(curves))
         _log_lines(run, curves)
         if pictures := images_of(figures):
@@ -114,12 +114,6 @@ def _curves(facet: Facet) -> Iterator[_Curve]:
                 yield _Curve(attack, _label(facet, column), points)
 
 
-def _incomplete(facet: Facet) -> Iterator[str]:
-    """The labels of columns with a missing cell."""
-    for row in facet.grid.without_proofs.missing:
-        yield _label(facet, row.coordinates.column)
-
-
 def _label(facet: Facet, column: Column) -> str:
     """``vqvae 0.25 adaptive``."""
     return f"{column_label(*column)} {facet.suffix.strip('-')}".rstrip()
@@ -174,7 +168,8 @@ def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float | str]:
     numbers: dict[str, float | str] = {"headline": short_title(sections(grid))}
     numbers |= {"cells": len(grid), "missing": len(grid.missing)}
     attacks = grid.without_proofs.values("attack")
-    incomplete = {label for facet in facets(grid) for label in _incomplete(facet)}
+    missing = [(facet, row) for facet in facets(grid) for row in facet.grid.without_proofs.missing]
+    incomplete = {_label(facet, row.coordinates.column) for facet, row in missing}
     worst: dict[str, float] = {}
     for curve in curves:
         if curve.attack in attacks and curve.label not in incomplete:

@@ -1,6 +1,7 @@
 """Weights & Biases: under which names things are logged. It takes dots for nesting, and its queries know no blanks."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ def figure_key(name: str) -> str:
     return f"figures/{identifier(Path(name).stem)}"
 
 
-def images_of(figures: list[Path]) -> dict[str, Any]:
+def images_of(figures: Iterable[Path]) -> dict[str, Any]:
     """PNG files as W&B images, by what they are logged as."""
     import wandb
 
-    paths = [Path(figure) for figure in figures if Path(figure).is_file()]
-    return {figure_key(figure.name): wandb.Image(str(figure)) for figure in paths}
+    return {figure_key(figure.name): wandb.Image(str(figure)) for figure in figures if figure.is_file()}

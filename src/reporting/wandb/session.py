@@ -47,8 +47,8 @@ class RunPlan:
 def log_run(
     subject: str, planned: Callable[[], RunPlan], fill: Callable[["Run"], None], settings: WandbSettings
 ) -> bool:
-    """Write a run unless it lies there already. The border at which W&B's failures end."""
-    try:
+    """Write a run unless it lies there already, or W&B fails; returns whether it was written."""
+    with harmless(subject):
         if resolve_mode(settings.mode) == "disabled":
             return False
         plan = planned()
@@ -63,9 +63,7 @@ def log_run(
             with _run(run_id, plan, settings) as run:
                 fill(run)
         return True
-    except Exception as error:
-        _warn(subject, error)
-        return False
+    return False
 
 
 @contextmanager
@@ -74,11 +72,7 @@ def harmless(subject: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _warn(subject, error)
-
-
-def _warn(subject: str, error: Exception) -> None:
-    log.warning("not logged to W&B: %s (%s)", subject, in_a_line(error))
+        log.warning("not logged to W&B: %s (%s)", subject, in_a_line(error))
 
 
 @contextmanager

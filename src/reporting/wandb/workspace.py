@@ -70,7 +70,7 @@ def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
     for drawing in [*plan(parts, []), *plan_certified(certified_sections(certified))]:
         figures.setdefault(drawing.topic, []).append(figure_key(drawing.name))
     return Logged(
-        lines=tuple(line for facet in (facets(grid) if len(grid) else []) for line in _lines(facet)),
+        lines=tuple(line for facet in facets(grid) for line in _lines(facet)),
         figures={topic: tuple(names) for topic, names in figures.items()},
         certified=bool(certified),
         headline=_headline(parts) if parts else (),
