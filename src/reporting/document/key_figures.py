@@ -1,12 +1,11 @@
 """The three numbers that a grid is looked at for, and a title of one line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.evaluation.spec import number
 from src.reporting.analysis.labels import percent
 from src.reporting.analysis.rates import Rate
-from src.reporting.analysis.tradeoff import TradeOff
 from src.reporting.document.sections import GridSection, headline
 from src.reporting.document.tables import rate_text
 from src.reporting.document.words import warning
@@ -39,10 +38,12 @@ def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
     tradeoffs = next(part.trade_offs for part in parts if part.trade_offs and part.facets[0] is facet)
     if tradeoffs is None or tradeoffs.undefended is None or not tradeoffs.defended:
         return None
-    learned, simple = _best(tradeoffs.learned), _best(item for item in tradeoffs.defended if not item.learned)
+    untrained = [item for item in tradeoffs.defended if not item.learned]
     figures = [_figure("undefended", tradeoffs.undefended, tradeoffs.strongest)]
-    figures += [_figure(f"best trained: {item.label}", item.attacked, item.worst) for item in learned]
-    figures += [_figure(f"best untrained: {item.label}", item.attacked, item.worst) for item in simple]
+    for kind, items in (("trained", tradeoffs.learned), ("untrained", untrained)):
+        if items:
+            item = tradeoffs.highest(items)
+            figures.append(_figure(f"best {kind}: {item.label}", item.attacked, item.worst))
     best = tradeoffs.highest(tradeoffs.defended)
     undefended, defended = (percent(rate.fraction) if rate else "" for rate in (tradeoffs.undefended, best.attacked))
     budget = f"eps {number(tradeoffs.eps or 0)}"
@@ -69,12 +70,6 @@ def short_title(parts: Sequence[GridSection]) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _best(items: Iterable[TradeOff]) -> list[TradeOff]:
-    """The one with the highest attacked accuracy, if there is any."""
-    candidates = [item for item in items if item.attacked]
-    return [max(candidates, key=lambda item: item.attacked.fraction if item.attacked else 0)] if candidates else []
 
 
 def _figure(label: str, rate: Rate | None, attack: str | None) -> KeyFigure:

@@ -230,6 +230,13 @@ def test_the_key_figures_are_three_numbers_of_the_hardest_threat() -> None:
     assert both is not None and [figure.text.split()[0] for figure in both.figures] == ["1.7", "9.7", "69.7"]
 
 
+def test_of_equal_defenses_title_and_figures_name_the_same() -> None:
+    columns = {("none", None): (0.98, 0.3), ("kmeans", None): (0.9, 0.5), ("binarize", None): (0.95, 0.5)}
+    key = key_figures(sections(simple(columns)))
+    assert key is not None and key.title.endswith("50.0 % behind binarize")
+    assert [figure.label for figure in key.figures] == ["undefended", "best untrained: binarize"]
+
+
 def test_means_over_seeds_and_clean_grids_have_no_key_figures() -> None:
     assert key_figures(sections(make.make_replicates())) is None
     assert key_figures(sections(make.make_grid(("fgsm",), (0.0,)))) is None
