@@ -222,13 +222,13 @@ function change(before, after, image, name) {
 function verdict(cell) {
   // Who takes the image for what, and how surely.
   const { shown } = cell;
-  const [said, truth, sure] = [shown.predictions[state.image], shown.labels[state.image], shown.confidences?.[state.image]];
+  const [said, truth, sure] = [shown.predictions[state.image], shown.labels[state.image], shown.confidences[state.image]];
   const kind = said === truth ? "right" : "wrong";
   const words = element("span", { className: `verdict ${kind}`, textContent: `${said === truth ? "✓" : "✗"} ${said}` });
   words.title = `taken for class ${said}, which is ${kind}`;
   const outcome = element("div", { className: "outcome" }, element("b", { textContent: named(cell) }), element("br"), words);
   outcome.dataset.cell = named(cell);
-  if (sure === undefined) return outcome;
+  if (sure === null) return outcome;  // no finite confidence
   const bar = element("meter", { className: kind, min: 0, max: 1, value: sure });
   bar.setAttribute("aria-hidden", true);
   outcome.append(` at ${(100 * sure).toFixed(1)}\u00a0%`, bar);

@@ -249,6 +249,15 @@ def test_the_browser_shows_the_stored_images_step_by_step(opened: Open) -> None:
             ]
 
 
+def test_a_confidence_that_is_not_finite_is_not_shown_as_0(opened: Open) -> None:
+    row = make.make_grid(attacks=("fgsm",), budgets=(0.3,), columns={("none", None): (0.98, 0.01)}, images=True).rows[0]
+    assert row.cell
+    unsure = replace(row.cell, examples=row.cell.examples | {"confidences": [None] * 10})
+    page = opened(Grid((replace(row, cell=unsure),)))
+    assert "%" not in outcome_of(page, "none").inner_text()
+    assert outcome_of(page, "none").locator("meter").count() == 0
+
+
 def test_classes_add_up_to_the_cell(opened: Open) -> None:
     page = opened(make.make_grid(attacks=("fgsm",), budgets=(0.3,), columns=SMALL))
     rows = page.locator(".classes tbody tr").all()
