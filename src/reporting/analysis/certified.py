@@ -46,14 +46,13 @@ class CertifiedSet:
     variant: str = ""  #: what tells it from another of the same σ and denoiser, such as ``n 1,000``; usually empty
 
     @property
-    def about(self) -> str:
-        """``vqvae 0.5``, and the variant."""
-        return " · ".join(filter(None, [self.certification.label, self.variant]))
+    def sigma(self) -> float:
+        return self.certification.sigma
 
     @property
     def label(self) -> str:
-        """``σ 0.5 · vqvae 0.5``."""
-        return f"σ {number(self.certification.sigma)} · {self.about}"
+        """``σ 0.5 · vqvae 0.5``, and the variant."""
+        return " · ".join(filter(None, [f"σ {number(self.sigma)}", self.certification.label, self.variant]))
 
     @cached_property
     def _radii(self) -> np.ndarray:

@@ -139,21 +139,21 @@ class AverageTradeOffs:
     items: tuple[AverageTradeOff, ...]
 
     @property
+    def defended(self) -> list[AverageTradeOff]:
+        """The columns with a defense that met every attack with some seed."""
+        return [item for item in self.items if item.defended and item.attacked]
+
+    @property
     def best(self) -> AverageTradeOff | None:
         """The trained defense with the highest mean under attack, of those with the most seeds. If none is trained,
         the best defense; None if no defense met every attack."""
-        defended = [item for item in self.items if item.defended and item.attacked]
-        learned = [item for item in defended if item.learned]
-        return max(learned or defended, key=_standing, default=None)
+        learned = [item for item in self.defended if item.learned]
+        return max(learned or self.defended, key=_standing, default=None)
 
     @property
     def simplest(self) -> AverageTradeOff | None:
         """The best, in the same sense, of the defenses that learn nothing."""
-        return max(
-            (item for item in self.items if item.defended and not item.learned and item.attacked),
-            key=_standing,
-            default=None,
-        )
+        return max((item for item in self.defended if not item.learned), key=_standing, default=None)
 
 
 def _standing(item: AverageTradeOff) -> tuple[int, float]:

@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 from src.evaluation.certificates import Certification
 from src.evaluation.spec import number
@@ -38,7 +41,7 @@ def certified_sections(sets: Sequence[CertifiedSet]) -> list[Section[Certificate
 
 def _section(data: str, sets: Sequence[CertifiedSet], suffix: str) -> Section[Certificates]:
     own_sets = _told_apart([certified_set for certified_set in sets if certified_set.certification.data == data])
-    sigmas = {certified_set.certification.sigma for certified_set in own_sets}
+    sigmas = {certified_set.sigma for certified_set in own_sets}
     published = tuple(curve for curve in published_certified() if data == PUBLISHED_DATA and curve.sigma in sigmas)
     subject, title = Certificates(data, suffix, own_sets, published), f"Certified accuracy · {data}"
     return Section(subject, title, _sentences(own_sets), (_table(own_sets, published),), CERTIFIED_LEGEND)
@@ -55,7 +58,7 @@ def _told_apart(sets: Sequence[CertifiedSet]) -> tuple[CertifiedSet, ...]:
             for name, value in own_settings.items()
             if len({other[name] for other in peer_settings}) > 1
         ]
-        labelled_sets.append(CertifiedSet(certified_set.certification, certified_set.images, ", ".join(differing)))
+        labelled_sets.append(replace(certified_set, variant=", ".join(differing)))
     return tuple(labelled_sets)
 
 
@@ -77,11 +80,10 @@ def _table(sets: Sequence[CertifiedSet], published: Sequence[PublishedCertified]
     """One row per smoothed classifier, published ones after ours of the same σ; one column per radius."""
     radii = table_radii(max(certified_set.largest for certified_set in sets))
     rows = []
-    for i, certified_set in enumerate(sets):
-        rows.append((certified_set.label, _entries(certified_set, radii)))
-        last = i + 1 == len(sets) or sets[i + 1].certification.sigma != certified_set.certification.sigma
-        curves = [curve for curve in published if last and curve.sigma == certified_set.certification.sigma]
-        rows += [(f"σ {number(curve.sigma)} · {PUBLISHED_LABEL}", _published_entries(curve, radii)) for curve in curves]
+    for sigma, group in groupby(sets, key=attrgetter("sigma")):
+        rows += [(certified_set.label, _entries(certified_set, radii)) for certified_set in group]
+        curves = [curve for curve in published if curve.sigma == sigma]
+        rows += [(f"σ {number(sigma)} · {PUBLISHED_LABEL}", _published_entries(curve, radii)) for curve in curves]
     columns = (*map(number, radii), "ACR", "abstained", "images")
     return Table("Certified accuracy at an L2 radius", "radius", columns, tuple(rows))
 
@@ -113,7 +115,7 @@ def _sentences(sets: Sequence[CertifiedSet]) -> tuple[str, ...]:
     alphas = sorted({certified_set.certification.alpha for certified_set in sets})
     confidence = listed([f"{percent(1 - alpha, 2).rstrip('0').rstrip('.')} %" for alpha in alphas])
     return (
-        *(_comparison(sigma, sets) for sigma in sorted({certified_set.certification.sigma for certified_set in sets})),
+        *(_comparison(sigma, sets) for sigma in sorted({certified_set.sigma for certified_set in sets})),
         f"These are guarantees against any attacker, each with a confidence of {confidence}. They are about the "
         "smoothed classifier, which takes a vote over noisy copies of an image, and not about the defended classifier "
         "of the grid, which looks at an image once.",
@@ -125,19 +127,16 @@ def _sentences(sets: Sequence[CertifiedSet]) -> tuple[str, ...]:
 
 def _comparison(sigma: float, sets: Sequence[CertifiedSet]) -> str:
     """``With σ 0.5, …`` at radius 0 and σ, for each denoiser and for none."""
-    clauses = [
-        f"{percent(certified_set.at(0).fraction)} % at radius 0 and "
-        f"{percent(certified_set.at(sigma).fraction)} % at {number(sigma)} "
-        + (
-            "without a denoiser"
-            if certified_set.certification.denoiser is None
-            else f"with {certified_set.certification.label}"
-        )
-        + (f" ({certified_set.variant})" if certified_set.variant else "")
-        for certified_set in sets
-        if certified_set.certification.sigma == sigma
-    ]
-    return f"Smoothed with σ {number(sigma)}, the frozen classifier has a certified accuracy of {'; '.join(clauses)}."
+    clauses = "; ".join(_clause(certified_set) for certified_set in sets if certified_set.sigma == sigma)
+    return f"Smoothed with σ {number(sigma)}, the frozen classifier has a certified accuracy of {clauses}."
+
+
+def _clause(certified_set: CertifiedSet) -> str:
+    sigma, certification = certified_set.sigma, certified_set.certification
+    at_zero, at_sigma = (percent(certified_set.at(radius).fraction) for radius in (0, sigma))
+    denoiser = "without a denoiser" if certification.denoiser is None else f"with {certification.label}"
+    variant = f" ({certified_set.variant})" if certified_set.variant else ""
+    return f"{at_zero} % at radius 0 and {at_sigma} % at {number(sigma)} {denoiser}{variant}"
 
 
 def _limits(sets: Sequence[CertifiedSet]) -> str:

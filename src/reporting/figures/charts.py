@@ -286,10 +286,10 @@ def tradeoff_figure(facet: Facet, tradeoffs: TradeOffs) -> Chart:
 
 def certified_styles(certificates: Certificates) -> dict[str, Style]:
     """A colour a σ. Dashes without a denoiser, other strokes for further sets of one σ; crosses are published."""
-    tones = shades([certified_set.certification.sigma for certified_set in certificates.sets])
+    tones = shades([certified_set.sigma for certified_set in certificates.sets])
     styles, counts = dict[str, Style](), Counter[tuple[float, bool]]()
     for certified_set in certificates.sets:
-        sigma, bare = certified_set.certification.sigma, certified_set.certification.denoiser is None
+        sigma, bare = certified_set.sigma, certified_set.certification.denoiser is None
         strokes = (DASHED, (3, 3), DOTTED) if bare else (SOLID, DASH_DOTTED, (5, 2, 1, 2))
         styles[certified_set.label] = Style(tones[sigma], dash=strokes[min(counts[sigma, bare], 2)])
         counts[sigma, bare] += 1
