@@ -140,11 +140,9 @@ def _clause(certified_set: CertifiedSet) -> str:
 
 
 def _limits(sets: Sequence[CertifiedSet]) -> str:
-    """The largest possible radius for each σ and number of samples."""
-    limits = {}
+    """The largest possible radius for each σ and number of samples, whatever the confidence."""
+    limits: dict[tuple[float, int], float] = {}
     for certified_set in sets:
-        certification = certified_set.certification
-        limits[certification.sigma, certification.n] = (
-            f"{certified_set.limit:.2f} (σ {number(certification.sigma)}, n {certification.n:,})"
-        )
-    return listed(list(limits.values()))
+        place = certified_set.sigma, certified_set.certification.n
+        limits[place] = max(limits.get(place, 0.0), certified_set.limit)
+    return listed([f"{limit:.2f} (σ {number(sigma)}, n {n:,})" for (sigma, n), limit in limits.items()])

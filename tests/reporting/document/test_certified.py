@@ -114,6 +114,15 @@ def test_certificates_of_another_precision_are_told_apart():
     assert [each.variant for each in part.subject.sets] == ["precision float32", "precision bfloat16"]
 
 
+@pytest.mark.parametrize("alphas", [(0.001, 0.05), (0.05, 0.001)])
+def test_no_radius_exceeds_what_is_called_the_largest_possible(alphas):
+    sets = [certified(1.0, n=1000, alpha=alpha) for alpha in alphas]
+    limits = sorted(each.limit for each in sets)
+    assert limits[1] > limits[0] + 0.1
+    (part,) = certified_sections(sets)
+    assert f"no radius could exceed {limits[1]:.2f} (σ 0.5, n 1,000)." in " ".join(part.sentences)
+
+
 def test_the_words_say_what_is_guaranteed_and_what_is_not():
     (part,) = certified_sections([FIVE, BARE])
     said = " ".join(part.sentences)
