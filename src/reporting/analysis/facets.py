@@ -10,7 +10,7 @@ from src.evaluation import Cell, Coordinates
 from src.evaluation.grid import Grid, GridRow
 from src.evaluation.spec import Column
 from src.nested import leaves
-from src.reporting.analysis.labels import column_label, images_counted, slug
+from src.reporting.analysis.labels import column_label, slug
 from src.reporting.analysis.rates import Rate
 
 DIMENSIONS = ("data", "threat", "protocol", "seed")
@@ -59,9 +59,11 @@ class GridPart(ABC):
         return tuple(column_label(*column) for column in self.columns)
 
     def attack_title(self, attack: str) -> str:
-        """``pgd, 10,000 images``."""
-        counted = images_counted(self.grid.where(attack=attack))
-        return f"{attack}, {counted} images" if counted else attack
+        """``pgd, 10,000 images``, or a range of them; the attack alone if no cell is computed."""
+        counts = {row.cell.n for row in self.grid.where(attack=attack) if row.cell}
+        if not counts:
+            return attack
+        return f"{attack}, {'–'.join(f'{n:,}' for n in sorted({min(counts), max(counts)}))} images"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import hashlib
 import re
 from typing import TypeVar
 
-from src.evaluation.grid import Grid
 from src.evaluation.spec import number
 
 T = TypeVar("T")
@@ -48,12 +47,6 @@ def slug(name: str) -> str:
     """A name as part of a file name. Two names never share one: what had to be replaced is told apart by a hash."""
     safe = re.sub(r"[^A-Za-z0-9._+=-]+", "-", name)[:60]
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def images_counted(grid: Grid) -> str:
-    """How many test images stand behind the grid's cells: ``10,000``, or a range; empty if no cell is computed."""
-    counts = {row.cell.n for row in grid if row.cell}
-    return "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)})) if counts else ""
 
 
 def spread(items: list[T], most: int) -> list[T]:

@@ -91,34 +91,20 @@ def _entry(compared: Compared) -> Entry:
 
 def comparison_words(compared: Sequence[Compared]) -> str:
     """How far ours are from the report's, in two or three sentences."""
-    pairs = [pair for pair in compared if pair.cell]
-    words = [f"{len(pairs)} of the report's {len(compared)} numbers have a cell here."]
-    if pairs:
-        columns = dict.fromkeys(pair.published.column for pair in pairs)
-        gaps = {column: _mean_gap([pair for pair in pairs if pair.published.column == column]) for column in columns}
-        by_column = [f"{gap:.1f} for {column_label(*column)}" for column, gap in gaps.items()]
-        words.append(f"They differ by {_mean_gap(pairs):.1f} points on average: {listed(by_column)}.")
-        worst = max(pairs, key=_gap)
-        theirs = worst.published
-        within = sum(_within(pair) for pair in pairs)
+    differences = {pair.published: pair.difference for pair in compared if pair.difference is not None}
+    words = [f"{len(differences)} of the report's {len(compared)} numbers have a cell here."]
+    if differences:
+        gaps: dict[Column, list[float]] = {}
+        for theirs, difference in differences.items():
+            gaps.setdefault(theirs.column, []).append(abs(difference))
+        by_column = listed([f"{mean(gaps[column]):.1f} for {column_label(*column)}" for column in gaps])
+        words.append(f"They differ by {mean(map(abs, differences.values())):.1f} points on average: {by_column}.")
+        worst = max(differences, key=lambda theirs: abs(differences[theirs]))
+        rates = [(Rate.of(pair.cell), pair.published.percent / 100) for pair in compared if pair.cell]
+        within = sum(rate.low <= share <= rate.high for rate, share in rates)
         words.append(
-            f"The largest difference is {points(worst.difference or 0)} points at {theirs.attack}, "
-            f"eps {number(theirs.eps)}, {column_label(*theirs.column)}; "
+            f"The largest difference is {points(differences[worst])} points at {worst.attack}, "
+            f"eps {number(worst.eps)}, {column_label(*worst.column)}; "
             f"{within} of the report's numbers lie inside our 95 % intervals."
         )
     return " ".join(words)
-
-
-def _gap(compared: Compared) -> float:
-    return abs(compared.difference or 0.0)
-
-
-def _mean_gap(compared: Sequence[Compared]) -> float:
-    return mean(map(_gap, compared))
-
-
-def _within(compared: Compared) -> bool:
-    if compared.cell is None:
-        return False
-    rate = Rate.of(compared.cell)
-    return rate.low <= compared.published.percent / 100 <= rate.high
