@@ -83,22 +83,18 @@ def _attack_strips(facet: Facet, attack: str, eps: float) -> list[Strip]:
     first = bare if bare and bare.examples else cells[0][1] if cells else None
     if first is None:
         return []
-    first_examples = first.examples
-    strips = [
-        Strip("original", decode_images(first_examples["original"]), _clean_titles(facet, attack, first_examples))
-    ]
+    kept = first.examples
+    strips = [Strip("original", decode_images(kept["original"]), _clean_titles(facet, attack, kept["labels"]))]
     # An attacker who does not know the defense shows it the same images as the undefended classifier.
-    shared = first_examples["attacked"] if first is bare or not facet.grid.informed else None
+    shared = kept["attacked"] if first is bare or not facet.grid.informed else None
     if eps and shared:
-        predictions = first_examples["predictions"] if first is bare else first_examples["undefended_predictions"]
-        strips.append(Strip("attacked", decode_images(shared), _titles(first_examples["labels"], predictions)))
+        predictions = "predictions" if first is bare else "undefended_predictions"
+        strips.append(Strip("attacked", decode_images(shared), _titles(kept, predictions)))
     for column, cell in spread(cells, DEEPEST):
         label, examples = column_label(*column), cell.examples
         if eps and examples["attacked"] != shared:
             strips.append(Strip(f"attack on\n{label}", decode_images(examples["attacked"])))
-        strips.append(
-            Strip(label, decode_images(examples["purified"]), _titles(examples["labels"], examples["predictions"]))
-        )
+        strips.append(Strip(label, decode_images(examples["purified"]), _titles(examples)))
     return strips
 
 
@@ -107,16 +103,16 @@ def _bare_cell(facet: Facet, attack: str, eps: float) -> "Cell | None":
     return next((cell for column in facet.grid.bare if (cell := facet.cell(attack, eps, column))), None)
 
 
-def _clean_titles(facet: Facet, attack: str, examples: dict[str, Any]) -> list[Title]:
+def _clean_titles(facet: Facet, attack: str, labels: Sequence[int]) -> list[Title]:
     """Labels, with the undefended predictions where the grid has them."""
     clean = _bare_cell(facet, attack, 0)
-    if clean and clean.examples.get("labels") == examples["labels"]:
-        return _titles(examples["labels"], clean.examples["predictions"])
-    return [(str(label), None) for label in examples["labels"]]
+    if clean and clean.examples.get("labels") == labels:
+        return _titles(clean.examples)
+    return [(str(label), None) for label in labels]
 
 
-def _titles(labels: Sequence[int], predictions: Sequence[int]) -> list[Title]:
-    return [(f"{y} → {k}", y == k) for y, k in zip(labels, predictions, strict=False)]
+def _titles(examples: dict[str, Any], predictions: str = "predictions") -> list[Title]:
+    return [(f"{y} → {k}", y == k) for y, k in zip(examples["labels"], examples[predictions], strict=True)]
 
 
 def draw_strips(strips: Sequence[Strip], note: str = "") -> Chart:

@@ -54,7 +54,7 @@ def plan_certified(parts: Sequence[Section[Certificates]]) -> list[Drawing]:
 def _grid_figures(sections: Sequence[GridSection]) -> Iterator[Drawing]:
     for section in sections:
         yield from _accuracy_figures(section)
-        if section.trade_offs and any(row.cell for row in section.subject.grid):
+        if section.trade_offs:
             yield from _image_figures(section.facets[0])
 
 

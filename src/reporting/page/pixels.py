@@ -3,6 +3,7 @@
 import base64
 import gzip
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 #: Bytes of pixels that a page may hold before it shows fewer images of each cell; compressed they are a third.
@@ -28,7 +29,7 @@ class Pixels:
     @property
     def shown(self) -> int:
         """How many images of each stack there is room for, at least one."""
-        one_each = sum(_area(shape) for _, shape in self._stacks.values())
+        one_each = sum(prod(shape[1:]) for _, shape in self._stacks.values())
         return max(1, self.budget // one_each) if one_each else 0
 
     def shapes(self) -> list[list[int]]:
@@ -37,14 +38,10 @@ class Pixels:
 
     def packed(self) -> str:
         """The pixels, 8 bits each, one stack after the other; gzip, base64."""
-        pieces = (base64.b64decode(code)[: self.shown * _area(shape)] for code, (_, shape) in self._stacks.items())
+        pieces = (base64.b64decode(code)[: self.shown * prod(shape[1:])] for code, (_, shape) in self._stacks.items())
         return pack(b"".join(pieces))
 
 
 def pack(content: bytes) -> str:
     """Bytes for a page to unpack: gzip, base64. The same bytes give the same text."""
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
-
-
-def _area(shape: list[int]) -> int:
-    return shape[1] * shape[2] * shape[3]
