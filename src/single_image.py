@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-#: Modes of PIL with 8 bits a value that hold grey, and those that hold colours.
-GREY, COLOUR = ("1", "L"), ("RGB", "P")
+#: Modes of PIL with 8 bits a value that hold grey, and those that hold colours. An A is an alpha channel.
+GREY, COLOUR = ("1", "L", "LA"), ("RGB", "P", "RGBA", "PA")
 
 
 def as_batch(image: Any) -> Tensor:
@@ -35,19 +35,27 @@ def as_batch(image: Any) -> Tensor:
     raise ValueError(f"an image must be a PIL image, a NumPy array or a tensor; got {type(image).__name__}")
 
 
+def opaque(image: Image.Image) -> Image.Image | None:
+    """A picture of 8 bits a value without its alpha channel, if it has one, grey if it was; None if it is transparent
+    in places."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    with_alpha = image.convert("RGBA")
+    if np.asarray(with_alpha)[..., 3].min() < 255:
+        return None
+    return with_alpha.convert("L" if image.mode in GREY else "RGB")
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """uint8 (C, H, W), upright: a camera may store the picture lying, with a note that says so."""
-    image = ImageOps.exif_transpose(image)
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if np.asarray(image)[..., 3].min() < 255:
-            raise ValueError("the image is transparent in places; lay it on a background first")
-        image = image.convert("RGB")
+    if image.mode not in GREY + COLOUR:
+        raise ValueError(f"a PIL image must be grey (L) or in colour (RGB); got mode {image.mode}")
+    picture = opaque(ImageOps.exif_transpose(image))
+    if picture is None:
+        raise ValueError("the image is transparent in places; lay it on a background first")
     if image.mode in GREY:
-        return np.array(image.convert("L"))[None]
-    if image.mode in COLOUR:
-        return np.array(image.convert("RGB")).transpose(2, 0, 1)
-    raise ValueError(f"a PIL image must be grey (L) or in colour (RGB); got mode {image.mode}")
+        return np.array(picture.convert("L"))[None]
+    return np.array(picture.convert("RGB")).transpose(2, 0, 1)
 
 
 def _scaled(values: Tensor) -> Tensor:

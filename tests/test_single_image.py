@@ -60,6 +60,22 @@ def test_an_image_is_turned_as_its_exif_says(colour, orientation, mode, tmp_path
         assert opened.getexif()[0x0112] == orientation, "the image that was given has changed"
 
 
+@pytest.mark.parametrize("mode", ["LA", "L"])
+def test_a_grey_picture_with_transparency_that_hides_nothing_is_grey(grey, mode, tmp_path):
+    picture = Image.fromarray(np.minimum(grey, 254))
+    expected = as_batch(picture)
+    picture.convert(mode).save(tmp_path / "it.png", **{"transparency": 255} if mode == "L" else {})
+    with Image.open(tmp_path / "it.png") as opened:
+        assert torch.equal(as_batch(opened), expected)
+
+
+def test_sixteen_bits_are_refused_with_transparency_as_without(tmp_path):
+    """PIL would take every value above 255 for white."""
+    Image.fromarray(np.full((28, 28), 1000, np.uint16)).save(tmp_path / "it.png", transparency=7)
+    with Image.open(tmp_path / "it.png") as opened, pytest.raises(ValueError, match="mode I;16"):
+        as_batch(opened)
+
+
 REFUSED = {
     "uint8 of 0 and 1": (np.eye(28, dtype=np.uint8), "multiply by 255"),
     "a path": ("cat.png", "str"),

@@ -17,6 +17,7 @@ from src.data.labelled import Labelled, LabelledSet, check_range, notes_on, show
 from src.data.picture_files import ENDINGS, contents, is_picture
 from src.data.progress import progress_bar
 from src.errors import UserError
+from src.single_image import GREY, opaque
 
 #: The formats that Pillow may take pictures for.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -24,8 +25,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 #: What folders of a part are called, in capitals or not; validation images are taken out of the training ones.
 TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
 
-#: Pillow's modes without colour, and those with more than 8 bits a value.
-GREY, DEEP = ("1", "L", "LA"), ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+#: Pillow's modes with more than 8 bits a value.
+DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 #: Files that threads decode before the next ones are begun: bounds memory.
 CHUNK = 256
@@ -175,11 +176,9 @@ class Decoding:
             with Image.open(path, formats=FORMATS) as file:
                 if file.mode in DEEP:
                     return "more than 8 bits a value"
-                grey, image = file.mode in GREY, ImageOps.exif_transpose(file)
-                if "A" in image.getbands() or "transparency" in image.info:
-                    image = image.convert("RGBA")
-                    if np.asarray(image)[..., 3].min() < 255:
-                        return "transparent in places"
+                grey, image = file.mode in GREY, opaque(ImageOps.exif_transpose(file))
+                if image is None:
+                    return "transparent in places"
                 size = (image.height, image.width)
                 channels = self.channels or (1 if grey else 3)
                 pixels = image.convert("L" if channels == 1 else "RGB")
