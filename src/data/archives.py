@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from src.data.conversion import RECORD, convert, converted
 from src.data.files import ROLES, STANDARD
@@ -17,6 +16,7 @@ from src.data.origins import download
 from src.data.sources import GoodFile, refuse_other_files
 from src.errors import UserError, in_a_line
 from src.files import locked
+from src.nested import leaves
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class ArchiveSource(ABC):
         import torchvision.datasets
 
         known = getattr(torchvision.datasets, self.dataset, None)
-        addresses = _texts([getattr(known, attribute, None) for attribute in ("url", "resources", "split_list")])
-        return [address for address in addresses if address.endswith(f"/{name}")]
+        addresses = leaves([getattr(known, attribute, None) for attribute in ("url", "resources", "split_list")])
+        return [leaf for _, leaf in addresses if isinstance(leaf, str) and leaf.endswith(f"/{name}")]
 
     def _read(self, paths: Mapping[str, Path]) -> LabelledSet:
         contents = {name: self._verified(name, path) for name, path in paths.items()}
@@ -134,14 +134,3 @@ class ArchiveSource(ABC):
                 "opened. If it is a damaged copy, delete it, and the same command gets it anew"
             )
         return content
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in nested lists, tuples and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _texts(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
