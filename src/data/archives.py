@@ -107,9 +107,13 @@ class ArchiveSource(ABC):
     def _addresses(self, name: str) -> Sequence[str]:
         if self.urls is not None:
             return self.urls.get(name, ())
-        # Only now: importing torchvision takes a second, which no run that finds its files should pay.
-        import torchvision.datasets
-
+        try:
+            import torchvision.datasets  # takes a second, which no run that finds its files should pay
+        except ImportError as error:
+            raise UserError(
+                f"the address of {name} is asked of the package torchvision: pip install torchvision; or put the file "
+                f"(MD5 {self.archives[name]}) into data.root"
+            ) from error
         known = getattr(torchvision.datasets, self.dataset, None)
         addresses = leaves([getattr(known, attribute, None) for attribute in ("url", "resources", "split_list")])
         return [leaf for _, leaf in addresses if isinstance(leaf, str) and leaf.endswith(f"/{name}")]

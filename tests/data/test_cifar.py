@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import socket
+import sys
 import tarfile
 import threading
 from functools import partial
@@ -129,6 +130,12 @@ def test_what_is_missing_is_fetched_from_torchvisions_address(source, server, tm
     root = tmp_path / "not" / "there"
     assert_good(source(content, urls=None, dataset="Small")(root))
     assert (root / NAME).read_bytes() == content
+
+
+def test_without_torchvision_one_line_says_what_would_help(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(UserError, match=f"{NAME} .* pip install torchvision; or put the file .* into data.root$"):
+        source(archive(good()), urls=None)(tmp_path / "root")
 
 
 def test_another_file_at_the_address_is_not_stored(source, server, tmp_path):
