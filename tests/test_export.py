@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.defended import DefendedClassifier
 from src.defenses import AutoencoderPurifier, Binarize, Chain, VQVAEPurifier
-from src.models import VAE, VQVAE, Autoencoder, Classifier
+from src.models import VAE, VQVAE, Autoencoder, CertifiedVQVAE, Classifier
 from src.models.denoiser import Denoiser
 
 pytestmark = pytest.mark.slow
@@ -109,6 +109,17 @@ def test_so_do_the_vqvaes_rivals(export: Export, kind: type[Denoiser], tmp_path:
         for size in SIZES:
             x = torch.rand(size, 1, 28, 28)
             assert torch.allclose(function(x), purifier(x), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("export", [traced, exported, onnx])
+def test_so_does_the_vqvae_with_a_proof(export: Export, tmp_path: Path) -> None:
+    network = CertifiedVQVAE(convolutions=((4, 5, 2, 2),), linears=(16,), style_codes=4, hidden=8)
+    purifier = AutoencoderPurifier(network)
+    function = export(purifier, torch.rand(2, 1, 28, 28), tmp_path)
+    for size in SIZES:
+        x = torch.rand(size, 1, 28, 28).round()
+        assert torch.allclose(function(x), purifier(x), atol=1e-5)
 
 
 def test_a_network_outside_of_a_training_has_no_trainer() -> None:

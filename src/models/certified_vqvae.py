@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.augmentation import shifted
 from src.models.intervals import BoundedEncoder, Interval, draw_for_intervals, least_margins
 from src.models.quantizer import EMAQuantizer
+from src.models.traceable import TraceableModule
 from src.straight_through import straight_through
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 READ = 1e-2
 
 
-class CertifiedVQVAE(LightningModule):
+class CertifiedVQVAE(TraceableModule):
     """VQ-VAE for nearly black and white images, with one code for the class and a few for the style of the digit.
 
     1. Each threshold t makes a channel of bits, 1[x > t]. An attacker with eps can only choose the bits with
