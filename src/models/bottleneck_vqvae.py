@@ -1,18 +1,19 @@
 """A VQ-VAE that passes the whole image through one vector and is trained with its class."""
 
 from math import prod
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.augmentation import shifted, warped
+from src.models.guided import Guided
 from src.models.quantizer import Quantized
 from src.models.vqvae import VQVAE
 
 
-class BottleneckVQVAE(VQVAE):
+class BottleneckVQVAE(Guided, VQVAE):
     """VQ-VAE whose codes are all made from one vector for the whole image, the bottleneck.
 
     A code of a VQ-VAE sees a part of the image, so what is done to that part moves it. Here what the encoder finds
@@ -78,18 +79,6 @@ class BottleneckVQVAE(VQVAE):
             self.summarize.extend([hidden, nn.ReLU(), nn.Linear(bottleneck_hidden, bottleneck)])
             self.spread.insert(0, nn.Linear(bottleneck, numbers))
         self.head = nn.Linear(bottleneck or numbers, num_classes)
-        self._classifier: tuple[nn.Module, ...] = ()  # in a tuple: its weights are not this network's
-
-    @classmethod
-    def guided_by(cls, classifier: nn.Module, **arguments: Any) -> Self:
-        """A network that is trained for ``classifier``, x → logits (N, K), which is frozen here."""
-        network = cls(**arguments)
-        network._classifier = (classifier.eval().requires_grad_(False),)
-        return network
-
-    def on_fit_start(self) -> None:
-        for classifier in self._classifier:
-            classifier.to(self.device).to(memory_format=torch.channels_last)  # as the network itself, for speed
 
     def configure_optimizers(self) -> Any:
         """Adam, its rate raised over the first tenth of the training and lowered to nothing over the rest."""

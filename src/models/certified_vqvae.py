@@ -3,16 +3,16 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.augmentation import shifted
+from src.models.guided import Guided
 from src.models.intervals import BoundedEncoder, Interval, draw_for_intervals, least_margins
 from src.models.quantizer import EMAQuantizer
-from src.models.traceable import TraceableModule
 from src.straight_through import straight_through
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 READ = 1e-2
 
 
-class CertifiedVQVAE(TraceableModule):
+class CertifiedVQVAE(Guided):
     """VQ-VAE for nearly black and white images, with one code for the class and a few for the style of the digit.
 
     1. Each threshold t makes a channel of bits, 1[x > t]. An attacker with eps can only choose the bits with
@@ -122,14 +122,6 @@ class CertifiedVQVAE(TraceableModule):
         self.register_buffer("eps_now", torch.zeros(()), persistent=False)  # of this training step
         # For each class, which combination of styles is drawn where a combination is asked for.
         self.register_buffer("stand_in", torch.arange(style_codes**styles).repeat(num_classes, 1))
-        self._classifier: tuple[nn.Module, ...] = ()  # in a tuple: its weights are not this network's
-
-    @classmethod
-    def guided_by(cls, classifier: nn.Module, **arguments: Any) -> Self:
-        """A network that is trained for ``classifier``, x → logits (N, K), which is frozen here."""
-        network = cls(**arguments)
-        network._classifier = (classifier.eval().requires_grad_(False),)
-        return network
 
     # Purification
 
@@ -203,12 +195,15 @@ class CertifiedVQVAE(TraceableModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = shifted(batch[0], self.shift), batch[1]
-        margins = self.margins(self.box(x, self.eps_now), y)
-        parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x[: self.drawn], y[: self.drawn])
-        loss = torch.stack(list(parts.values())).sum()
-        metrics = parts | {"loss": loss, "proved": _proved(margins), "eps": self.eps_now}
+        metrics = self._metrics(x, y, self.eps_now, self.drawn) | {"eps": self.eps_now}
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(x))
-        return loss
+        return metrics["loss"]
+
+    def _metrics(self, x: Tensor, y: Tensor, eps: float | Tensor, drawn: int) -> dict[str, Tensor]:
+        """The losses by name, those of the drawing on the first ``drawn`` images alone; their sum; the share proved."""
+        margins = self.margins(self.box(x, eps), y)
+        parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x[:drawn], y[:drawn])
+        return parts | {"loss": torch.stack(list(parts.values())).sum(), "proved": _proved(margins)}
 
     def _drawing_losses(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """What the styles and the decoder learn from: the drawing of ``x`` (N, 1, H, W), given its class ``y`` (N,)."""
@@ -235,18 +230,9 @@ class CertifiedVQVAE(TraceableModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
         x, y = batch
-        margins = self.margins(self.box(x, self.eps), y)
-        parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x, y)
-        metrics = parts | {
-            "loss": torch.stack(list(parts.values())).sum(),
-            "proved": _proved(margins),
-            "clean": (self.nearest(self.to_code(self.encoder(self.bits(x)))) == y).float().mean(),
-        }
+        read = self.nearest(self.to_code(self.encoder(self.bits(x))))
+        metrics = self._metrics(x, y, self.eps, len(x)) | {"clean": (read == y).float().mean()}
         self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, batch_size=len(x), sync_dist=True)
-
-    def on_fit_start(self) -> None:
-        for classifier in self._classifier:
-            classifier.to(self.device).to(memory_format=torch.channels_last)
 
     def on_train_epoch_end(self) -> None:
         """After the last epoch, find the styles that the classifier does not read as their class, and what stands in
