@@ -57,15 +57,11 @@ TAKE_PEN = """
 """
 
 
-def application(playground: Playground, thumbnails: int) -> fastapi.FastAPI:
-    """The page as a web application that sends nothing to anybody else and keeps nothing.
-
-    Args:
-        thumbnails: how many test images can be picked at a glance.
-    """
+def application(playground: Playground) -> fastapi.FastAPI:
+    """The page as a web application that sends nothing to anybody else and keeps nothing."""
     return gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
-        page(playground, thumbnails),
+        page(playground),
         path="/",
         theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         css=PAGE_STYLE + stylesheet(),
@@ -79,7 +75,7 @@ def application(playground: Playground, thumbnails: int) -> fastapi.FastAPI:
     )
 
 
-def page(playground: Playground, thumbnails: int) -> gr.Blocks:
+def page(playground: Playground) -> gr.Blocks:
     """Controls on the left, what they come to on the right; it follows every change."""
     first, follow = playground.first, _follow(playground)
     with gr.Blocks(analytics_enabled=False, title="Playground · defense-vqvae") as blocks:
@@ -87,7 +83,7 @@ def page(playground: Playground, thumbnails: int) -> gr.Blocks:
         source, drawing = gr.State(PICKED), gr.State(None)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
-                index, meant = _image_controls(playground, thumbnails, source, drawing)
+                index, meant = _image_controls(playground, source, drawing)
                 attack = gr.Dropdown(list(playground.attacks), value=first.attack, label="Attack")
                 threat = gr.Radio(list(playground.threats), value=first.threat, label="Threat: what the attacker knows")
                 largest = max(LARGEST_EPS, first.eps)
@@ -109,12 +105,10 @@ def page(playground: Playground, thumbnails: int) -> gr.Blocks:
     return blocks
 
 
-def _image_controls(
-    playground: Playground, thumbnails: int, source: gr.State, drawing: gr.State
-) -> tuple[gr.Number, gr.Dropdown]:
+def _image_controls(playground: Playground, source: gr.State, drawing: gr.State) -> tuple[gr.Number, gr.Dropdown]:
     """Two ways to an image: pick one or draw one. Returns the controls for the picked number and the drawn class."""
     test = playground.test
-    count = min(thumbnails, len(test.labels))
+    count = min(playground.config.thumbnails, len(test.labels))
     with gr.Tabs():
         with gr.Tab("Pick") as pick:
             buttons = gr.HTML(thumbnails_html(test.images[:count], test.labels[:count]), js_on_load=TELL_WHICH)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -13,24 +12,6 @@ from src.evaluation.spec import number
 from src.playground.demonstration import Demonstration
 from src.reporting.analysis.labels import percent
 from src.reporting.templating import TEMPLATES, template
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image with the words under it and in its place."""
-
-    name: str
-    note: str
-    alt: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A confidence; ``kind`` is "right" or "wrong" for the highest of an image, else empty."""
-
-    percent: str
-    kind: str
 
 
 def to_html(demonstration: Demonstration, defense: str, threat: str, supposed: bool = False) -> str:
@@ -59,12 +40,10 @@ def to_html(demonstration: Demonstration, defense: str, threat: str, supposed: b
 
 def sentences(demonstration: Demonstration, defense: str, threat: str, supposed: bool) -> list[str]:
     """What happened, in words."""
-    lines = [f"Labelled {demonstration.label}, taken for {_verdict(demonstration.before)}."]
+    labelled = f"Labelled {demonstration.label}, taken for"
     if supposed:
-        lines = [
-            "Nobody said what this is, so its label is what the classifier takes it for: "
-            f"{_verdict(demonstration.before)}."
-        ]
+        labelled = "Nobody said what this is, so its label is what the classifier takes it for:"
+    lines = [f"{labelled} {_verdict(demonstration.before)}."]
     if not demonstration.eps:
         lines.append("At eps 0 nothing is attacked.")
     else:
@@ -94,36 +73,34 @@ def _verdict(confidences: Tensor) -> str:
     return f"{int(confidences.argmax())} ({percent(confidences.max().item())}\N{NO-BREAK SPACE}%)"
 
 
-def _bar(confidences: Tensor, k: int, label: int) -> Bar:
+def _bar(confidences: Tensor, k: int, label: int) -> dict[str, str]:
+    """A confidence; its kind is "right" or "wrong" for the highest of an image, else empty."""
     kind = ("right" if k == label else "wrong") if k == _class(confidences) else ""
-    return Bar(percent(confidences[k].item()), kind)
+    return {"percent": percent(confidences[k].item()), "kind": kind}
 
 
-def _pictures(demonstration: Demonstration, defense: str) -> list[Picture]:
+def _pictures(demonstration: Demonstration, defense: str) -> list[dict[str, str]]:
+    """Each image with the words beside, under and in the place of it."""
     eps = number(demonstration.eps)
     largest = number(demonstration.perturbation.abs().max().item())
-    scaled = (
-        0.5 + demonstration.perturbation / (2 * demonstration.eps)
-        if demonstration.eps
-        else torch.full_like(demonstration.original, 0.5)
-    )
-    legend = f"white: +{eps}, black: −{eps}, grey: as it was" if demonstration.eps else "none: all of it grey"
-    return [
-        Picture("original", "", f"the original, labelled {demonstration.label}", data_uri(demonstration.original)),
-        Picture(
-            "attacked",
-            "",
-            f"the attacked image, taken for {_verdict(demonstration.undefended)}",
-            data_uri(demonstration.attacked),
-        ),
-        Picture("perturbation", legend, f"what the attack added, at most {largest} a pixel", data_uri(scaled)),
-        Picture(
+    scaled = torch.full_like(demonstration.original, 0.5)
+    legend = "none: all of it grey"
+    if demonstration.eps:
+        scaled = 0.5 + demonstration.perturbation / (2 * demonstration.eps)
+        legend = f"white: +{eps}, black: −{eps}, grey: as it was"
+    attacked, purified = (_verdict(distribution) for distribution in (demonstration.undefended, demonstration.defended))
+    pictures = [
+        ("original", "", f"the original, labelled {demonstration.label}", demonstration.original),
+        ("attacked", "", f"the attacked image, taken for {attacked}", demonstration.attacked),
+        ("perturbation", legend, f"what the attack added, at most {largest} a pixel", scaled),
+        (
             "purified",
             f"by {defense}",
-            f"what {defense} made of the attacked image, taken for {_verdict(demonstration.defended)}",
-            data_uri(demonstration.purified),
+            f"what {defense} made of the attacked image, taken for {purified}",
+            demonstration.purified,
         ),
     ]
+    return [{"name": name, "note": note, "alt": alt, "source": data_uri(image)} for name, note, alt, image in pictures]
 
 
 def data_uri(image: Tensor) -> str:

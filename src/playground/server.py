@@ -17,8 +17,6 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.playground.choices import playground_from_config
-from src.workflows.schema import PlaySettings
-from src.workflows.settings import checked
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +63,13 @@ def play(config: DictConfig) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:  # where Gradio keeps what visitors send
         os.environ.update(SILENCE | {"GRADIO_TEMP_DIR": folder})
-        page, thumbnails = _page_module(), checked(config, PlaySettings).thumbnails
+        page = _page_module()
         with closing(listen(config.host, config.port)) as listener:
             playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
             names = (" ".join(sentence.partition(":")[0].split()[:2]) for sentence in playground.left_out)
             if listed_once := ", ".join(dict.fromkeys(names)):
                 log.info("left out: %s; the page says why", listed_once)
-            _serve(page.application(playground, thumbnails), listener)
+            _serve(page.application(playground), listener)
 
 
 def _page_module() -> Any:
