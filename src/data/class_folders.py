@@ -161,11 +161,10 @@ class Decoding:
 
     def _decode(self, paths: Sequence[Path], root: Path) -> "_Pictures":
         pictures = _Pictures(paths)
-        rest = iter(paths)
         with progress_bar("decoding pictures", len(paths), unit="pictures") as advance, ThreadPoolExecutor() as pool:
-            while chunk := list(islice(rest, CHUNK)):
-                for picture in pool.map(self._picture, chunk):
-                    pictures.add(picture)
+            for first in range(0, len(paths), CHUNK):
+                for index, picture in enumerate(pool.map(self._picture, paths[first : first + CHUNK]), first):
+                    pictures.add(index, picture)
                     advance(1)
         pictures.check(root, self)
         return pictures
@@ -219,10 +218,8 @@ class _Pictures:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     greys: Counter[bool] = field(default_factory=Counter)
     example: dict[bool, Path] = field(default_factory=dict)  #: a grey one, and one in colour
-    _next: int = 0
 
-    def add(self, picture: _Picture | str) -> None:
-        index, self._next = self._next, self._next + 1
+    def add(self, index: int, picture: _Picture | str) -> None:
         if isinstance(picture, str):
             self.unusable[index] = picture
             return

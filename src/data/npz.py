@@ -26,17 +26,18 @@ def read_npz(path: Path) -> LabelledSet:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            names = {part: _names(part, file.files, path) for part in ("train", "test")}
-            arrays = {part: (file[images], file[labels]) for part, (images, labels) in names.items()}
-            aside = sorted(set(file.files) - {name for pair in names.values() for name in pair})
+            names = [_names(part, file.files, path) for part in ("train", "test")]
+            arrays = {name: file[name] for pair in names for name in pair}
+            aside = sorted(set(file.files) - set(arrays))
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path} cannot be read as .npz: {' '.join(str(error).split())}") from error
-    parts = {part: Labelled(_images(arrays[part][0], f"{path}: {names[part][0]}"),
-                            _labels(arrays[part][1], f"{path}: {names[part][1]}")) for part in arrays}  # fmt: skip
-    check_range(parts["train"].images, f"{path}: {names['train'][0]}")
+    train, test = (
+        Labelled(_images(arrays[images], f"{path}: {images}"), _labels(arrays[labels], f"{path}: {labels}"))
+        for images, labels in names
+    )
+    check_range(train.images, f"{path}: {names[0][0]}")
     notes = [f"left aside: {', '.join(aside)}"] if aside else []
-    notes += notes_on(parts["train"], parts["test"])
-    return LabelledSet(parts["train"], parts["test"], (), tuple(notes))
+    return LabelledSet(train, test, (), (*notes, *notes_on(train, test)))
 
 
 def _names(part: str, arrays: list[str], path: Path) -> tuple[str, str]:
