@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import hydra
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -28,6 +30,7 @@ from src.training_record import TrainingRecord
 from src.workflows.building import plain
 from src.workflows.cells import cell_spec, components_for
 from src.workflows.component_cache import ComponentCache
+from src.workflows.composing import parsed
 from src.workflows.error_messages import one_line
 from src.workflows.schema import PlaySettings
 from src.workflows.settings import checked
@@ -40,19 +43,6 @@ ATTACK, DEFENSE, THREAT = "attack", "defense", "threat"
 
 #: At what budget an attack is tried out.
 TRIED_AT = 0.1
-
-
-class Composer(Protocol):
-    """Hydra, as far as it is needed here."""
-
-    def options(self, group: str) -> list[str]:
-        """The names of the YAML files of a group, those of the user's own search path included."""
-
-    def chosen(self, group: str) -> str:
-        """Which of them the command line asks for."""
-
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of these overrides."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +106,12 @@ class Playground:
         return cell_spec(with_parts(self.config, parts, eps=choice.eps, noise=noise), self.components)
 
 
-def playground_from_config(config: DictConfig, overrides: Sequence[str], composer: Composer) -> Playground:
+def playground_from_config(config: DictConfig) -> Playground:
     """Look for everything that can be played with, and try each once.
 
     Args:
-        config: ``conf/play.yaml`` with the command line's changes.
-        overrides: those changes. What changes the chosen attack, defense or threat does not reach the others.
-        composer: composes what the others look like.
+        config: ``conf/play.yaml`` with the command line's changes, as Hydra's command line has composed it. What
+            changes the chosen attack, defense or threat does not reach the others.
 
     Raises:
         UserError: the classifier is not there, or a value or a choice of the command line is no good.
@@ -135,14 +124,14 @@ def playground_from_config(config: DictConfig, overrides: Sequence[str], compose
         check_model(components.classifier(spec.classifier), Identity(), test.images, test.num_classes)
     except ValueError as error:
         raise UserError(f"this classifier cannot be played with: {one_line(error)}") from error
-    search = _Search(config, overrides, composer, components, test)
+    search, chosen = _Search(config, components, test), HydraConfig.get().runtime.choices
     attacks, defenses, threats = search.attacks(), search.defenses(noises), search.nodes(THREAT)
     noise = config.noise if config.defense.uses_noise else None
     first = Choice(
-        attack=search.first(ATTACK, composer.chosen(ATTACK), attacks),
+        attack=search.first(ATTACK, chosen[ATTACK], attacks),
         eps=float(config.eps),
-        defense=search.first(DEFENSE, column_label(composer.chosen(DEFENSE), noise), defenses),
-        threat=search.first(THREAT, composer.chosen(THREAT), threats),
+        defense=search.first(DEFENSE, column_label(chosen[DEFENSE], noise), defenses),
+        threat=search.first(THREAT, chosen[THREAT], threats),
     )
     left_out = [f"{name}: {reason}" for name, reason in search.left_out.items()]
     return Playground(config, components, attacks, defenses, threats, first, left_out)
@@ -186,30 +175,25 @@ def _trained_noises(checkpoints: Path, seed: int) -> set[float]:
 class _Search:
     """Goes through the options of the groups, and notes why one is left out."""
 
-    def __init__(
-        self,
-        config: DictConfig,
-        overrides: Sequence[str],
-        composer: Composer,
-        components: ComponentCache,
-        test: TestSet,
-    ) -> None:
-        self.config, self.composer, self.components, self.test = config, composer, components, test
-        self.overrides = OverridesParser.create().parse_overrides(list(overrides))
+    def __init__(self, config: DictConfig, components: ComponentCache, test: TestSet) -> None:
+        self.config, self.components, self.test = config, components, test
         self.left_out: dict[str, str] = {}
 
     def nodes(self, group: str) -> dict[str, DictConfig]:
         """The options of a group, the chosen one as the command line has it."""
-        chosen_name = self.composer.chosen(group)
-        other_overrides = [
-            str(override.input_line) for override in self.overrides if override.key_or_group.split(".")[0] != group
-        ]
-        others = [name for name in self.composer.options(group) if name != chosen_name]
-        # Side by side in one configuration: composing one for each would take a tenth of a second every time
-        additions = [f"+{group}@offered.number{i}={name}" for i, name in enumerate(others)]
-        nodes = {chosen_name: self.config[group]}
+        command_line = HydraConfig.get()
+        chosen, config_name = command_line.runtime.choices[group], command_line.job.config_name
+        of_hydra = list(command_line.overrides.hydra)  # such as hydra.searchpath
+        loader = GlobalHydra.instance().config_loader()
+        options = loader.get_group_options(group, config_name=config_name, overrides=of_hydra)
+        others = [name for name in options if name != chosen]
+        nodes = {chosen: self.config[group]}
         if others:
-            offered = self.composer.compose([*other_overrides, *additions]).offered
+            overrides = parsed(command_line.overrides.task)
+            kept = [str(each.input_line) for each in overrides if each.key_or_group.partition(".")[0] != group]
+            # Side by side in one configuration: composing one for each would take a tenth of a second every time
+            additions = [f"+{group}@offered.number{i}={name}" for i, name in enumerate(others)]
+            offered = hydra.compose(config_name, [*of_hydra, *kept, *additions]).offered
             nodes |= {name: offered[f"number{i}"] for i, name in enumerate(others)}
         return {name: nodes[name] for name in sorted(nodes)}
 

@@ -6,13 +6,9 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.errors import UserError
@@ -29,29 +25,6 @@ GRACE = 1
 SILENCE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
 
-class HydraComposer:
-    """The command line's Hydra, asked for other configurations; see :class:`src.playground.choices.Composer`."""
-
-    def options(self, group: str) -> list[str]:
-        loader = GlobalHydra.instance().config_loader()
-        return loader.get_group_options(group, config_name=self._name, overrides=self._everywhere)
-
-    def chosen(self, group: str) -> str:
-        return str(HydraConfig.get().runtime.choices[group])
-
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        return hydra.compose(self._name, [*self._everywhere, *overrides])
-
-    @property
-    def _name(self) -> str:
-        return str(HydraConfig.get().job.config_name)
-
-    @property
-    def _everywhere(self) -> list[str]:
-        """What the command line asks of Hydra itself, such as ``hydra.searchpath``."""
-        return list(HydraConfig.get().overrides.hydra)
-
-
 def play(config: DictConfig) -> None:
     """Serve the page until Ctrl-C.
 
@@ -65,7 +38,7 @@ def play(config: DictConfig) -> None:
         os.environ.update(SILENCE | {"GRADIO_TEMP_DIR": folder})
         page = _page_module()
         with closing(listen(config.host, config.port)) as listener:
-            playground = playground_from_config(config, HydraConfig.get().overrides.task, HydraComposer())
+            playground = playground_from_config(config)
             names = (" ".join(sentence.partition(":")[0].split()[:2]) for sentence in playground.left_out)
             if listed_once := ", ".join(dict.fromkeys(names)):
                 log.info("left out: %s; the page says why", listed_once)

@@ -15,7 +15,6 @@ from src.data import ImageDataModule
 from src.models import VQVAE, CertifiedVQVAE, Classifier, RobustVQVAE
 from src.models.checkpoint import Provenance, save_weights_only, stamp
 from src.playground.choices import Playground, playground_from_config
-from src.playground.server import HydraComposer
 from src.training_record import TrainingRecord
 from src.workflows import command
 from tests.shared_work import made_once, shared_folder
@@ -96,7 +95,6 @@ def playing(*overrides: str) -> Playground:
         config = compose("play", list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         try:
-            task = [each for each in overrides if not each.startswith("hydra.")]
-            return playground_from_config(config, task, HydraComposer())
+            return playground_from_config(config)
         finally:
             HydraConfig.instance().cfg = None
