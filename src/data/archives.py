@@ -1,6 +1,5 @@
 """Data sets that come as archives of a form of their own: verified, then decoded once into four IDX files."""
 
-import hashlib
 import http.client
 import os
 from abc import ABC, abstractmethod
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.data.conversion import RECORD, convert, converted
-from src.data.files import ROLES, STANDARD
+from src.data.files import ROLES, STANDARD, md5_of
 from src.data.idx import write_content
 from src.data.labelled import LabelledSet
 from src.data.origins import download
@@ -59,7 +58,7 @@ class ArchiveSource(ABC):
             self._fetch(root)
         paths = {name: self._path(root, name) or root / name for name in self.archives}
         md5s = list(self.archives.values())
-        digest = md5s[0] if len(md5s) == 1 else hashlib.md5(" ".join(md5s).encode(), usedforsecurity=False).hexdigest()
+        digest = md5s[0] if len(md5s) == 1 else md5_of(" ".join(md5s).encode())
         folder = Path(self.cache).expanduser() / f"{self.of}-{digest[:12]}"
         state = " ".join(self._state(paths))
         with locked(folder / RECORD):
@@ -132,7 +131,7 @@ class ArchiveSource(ABC):
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        if (md5 := hashlib.md5(content, usedforsecurity=False).hexdigest()) != self.archives[name]:
+        if (md5 := md5_of(content)) != self.archives[name]:
             raise UserError(
                 f"{path} is not {self.of}'s archive: its MD5 is {md5} where {self.archives[name]} is right; it was not "
                 "opened. If it is a damaged copy, delete it, and the same command gets it anew"

@@ -1,12 +1,11 @@
 """Data sets of other forms, converted once into four IDX files with a record of what they were made of."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from src.data.files import ROLES, STANDARD
+from src.data.files import ROLES, STANDARD, md5_of
 from src.data.idx import encode_idx, write_content
 from src.data.labelled import LabelledSet, shown_size
 from src.errors import UserError
@@ -25,7 +24,7 @@ def converted(folder: Path, state: str) -> dict[str, Any] | None:
             return None
         for role in ROLES:
             content = (folder / STANDARD[role].name).read_bytes()
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != record["md5"][role]:
+            if md5_of(content) != record["md5"][role]:
                 return None
         return {"md5": dict(record["md5"]), "notes": list(record["notes"])}
     except (OSError, ValueError, KeyError, TypeError):
@@ -48,7 +47,7 @@ def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
     try:
         for role in ROLES:
             content = encode_idx(tensors[role])
-            md5[role] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            md5[role] = md5_of(content)
             write_content(folder / STANDARD[role].name, content)
         record = {"state": state, "md5": md5, "notes": list(images.notes), "classes": list(images.classes)}
         write_content(folder / RECORD, json.dumps(record, ensure_ascii=False).encode())

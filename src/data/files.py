@@ -7,6 +7,11 @@ from src.data.idx import decode_idx
 from src.errors import UserError
 
 
+def md5_of(content: bytes) -> str:
+    """The MD5 of a file's content, in hex."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 @dataclass(frozen=True)
 class IdxFile:
     """One file of a set: its name without `.gz`, and the hashes, in hex, of its *uncompressed* content.
@@ -21,7 +26,7 @@ class IdxFile:
 
     def check(self, content: bytes) -> str:
         """The MD5 of uncompressed `content`; UserError, saying what is wrong, unless it is this file's."""
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        md5 = md5_of(content)
         if self.md5 and md5 != self.md5:
             raise UserError(f"its MD5 is {md5} where {self.md5} is right ({len(content)} bytes)")
         if self.sha256 and (sha256 := hashlib.sha256(content).hexdigest()) != self.sha256:

@@ -6,7 +6,6 @@ that raises `UnavailableError` when it cannot deliver. `IdxSource` checks whatev
 """
 
 import gzip
-import hashlib
 import http.client
 import threading
 import urllib.request
@@ -14,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from src.data.files import IdxFile
+from src.data.files import IdxFile, md5_of
 from src.data.progress import progress_bar
 from src.errors import UserError
 
@@ -46,7 +45,7 @@ def download(url: str, md5: str | None, timeout: float) -> bytes:
                 pieces.append(piece)
                 advance(len(piece))
     content = b"".join(pieces)
-    if md5 and (digest := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
+    if md5 and (digest := md5_of(content)) != md5:
         raise ValueError(f"{url} has MD5 {digest} where {md5} is right")
     return content
 
