@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.conversion import RECORD, convert, converted
-from src.data.files import ROLES, STANDARD, md5_of
+from src.data.conversion import converted
+from src.data.files import md5_of
 from src.data.idx import write_content
 from src.data.labelled import LabelledSet
 from src.data.origins import download
@@ -60,10 +60,8 @@ class ArchiveSource(ABC):
         md5s = list(self.archives.values())
         digest = md5s[0] if len(md5s) == 1 else md5_of(" ".join(md5s).encode())
         folder = Path(self.cache).expanduser() / f"{self.of}-{digest[:12]}"
-        state = " ".join(self._state(paths))
-        with locked(folder / RECORD):
-            record = converted(folder, state) or convert(self._read(paths), folder, state)
-        return {role: GoodFile(folder / STANDARD[role].name, record["md5"][role]) for role in ROLES}
+        files, _ = converted(folder, " ".join(self._state(paths)), lambda: self._read(paths))
+        return files
 
     def _path(self, root: Path, name: str) -> Path | None:
         places = (root / name, root / self.dataset / "raw" / name)

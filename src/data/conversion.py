@@ -2,13 +2,16 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from src.data.files import ROLES, STANDARD, md5_of
 from src.data.idx import encode_idx, write_content
 from src.data.labelled import LabelledSet, shown_size
+from src.data.sources import GoodFile
 from src.errors import UserError
+from src.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +19,20 @@ log = logging.getLogger(__name__)
 RECORD = "made-of.json"
 
 
-def converted(folder: Path, state: str) -> dict[str, Any] | None:
+def converted(folder: Path, state: str, decode: Callable[[], LabelledSet]) -> tuple[dict[str, GoodFile], list[str]]:
+    """The four files of a data set by role, and its notes. They are decoded unless ``folder`` has those of data in this
+    ``state``, by one process while others wait.
+
+    Raises:
+        UserError: the folder cannot be written; and as ``decode``.
+    """
+    with locked(folder / RECORD):
+        record = _stored(folder, state) or _convert(decode(), folder, state)
+    files = {role: GoodFile(folder / STANDARD[role].name, record["md5"][role]) for role in ROLES}
+    return files, record["notes"]
+
+
+def _stored(folder: Path, state: str) -> dict[str, Any] | None:
     """MD5s and notes of the record, if all files are as it says and were made from data in this ``state``."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -31,12 +47,8 @@ def converted(folder: Path, state: str) -> dict[str, Any] | None:
         return None
 
 
-def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
-    """Write the four files, and the record last; returns its MD5s and notes.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
+def _convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
+    """Write the four files, and last the record, which is returned."""
     tensors = {
         "train_images": images.train.images,
         "train_labels": images.train.labels,
@@ -64,4 +76,4 @@ def convert(images: LabelledSet, folder: Path, state: str) -> dict[str, Any]:
         names,
         folder,
     )
-    return {"md5": md5, "notes": record["notes"]}
+    return record

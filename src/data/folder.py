@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.data.class_folders import Decoding, list_pictures
-from src.data.conversion import RECORD, convert, converted
-from src.data.files import ROLES, STANDARD
+from src.data.conversion import converted
+from src.data.files import STANDARD
 from src.data.npz import read_npz
 from src.data.sources import GoodFile, IdxSource
 from src.errors import UserError
-from src.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +61,10 @@ class FolderSource:
         state = _digest(_state_of([archive] if archive else _pictures(root), root))
         settings = f"{decoding!r} mixed" if archive is None else ""  # mixed: the order; what lacks it is made again
         folder = Path(self.cache).expanduser() / f"{root.resolve().stem}-{_digest(f'{root.resolve()} {settings}')[:12]}"
-        with locked(folder / RECORD):
-            record = converted(folder, state)
-            if record is None:
-                images = read_npz(archive) if archive else decoding(root)
-                record = convert(images, folder, state)
-        for note in record["notes"]:
+        files, notes = converted(folder, state, lambda: read_npz(archive) if archive else decoding(root))
+        for note in notes:
             log.warning("%s: %s", root, note)
-        return {role: GoodFile(folder / STANDARD[role].name, record["md5"][role]) for role in ROLES}
+        return files
 
     def is_mixed(self, root: Path) -> bool:
         """Whether images of `root` are put into an order that mixes their classes: pictures are; arrays keep theirs."""
