@@ -11,7 +11,7 @@ BUDGET = 4_000_000
 
 
 class Pixels:
-    """Collects stacks of images as :func:`src.images.encode_images` wrote them, and gives each a number.
+    """Collects stacks of images as :func:`src.encoded_images.encode_images` wrote them, and gives each a number.
 
     Args:
         budget: bytes; however many stacks are added, each is cut to as many images as fit, at least one.
