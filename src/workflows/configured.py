@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -86,8 +87,6 @@ def train_from_config(config: DictConfig) -> TrainingRecord | None:
 
 def _refuse_noise(config: DictConfig) -> None:
     """``noise=`` for a model that has none. Under -m it may be meant for another model."""
-    from hydra.core.hydra_config import HydraConfig
-
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
         return
     if any(override.startswith("noise=") for override in HydraConfig.get().overrides.task):
@@ -132,8 +131,6 @@ def _weights_beside(data: ImageDataModule, part: Mapping[str, Any]) -> str:
 def _make_trainer(make: Callable[..., Trainer], **arguments: Any) -> Trainer:
     """A trainer, unless it would start this command again for its other devices and the command is a multirun: each
     of them would begin the whole multirun anew."""
-    from hydra.core.hydra_config import HydraConfig
-
     trainer = make(**arguments)
     starts_others = trainer.world_size > 1 and trainer.strategy.launcher is not None
     if starts_others and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -255,8 +252,6 @@ def _asked(config: DictConfig, plan: TrainingPlan) -> dict[str, Any]:
 
 def _command(config: DictConfig) -> str:
     """What to type to train this again."""
-    from hydra.core.hydra_config import HydraConfig
-
     if not HydraConfig.initialized():
         return f"python -m src.train model={config.model.name} noise={config.noise}"
     overrides = [line for line in HydraConfig.get().overrides.task if not line.startswith(("resume=", "overwrite="))]

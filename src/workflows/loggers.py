@@ -1,7 +1,7 @@
 """Where training runs and cells are logged."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,17 +38,10 @@ def opened(made: Any, training: Training) -> Iterator[list[Logger]]:
         training: what they are for.
     """
     context = made(training) if isinstance(made, partial) else made
-    if not isinstance(context, AbstractContextManager):
-        context = _as_context(context)
-    with context as logger:
+    with context if isinstance(context, AbstractContextManager) else nullcontext(context) as logger:
         if logger is not None:
             logger.log_hyperparams(training.config)
         yield [] if logger is None else [logger]
-
-
-@contextmanager
-def _as_context(logger: Logger | None) -> Iterator[Logger | None]:
-    yield logger
 
 
 def wandb_logger(training: Training, settings: WandbSettings) -> AbstractContextManager[Logger | None]:

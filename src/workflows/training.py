@@ -111,7 +111,12 @@ def train(
         recorder,
         Illustrate(images),
         Stamp(provenance),
-        _save_every_epoch(plan.state),
+        ModelCheckpoint(
+            dirpath=plan.state.parent,
+            filename=plan.state.stem,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        ),
         StopTogether(),
         LogEveryEpoch(),
         StopWhenDiverged(),
@@ -204,12 +209,6 @@ def _build(make_trainer: Callable[..., Trainer], callbacks: list[Callback], show
         return make_trainer(callbacks=bar + callbacks, logger=False, enable_progress_bar=show_progress)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def _save_every_epoch(state: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=state.parent, filename=state.stem, enable_version_counter=False, save_on_train_epoch_end=True
-    )
 
 
 def _published(plan: TrainingPlan, provenance: Provenance) -> TrainingRecord | None:
