@@ -1,6 +1,6 @@
-"""Nested mappings and lists as flat ones."""
+"""What is nested in mappings and lists."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -23,3 +23,12 @@ def leaves(value: Any, path: str = "", separator: str = "/") -> Iterator[tuple[s
 def texts(values: Iterable[Any]) -> set[str]:
     """All texts anywhere in ``values``, such as the fingerprints of weights in identities of cells."""
     return {leaf for value in values for _, leaf in leaves(value) if isinstance(leaf, str)}
+
+
+def rebuilt(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
+    """``value`` with what ``change`` makes of each mapping in it, the innermost first."""
+    if isinstance(value, list):
+        return [rebuilt(part, change) for part in value]
+    if isinstance(value, Mapping):
+        return change({name: rebuilt(part, change) for name, part in value.items()})
+    return value

@@ -18,6 +18,7 @@ from src.evaluation.components import TestSet
 from src.evaluation.spec import Component, content_key, numbers_as_floats
 from src.models import Classifier
 from src.models.checkpoint import Provenance, load_module, read_checkpoint
+from src.nested import rebuilt
 from src.randomness import seeded
 from src.workflows.building import build, check_arguments, plain
 from src.workflows.classifiers import OwnClassifier, build_own, checkpoint_of, is_factory
@@ -156,7 +157,7 @@ class ComponentCache:
     def _made(self, component: Component, own: bool) -> Any:
         """What a component builds. A user's own draws the same weights in every process, and so has one identity."""
         with seeded(0) if own else nullcontext():
-            return build(self._with_paths(component))
+            return build(rebuilt(component, self._with_path))
 
     def is_random(self, defense: DefenseSpec, data: DataSpec) -> bool:
         """Whether a defense answers the first images of ``data`` differently when it is asked again; of one that does
@@ -195,16 +196,9 @@ class ComponentCache:
             self._provenances[key] = read_checkpoint(path, remedy)[1]
         return self._provenances[key]
 
-    def _with_paths(self, component: Any) -> Any:
-        """``component`` with the paths of its checkpoints in place of fingerprints."""
-        if isinstance(component, list):
-            return [self._with_paths(part) for part in component]
-        if not isinstance(component, Mapping):
-            return component
-        parts = {name: self._with_paths(part) for name, part in component.items()}
-        if "checkpoint" not in component:
-            return parts
-        return parts | self._located(component["checkpoint"], component.get("_target_"))
+    def _with_path(self, part: dict[str, Any]) -> dict[str, Any]:
+        """A part of a component with the path of its checkpoint, if it has one, in place of the fingerprint."""
+        return part | self._located(part["checkpoint"], part.get("_target_")) if "checkpoint" in part else part
 
     def _located(self, weights: str, target: str | None) -> dict[str, str]:
         """Path and remedy of the checkpoint with these weights.

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from src.data import ImageDataModule
 from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
-from src.nested import leaves
+from src.nested import leaves, rebuilt
 from src.precision import native_bfloat16
 from src.training_record import TrainingRecord
 from src.workflows.building import build, plain
@@ -105,16 +105,15 @@ def fingerprinted(component: Any, weights_of: Callable[[Mapping[str, Any]], str]
     Raises:
         UserError: a ``checkpoint`` is no path; and as ``weights_of``.
     """
-    if isinstance(component, list):
-        return [fingerprinted(part, weights_of) for part in component]
-    if not isinstance(component, dict):
-        return component
-    parts = {name: fingerprinted(value, weights_of) for name, value in component.items() if name != "remedy"}
-    if "checkpoint" in component:
-        if not isinstance(component["checkpoint"], str):
-            raise UserError(f"checkpoint={component['checkpoint']} is not the path of a file")
-        parts["checkpoint"] = weights_of(component)
-    return marked(parts)
+
+    def identity_of(part: dict[str, Any]) -> dict[str, Any]:
+        if "checkpoint" in part:
+            if not isinstance(part["checkpoint"], str):
+                raise UserError(f"checkpoint={part['checkpoint']} is not the path of a file")
+            part = part | {"checkpoint": weights_of(part)}
+        return marked({name: value for name, value in part.items() if name != "remedy"})
+
+    return rebuilt(component, identity_of)
 
 
 def _weights_beside(data: ImageDataModule, part: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ a change of what they compute raises :data:`src.evaluation.spec.SCHEMA`.
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError, is_installed
 from src.models.checkpoint import weights_fingerprint
+from src.nested import leaves, rebuilt
 
 CODE, FILES, WEIGHTS = MARKS = ("_code_", "_files_", "_weights_")
 
@@ -52,17 +52,17 @@ def code_of(target: Any) -> str | None:
 
 def has_own_code(component: Any) -> bool:
     """Whether a part of a component, as :func:`marked`, is a user's own."""
-    return any(CODE in part for part in _parts(component))
+    return any(path.rpartition("/")[2] == CODE for path, _ in leaves(component))
 
 
 def with_state(component: Any, module: Any) -> Any:
-    """``component``, which built ``module``, with the fingerprint of all tensors in it, if a part is a user's own: its
-    code may read weights from where no argument says.
+    """A user's own ``component``, which built ``module``, with the fingerprint of all tensors in it: its code may read
+    weights from where no argument says.
 
     Raises:
         UserError: its ``state_dict`` holds something else than tensors.
     """
-    if not has_own_code(component) or not isinstance(module, nn.Module):
+    if not isinstance(module, nn.Module):
         return component
     weights = state_fingerprint(str(component.get("_target_")), module)
     return component if weights is None else component | {WEIGHTS: weights}
@@ -70,11 +70,7 @@ def with_state(component: Any, module: Any) -> Any:
 
 def without_marks(component: Any) -> Any:
     """What a component is built from: its target and its arguments."""
-    if isinstance(component, list):
-        return [without_marks(part) for part in component]
-    if not isinstance(component, Mapping):
-        return component
-    return {name: without_marks(part) for name, part in component.items() if name not in MARKS}
+    return rebuilt(component, lambda part: {name: value for name, value in part.items() if name not in MARKS})
 
 
 def state_fingerprint(name: str, module: nn.Module) -> str | None:
@@ -87,16 +83,6 @@ def state_fingerprint(name: str, module: nn.Module) -> str | None:
     if keys := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise UserError(f"{name}: {keys[0]} in its state_dict is no tensor, so its weights have no fingerprint")
     return weights_fingerprint(state) if state else None
-
-
-def _parts(component: Any) -> Iterator[Mapping[str, Any]]:
-    """A component and all within it."""
-    if isinstance(component, Mapping):
-        yield component
-        component = list(component.values())
-    if isinstance(component, list):
-        for part in component:
-            yield from _parts(part)
 
 
 def _own_source(target: Any) -> Path | None:
