@@ -102,6 +102,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content``, atomically; errors as :func:`write_atomically`."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
 @contextmanager
 def held(lock: Path, task: str, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``lock``, which stays; waits, and says that it waits for another process to do ``task``. The

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from src.files import get_or_make, write_atomically
+from src.files import get_or_make, write_bytes
 from src.models.checkpoint import weights_fingerprint
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class TensorStore:
         if self.folder is not None:
             # Not save_file, which turns a full disk into an error of its own
             content = save({name: tensor.cpu() for name, tensor in tensors.items()}, {DIGEST: _digest(key, tensors)})
-            write_atomically(self._path(key), lambda temporary: temporary.write_bytes(content))
+            write_bytes(self._path(key), content)
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

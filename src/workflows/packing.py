@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.evaluation import Cell, CellStore
-from src.files import write_atomically, write_text
+from src.files import write_bytes, write_text
 from src.models.checkpoint import Provenance, parse_checkpoint
 from src.models.shared_weights import INDEX, SharedNetwork, index_text, shared_networks
 from src.nested import leaves
@@ -66,10 +66,10 @@ def pack_from_config(config: DictConfig) -> Path:
         raise UserError(f"no network in {checkpoints} can be packed; train one with: python -m src.train")
     _refuse_one_file_for_two([entry.shared for entry in packed])
     for entry in packed:
-        _write(folder / entry.shared.file, entry.content)
+        write_bytes(folder / entry.shared.file, entry.content)
     for file in earlier - {entry.shared.file for entry in packed}:
         (folder / file).unlink(missing_ok=True)
-    _write(folder / LICENCE, (REPO / LICENCE).read_bytes())
+    write_bytes(folder / LICENCE, (REPO / LICENCE).read_bytes())
     write_text(folder / CARD, card(packed, CellStore(outputs / "cells")))
     write_text(folder / INDEX, index_text([entry.shared for entry in packed]))  # last: it vouches for the others
     log.info("%d networks, %.1f MB -> %s", len(packed), sum(entry.shared.size for entry in packed) / 1e6, folder)
@@ -125,10 +125,6 @@ def _refuse_one_file_for_two(networks: Sequence[SharedNetwork]) -> None:
     for network in networks:
         if (other := first.setdefault(network.file, network)) is not network:
             raise UserError(f"{other} and {network} would both become {network.file}; pack one of them: networks=[…]")
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def card(packed: Sequence[Packed], cells: CellStore) -> str:

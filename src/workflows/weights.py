@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.errors import UserError
-from src.files import write_atomically
+from src.files import write_bytes
 from src.models.shared_weights import SharedNetwork, fetched, shared_networks
 
 log = logging.getLogger(__name__)
@@ -99,5 +99,5 @@ def _bring(network: SharedNetwork, source: str, path: Path, remedy: str) -> None
     content = fetched(network, source, remedy)
     if os.path.lexists(path):  # a training was quicker
         return
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     log.info("%s: from paths.weights=%s, verified (%.1f MB)", path, source, len(content) / 1e6)
