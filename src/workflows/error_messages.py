@@ -105,9 +105,6 @@ def _flattened(error: Exception) -> str:
     text = str(error)
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         text = f"{text}: {cause.msg or cause}"
+    text = text.partition("Config search path:")[0]  # followed by places where Hydra looked
     lines = [line.strip() for line in text.splitlines()]
-    body = [line for line in lines if line and not line.startswith(("full_key:", "object_type=", "Config search path"))]
-    if "Config search path:" in lines:  # followed by places where Hydra looked
-        text = text[: text.index("Config search path:")]
-        body = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(body)
+    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
