@@ -137,26 +137,26 @@ def one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get(TRACEBACK) == "1":
-            raise
-        sys.exit(f"error: {one_line(error)}")
-    except RuntimeError as error:  # Hydra's, of a plugin that is not there
-        plugin = re.match(r"Unknown plugin class : 'hydra_plugins\.(\w+)\.", str(error))
-        if os.environ.get(TRACEBACK) == "1" or plugin is None:
-            raise
-        package = plugin[1].replace("_", "-")
-        sys.exit(f"error: a plugin of Hydra is not installed: pip install {package} --constraint constraints.txt")
-    except ValueError as error:  # Hydra's, of a group
-        message = of_a_choice(error)
+    except Exception as error:
+        message = _to_mend(error)
         if os.environ.get(TRACEBACK) == "1" or message is None:
             raise
         sys.exit(f"error: {message}")
-    except OSError as error:
-        if os.environ.get(TRACEBACK) == "1" or error.errno not in UNWRITABLE:
-            raise
+
+
+def _to_mend(error: Exception) -> str | None:
+    """What to say of an error that the user can mend; None of any other."""
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+        return one_line(error)
+    if plugin := re.match(r"Unknown plugin class : 'hydra_plugins\.(\w+)\.", str(error)):
+        package = plugin[1].replace("_", "-")
+        return f"a plugin of Hydra is not installed: pip install {package} --constraint constraints.txt"
+    if isinstance(error, ValueError):  # Hydra's, of a group
+        return of_a_choice(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         path = error.filename or "below paths.outputs"
-        sys.exit(f"error: cannot write {path}: {error.strerror}; make room or set paths.outputs elsewhere")
+        return f"cannot write {path}: {error.strerror}; make room or set paths.outputs elsewhere"
+    return None
 
 
 @contextmanager
