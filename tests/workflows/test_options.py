@@ -18,6 +18,7 @@ from src.evaluation import AttackSpec, CellStore
 from src.workflows.arguments import in_one_piece
 from src.workflows.building import build
 from src.workflows.command import CONFIG_PATH, TRACEBACK, register_resolvers, run
+from src.workflows.schema import SCHEMAS
 from src.workflows.sweeping import _whose
 from tests.workflows.components import AwkwardError, Fragile
 from tests.workflows.conftest import copy_of
@@ -46,6 +47,14 @@ def test_the_whole_configuration_can_be_shown_resolved(show, command):
     config = OmegaConf.create(show(command, "--cfg", "job", "--resolve"))
     assert config.paths.outputs == "outputs"
     assert "${" not in OmegaConf.to_yaml(config)
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_what_runs_leave_lies_below_the_outputs(command):
+    register_resolvers()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        hydra = compose(command, ["paths.outputs=elsewhere"], return_hydra_config=True).hydra
+    assert hydra.run.dir.startswith("elsewhere/") and hydra.sweep.dir.startswith("elsewhere/")
 
 
 @pytest.mark.parametrize(
