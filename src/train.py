@@ -15,7 +15,6 @@ def main(config: DictConfig) -> None:
         from src.workflows.quiet import quiet_libraries
 
         quiet_libraries()
-
         train_from_config(config)
 
 

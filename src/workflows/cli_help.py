@@ -18,13 +18,6 @@ from src.workflows.schema import SCHEMAS, Settings, section_of
 WIDTH, BEFORE = 100, 34
 
 
-def register_help() -> None:
-    """Make what ``conf/base.yaml`` builds its help from known to OmegaConf. Safe to call again."""
-    OmegaConf.register_new_resolver("groups", groups, replace=True)
-    OmegaConf.register_new_resolver("options", options, replace=True)
-    OmegaConf.register_new_resolver("values", values, replace=True)
-
-
 def groups(*, _root_: DictConfig) -> str:
     """A line for each group that the command has: what is chosen, and what else could be."""
     rows = []

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError
 from src.workflows.arguments import in_one_piece
-from src.workflows.cli_help import register_help
+from src.workflows.cli_help import groups, options, values
 from src.workflows.console import help_as_text, print_whatever_comes
 from src.workflows.error_messages import of_a_choice, one_line
 from src.workflows.memory import keep_freed_memory
@@ -56,7 +56,9 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("other_seed", other_seed, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("data_options", data_options, replace=True)
-    register_help()
+    OmegaConf.register_new_resolver("groups", groups, replace=True)  # these three are for the help in conf/base.yaml
+    OmegaConf.register_new_resolver("options", options, replace=True)
+    OmegaConf.register_new_resolver("values", values, replace=True)
     _parse_interpolations_once()
 
 

@@ -48,7 +48,6 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
         UserError: a value does not fit, an override would have no effect, an attack is given what it is called with, or
         ``paths.weights`` is no good.
     """
-    trains = schema is TrainSettings
     overrides = _overrides(config)
     _refuse_several(overrides, config)
     _refuse_without_effect(overrides, config, schema)
@@ -68,7 +67,8 @@ def checked(config: DictConfig, schema: type[Settings]) -> DictConfig:
 
         precisions = (config.get("purify_precision"), config.get("precision"), config.trainer.get("precision"))
         check_device(str(config.trainer.get("accelerator")), str(next(filter(None, precisions), "float32")))
-    if not trains and "logger" in config and config.logger.get("training") and not config.logger.get("cells"):
+    for_trainings = "logger" in config and config.logger.get("training") and not config.logger.get("cells")
+    if for_trainings and schema is not TrainSettings:
         raise UserError("this logger is for trainings; cells and certificates go to logger=wandb or logger=none")
     if config.paths.get("weights"):
         from src.workflows.weights import supply  # here, because PyTorch is slow to import
