@@ -71,7 +71,7 @@ def checkpoint_of(asked: Any, data: str) -> tuple[Path, str]:
     """The checkpoint that ``classifier=`` asks for, and the command that makes it.
 
     Args:
-        asked: the mapping of ``conf/sweep.yaml``, or a path alone.
+        asked: the mapping of ``conf/shared/classifier.yaml``, or a path alone.
         data: name of the data set.
 
     Raises:
