@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def certify_from_config(config: DictConfig) -> None:
     """Certify what the configuration asks for and is not stored, and tell of it."""
     config = checked(config, CertifySettings)
     plan = plan_from_config(config, components_for(config))
-    _tell(config, _complete(plan, config), Path(config.paths.outputs))
+    _tell(_complete(plan, config), config)
 
 
 def _complete(plan: Plan, config: DictConfig) -> CertificateFile:
@@ -104,7 +105,7 @@ def _complete(plan: Plan, config: DictConfig) -> CertificateFile:
     base = plan.load_base().to(device).to(memory_format=torch.channels_last)
     file = CertificateFile(Path(config.paths.outputs) / "certified", plan.certification)
     batch_size = config.batch_size or BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
-    compute = _image_certifier(plan, base, device, batch_size)
+    compute = partial(_certified, plan, base, device, batch_size)
     _check_base(plan, base, device)
     about = f"{plan.certification.label}, σ {plan.certification.sigma:g}, n {plan.certification.n:,}"
     stored = len(_stored(file, plan.indices))
@@ -129,13 +130,14 @@ def _check_base(plan: Plan, base: DefendedClassifier, device: torch.device) -> N
         raise UserError(f"{plan.certification.label} cannot be certified: {in_a_line(error)}") from error
 
 
-def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
+def _tell(file: CertificateFile, config: DictConfig) -> None:
     """Bring the report up to date, print and log these certificates."""
+    outputs, checkpoints = Path(config.paths.outputs), Path(config.paths.checkpoints)
     sets = load_certified(file.path.parent)
     key = file.certification.key
     current = next(certified for certified in sets if certified.certification.key == key)
     sweep, report = latest_sweep(outputs / "sweeps"), outputs / "report"
-    refreshed = refresh(outputs, sweep, Path(config.paths.checkpoints)) if sweep else None
+    refreshed = refresh(outputs, sweep, checkpoints) if sweep else None
     if refreshed and key in [certified.certification.key for certified in refreshed.certified]:
         page, paths = report / "index.html", refreshed.written.paths
     else:  # there is no sweep, or the newest is one of other data
@@ -144,39 +146,34 @@ def _tell(config: DictConfig, file: CertificateFile, outputs: Path) -> None:
     log.info("report, beside others: %s", page)
     if config.logger.cells:
         figures = [path for path in paths if path.stem.startswith("certified") and path.suffix == ".png"]
-        weights = weights_behind([current.certification.identity], Path(config.paths.checkpoints))
+        weights = weights_behind([current.certification.identity], checkpoints)
         log_certified(current, figures, build(config.logger.cells), weights)
 
 
-def _image_certifier(plan: Plan, base: nn.Module, device: torch.device, batch: int) -> Callable[[int], CertifiedImage]:
-    """The certificate of an image by its index."""
-    certification = plan.certification
-
-    def compute(index: int) -> CertifiedImage:
-        begin = time.perf_counter()
-        certificate = certify(
-            base,
-            plan.held_out.images[index].to(device),
-            certification.sigma,
-            n0=certification.n0,
-            n=certification.n,
-            alpha=certification.alpha,
-            batch=batch,
-            generator=image_stream(certification.seed, index, device),
-        )
-        seconds, label = time.perf_counter() - begin, int(plan.held_out.labels[index])
-        return CertifiedImage(
-            index,
-            label,
-            certificate.predicted,
-            certificate.radius,
-            certificate.count,
-            certificate.n,
-            certification.n0,
-            seconds,
-        )
-
-    return compute
+def _certified(plan: Plan, base: nn.Module, device: torch.device, batch: int, index: int) -> CertifiedImage:
+    """The certificate of one image."""
+    certification, begin = plan.certification, time.perf_counter()
+    certificate = certify(
+        base,
+        plan.held_out.images[index].to(device),
+        certification.sigma,
+        n0=certification.n0,
+        n=certification.n,
+        alpha=certification.alpha,
+        batch=batch,
+        generator=image_stream(certification.seed, index, device),
+    )
+    seconds, label = time.perf_counter() - begin, int(plan.held_out.labels[index])
+    return CertifiedImage(
+        index,
+        label,
+        certificate.predicted,
+        certificate.radius,
+        certificate.count,
+        certificate.n,
+        certification.n0,
+        seconds,
+    )
 
 
 def _stored(file: CertificateFile, indices: Sequence[int]) -> list[CertifiedImage]:

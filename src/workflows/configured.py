@@ -191,7 +191,7 @@ def _batches(limit: float, batches: int) -> float:
 
 def _callbacks(components: Any) -> list[Any]:
     """The user's callbacks, from ``trainer.callbacks``: one component or a list of them."""
-    listed = plain(components) or []
+    listed = components or []
     callbacks = [build(component) for component in (listed if isinstance(listed, list) else [listed])]
     for callback in callbacks:
         if not isinstance(callback, Callback):

@@ -69,7 +69,7 @@ def _tell_how(path: Path, settings: WandbSettings, has_key: bool) -> None:
 def _logged(outputs: Path, sweep: str) -> Logged:
     """What the runs of a sweep, or without any sweep those of all certifications, have logged."""
     certified = load_certified(outputs / "certified")
-    folder = latest_sweep(outputs / "sweeps") if sweep == "latest" else Path(str(sweep))
+    folder = latest_sweep(outputs / "sweeps") if sweep == "latest" else Path(sweep)
     if folder is None:
         log.warning("no sweep under %s, so there is no panel of accuracy against eps; sweep, then repeat this", outputs)
         return logged(Grid(()), certified)
