@@ -20,8 +20,7 @@ from src.evaluation.evaluator import Evaluator
 from src.evaluation.sanity_checks import Probe, evidence_of, findings, probes
 from src.files import write_text
 from src.reporting.wandb.cells import log_cell, log_failure
-from src.reporting.wandb.settings import WandbSettings
-from src.workflows.building import build, plain
+from src.workflows.building import build
 from src.workflows.cells import components_for, evaluator_for, spec_of
 from src.workflows.planning import planned, probing_from, warn_of_settings
 from src.workflows.schema import SweepSettings
@@ -51,14 +50,14 @@ def run_job(config: DictConfig) -> None:
         if not isinstance(error, UserError):
             log.exception("%s; the trace follows", _whose(error, spec))
         if config.logger.cells:
-            log_failure(spec, error, _wandb_settings(config))
+            log_failure(spec, error, build(config.logger.cells))
         raise
     write_text(Path(hydra.runtime.output_dir) / "cell.json", json.dumps(cell.to_json()) + "\n")
     progress = _progress(manifest, evaluator.cells) if manifest else ""
     coordinates = _place(manifest, spec) if manifest else spec.coordinates
     log.info("%s%s (%.1f s)", progress, describe(cell, coordinates), time.perf_counter() - begin_time)
     if config.logger.cells:
-        log_cell(cell, coordinates, _wandb_settings(config))
+        log_cell(cell, coordinates, build(config.logger.cells))
     checked_by = job.probes if job else probes(spec, probing_from(config))
     _probe(spec, checked_by, evaluator)
     if manifest is None and spec.eps and not spec.is_proof:  # a grid's report has them all
@@ -118,18 +117,6 @@ def _manifest(hydra: HydraConf) -> SweepManifest | None:
 def _read_manifest(folder: Path, written: int) -> SweepManifest:
     """The manifest of a sweep, read once for all jobs of this process."""
     return SweepManifest.load(folder)
-
-
-def _wandb_settings(config: DictConfig) -> WandbSettings:
-    """Where a cell's run goes."""
-    return _built_settings(json.dumps(plain(config.logger.cells)))
-
-
-@lru_cache(maxsize=1)
-def _built_settings(component: str) -> WandbSettings:
-    """From JSON, built once for all jobs that have it in common."""
-    settings: WandbSettings = build(json.loads(component))
-    return settings
 
 
 def _place(manifest: SweepManifest, spec: CellSpec) -> Coordinates:
