@@ -12,9 +12,7 @@ def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job(config, CertifySettings):
         from src.workflows.certifying import certify_from_config
-        from src.workflows.quiet import quiet_libraries
 
-        quiet_libraries()
         certify_from_config(config)
 
 

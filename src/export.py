@@ -12,9 +12,7 @@ def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job(config, ExportSettings):
         from src.workflows.exporting import export_from_config
-        from src.workflows.quiet import quiet_libraries
 
-        quiet_libraries()
         export_from_config(config)
 
 

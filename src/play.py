@@ -12,9 +12,7 @@ def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job(config, PlaySettings):
         from src.playground.server import play
-        from src.workflows.quiet import quiet_libraries
 
-        quiet_libraries()
         play(config)
 
 

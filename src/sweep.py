@@ -11,10 +11,8 @@ from src.workflows.schema import SweepSettings
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job(config, SweepSettings):
-        from src.workflows.quiet import quiet_libraries
         from src.workflows.sweeping import run_job
 
-        quiet_libraries()
         run_job(config)
 
 

@@ -11,10 +11,8 @@ from src.workflows.schema import TrainSettings
 def main(config: DictConfig) -> None:
     """Run the command, or one job of it."""
     with job(config, TrainSettings):
-        from src.workflows.configured import train_from_config  # slow to import: after Hydra refused what it can
-        from src.workflows.quiet import quiet_libraries
+        from src.workflows.configured import train_from_config
 
-        quiet_libraries()
         train_from_config(config)
 
 

@@ -163,8 +163,10 @@ def _to_mend(error: Exception) -> str | None:
 
 @contextmanager
 def job(config: DictConfig | None = None, schema: type[Settings] | None = None) -> Iterator[None]:
-    """What the body of every Hydra job runs in. A single job's ``config`` is held against its ``schema`` first: whoever
-    mistyped a value need not wait for PyTorch to be imported.
+    """What the body of every Hydra job runs in.
+
+    Commands that run Lightning give their ``config`` and ``schema``: it is quieted, and a single job's configuration
+    checked before it is imported, so that whoever mistyped a value need not wait.
 
     A single job exits on an error before Hydra can add lines of its own. A job of a multirun must not: it would take
     the others with it.
@@ -175,8 +177,12 @@ def job(config: DictConfig | None = None, schema: type[Settings] | None = None) 
     keep_freed_memory()
     is_single = HydraConfig.get().mode == RunMode.RUN
     with one_line_errors() if is_single else _portable_errors():
-        if is_single and config is not None and schema is not None:
-            checked(config, schema)
+        if config is not None and schema is not None:
+            if is_single:
+                checked(config, schema)
+            from src.workflows.quiet import quiet_libraries  # here, because Lightning is slow to import
+
+            quiet_libraries()
         yield
 
 
