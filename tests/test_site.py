@@ -14,7 +14,7 @@ pytestmark = [
 
 @pytest.mark.parametrize(("colors", "rules"), [("light", {}), ("dark", {"runOnly": ["color-contrast"]})])
 def test_axe_finds_nothing_that_keeps_people_out(browser, colors, rules):
-    """axe-core's rules, of WCAG and of good practice (https://github.com/dequelabs/axe-core); in the dark, of colors."""
+    """axe-core's rules, of WCAG and of good practice (https://github.com/dequelabs/axe-core); in the dark, of color."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page, violations = browser.new_page(color_scheme=colors), {}
     for path in sorted(set(SITE.rglob("*.html")) - {SITE / "404.html"}):  # which finds its styles on a server only
