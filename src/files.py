@@ -109,8 +109,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def held(lock: Path, task: str, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file ``lock``, which stays; waits, and says that it waits for another process to do ``task``. The
-    system releases the lock when its holder dies.
+    """Hold the lock file ``lock``, which stays unless its holder removes it; waits, and says that it waits for another
+    process to do ``task``. The system releases the lock when its holder dies.
 
     Raises:
         OSError: the folder cannot be made or written; a ``Timeout`` of filelock where another process holds the lock

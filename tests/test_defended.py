@@ -85,6 +85,15 @@ def test_looking_for_randomness_leaves_the_random_stream_alone(images, small_net
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_random_defense_is_known_for_one_though_the_classifier_hides_it(images, small_net):
+    class Hiding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return small_net(torch.zeros_like(x))
+
+    assert is_random(DefendedClassifier(Hiding(), Noise()), images)
+    assert not is_random(DefendedClassifier(Hiding(), Identity()), images)
+
+
 def test_a_smooth_surrogate_changes_the_gradient_and_not_the_answer(images, labels, small_net):
     for defense in (Binarize(), KMeansCompression(k=3), Chain(KMeansCompression(k=5), Binarize())):
         plain, smooth = (adaptive(small_net, defense, surrogate=how) for how in ("identity", "smooth"))

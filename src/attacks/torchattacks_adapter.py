@@ -99,7 +99,7 @@ def from_torchattacks(
         _check_classes(attack, instance, classes)
         if steps is not None:
             _set_steps(attack, instance, steps)
-        if not is_random(door, x):
+        if not is_random(model, x):
             _ask_once(instance)
         best = Best(x)
         for attempt in _attempts(instance, x, y, early_stop):

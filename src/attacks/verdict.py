@@ -19,14 +19,25 @@ probing: ContextVar[bool] = ContextVar("probing", default=False)
 @torch.no_grad()
 def is_random(module: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether ``module`` answers the same images differently when it is asked again, tested on the first few of
-    ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were."""
-    images = x[:PROBED]
+    ``x`` (N, C, H, W). Two answers of NaN are the same answer. The random streams and ``x`` are left as they were.
+
+    Of a ``defense`` before a ``classifier``, such as :class:`src.defended.DefendedClassifier` has, the defense is asked
+    as well: the classifier may hide its differences in these few images.
+    """
+    images, asked = x[:PROBED], [module]
+    defense = getattr(module, "defense", None)
+    if isinstance(defense, nn.Module) and hasattr(module, "classifier"):
+        asked.append(defense)
     token = probing.set(True)
     try:
         with random_streams_kept():
-            first, *others = (module(images.clone()) for _ in range(PROBES))
+            return any(_differs(part, images) for part in asked)
     finally:
         probing.reset(token)
+
+
+def _differs(module: Callable[[Tensor], Tensor], images: Tensor) -> bool:
+    first, *others = (module(images.clone()) for _ in range(PROBES))
     return not all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
 
 

@@ -220,9 +220,7 @@ class Evaluator:
         for them; an attacker who asks again pays himself. Each answer has a random stream of its own, so that none
         depends on how many there are. A model that is not random is not asked again."""
         images = loader.dataset[:PROBED][1]
-        defended = module.defended.to(images.device)
-        # Of the defense alone as well: a classifier may hide differences in these few images
-        if not (is_random(defended, images) or is_random(defended.defense, images)):
+        if not is_random(module.defended.to(images.device), images):
             return [], {}
         answers, seconds = [], Counter[str]()
         for number in range(2, spec.verdict.samples + 1):

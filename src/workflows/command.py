@@ -140,13 +140,13 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = _to_mend(error)
-        if os.environ.get(TRACEBACK) == "1" or message is None:
+        message = None if os.environ.get(TRACEBACK) == "1" else to_mend(error)
+        if message is None:
             raise
         sys.exit(f"error: {message}")
 
 
-def _to_mend(error: Exception) -> str | None:
+def to_mend(error: Exception) -> str | None:
     """What to say of an error that the user can mend; None of any other."""
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error)

@@ -11,6 +11,10 @@ from src.errors import UserError
 from src.workflows.named import attack_by_name, purifier_by_name
 
 
+def too_far(model, x, y, *, eps):
+    return (x + 2 * eps).clamp(0, 1)
+
+
 def test_an_attack_by_name_is_that_of_its_yaml_with_the_values_that_are_given(knows_digits, real_digits):
     x, y = (part[:8] for part in real_digits)
     torch.manual_seed(0)
@@ -35,6 +39,23 @@ def test_a_suite_refuses_a_model_that_answers_at_random(real_digits):
         attack_by_name("worst_gradient")(random, x, y % 4, eps=0.1)
 
 
+def test_a_suite_of_ones_own_need_not_speak_of_survivors(small_net, images, labels):
+    attack = attack_by_name("worst_gradient", "~attack.survivors")
+    assert attack(small_net, images, labels, eps=0.1).shape == images.shape
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "worst_gradient"])
+def test_images_that_are_none_are_refused_before_the_model_is_asked(name, small_net, images, labels):
+    with pytest.raises(ValueError, match="x must be a torch tensor"):
+        attack_by_name(name)(small_net, images.numpy(), labels, eps=0.1)
+
+
+def test_an_attack_of_ones_own_that_spends_more_than_eps_is_refused(small_net, images, labels):
+    attack = attack_by_name("fgsm", "attack._target_=tests.workflows.test_named.too_far")
+    with pytest.raises(ValueError, match="eps"):
+        attack(small_net, images, labels, eps=0.1)
+
+
 def test_a_purifier_by_name_is_that_of_its_yaml_with_the_values_that_are_given(images):
     assert torch.equal(purifier_by_name("binarize", "defense.purifier.threshold=0.25")(images), Binarize(0.25)(images))
     assert torch.equal(purifier_by_name("kmeans", "defense.purifier.k=3")(images), KMeansCompression(k=3)(images))
@@ -46,6 +67,14 @@ def test_a_purifier_by_name_is_that_of_its_yaml_with_the_values_that_are_given(i
     [
         (lambda: attack_by_name("pgdd"), "there is no attack=pgdd; did you mean pgd"),
         (lambda: attack_by_name("pgd", "attack.step=3"), r"there is no attack\.step with attack=pgd"),
+        (lambda: attack_by_name("[fgsm,ifgsm]"), "chooses several where one is wanted"),
+        (lambda: attack_by_name("null"), "attack=null chooses none"),
+        (lambda: attack_by_name("pgd", "attack.steps=${nope}"), "'nope' not found"),
+        (lambda: attack_by_name("pgd", "eot_samples=50"), "eot_samples=50 has no effect here"),
+        (lambda: attack_by_name("pgd", "threat=gray_box"), "threat=gray_box has no effect here"),
+        (lambda: purifier_by_name("kmeans", "+noize=3"), r"\+noize=3 has no effect here"),
+        (lambda: purifier_by_name("kmeans", "+defense.kk=3"), "no part of defense is called kk"),
+        (lambda: purifier_by_name("vqvae", "noise=0.25", "data=folder"), r"data\.root has no default"),
         (lambda: attack_by_name("certified"), "attack=certified is a proof and no attack"),
         (lambda: purifier_by_name("kmeen"), "there is no defense=kmeen; did you mean kmeans"),
     ],

@@ -129,7 +129,7 @@ def _bars(along: str, axis: dict[str, Any], low: str, high: str, others: dict[st
 
 
 def _opaque(test: str, otherwise: float = 0) -> dict[str, Any]:
-    """The opacity of points of which this expression is false; hidden, their tooltips stay."""
+    """Points of which this expression is true are opaque, others as much as ``otherwise``; their tooltips stay."""
     return {"opacity": {"condition": {"test": test, "value": 1}, "value": otherwise}}
 
 
