@@ -48,8 +48,8 @@ def attack_by_name(name: str, *overrides: str) -> Attack:
         A function of a model (N, C, H, W) → logits (N, K), a batch of images in [0, 1], their classes (N,) and ``eps``,
         which returns images within ``eps``. Random numbers are drawn from PyTorch's own stream. Fooled images are left
         alone by attacks that can, unless the model answers at random. A suite then raises ValueError, as it does not
-        know what still stands; single attacks had better be given ``src.defended.adaptive(classifier, purifier,
-        eot_samples=20)`` in place of such a model.
+        know what still stands. Give a single attack :func:`src.defended.adaptive` with 20 ``eot_samples`` in place of
+        such a model.
 
     Raises:
         UserError: there is no such attack or value, it is a proof, or it needs a checkpoint that is not there.
