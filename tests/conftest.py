@@ -1,6 +1,7 @@
 """What tests of several rooms share; the fixtures are in tests/fixtures.py."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ LONGEST = (
 )
 
 os.environ.setdefault("WANDB_MODE", "offline")  # no test may depend on somebody's key
+
+
+def python_blocks(page: str) -> list[str]:
+    """The blocks of Python of a page in Markdown."""
+    return re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import REPO
+from tests.conftest import REPO, python_blocks
 from tests.test_packaging import PAGES
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def test_a_link_out_of_the_site_is_shown_as_its_path(monkeypatch: pytest.MonkeyP
 BLOCKS = [
     pytest.param(block, id=f"{page.relative_to(REPO)}-{number}")
     for page in [REPO / "CONTRIBUTING.md", *PAGES]
-    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+    for number, block in enumerate(python_blocks(page.read_text()))
 ]
 
 

@@ -1,11 +1,9 @@
 """The Python of README and docs/use.md runs, block after block, on networks that its comments ask for."""
 
-import re
-
 import PIL.Image
 import pytest
 
-from tests.conftest import REPO
+from tests.conftest import REPO, python_blocks
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +35,7 @@ def folder(command_server, mnist, tmp_path_factory):
 def test_the_python_of_a_page_runs(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = {}
-    for block in re.findall(r"^```python\n(.*?)^```", (REPO / page).read_text(), re.MULTILINE | re.DOTALL):
+    for block in python_blocks((REPO / page).read_text()):
         for written, quicker in QUICKER.items():
             block = block.replace(written, quicker)
         exec(compile(block, page, "exec"), names)

@@ -12,7 +12,7 @@ from types import ModuleType
 import nbformat
 import pytest
 
-from tests.conftest import REPO
+from tests.conftest import REPO, python_blocks
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_a_page_is_the_script_in_its_order(hooks: ModuleType, name: str) -> None
     title = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8").splitlines()[0]
     assert page.startswith(f"{title}\n")
     assert "# %%" not in page
-    code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    code = python_blocks(page)
     compile("\n".join(code), name, "exec")
     assert len(code) > 3 and "import torch" in code[0]
 

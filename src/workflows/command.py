@@ -140,13 +140,13 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = None if os.environ.get(TRACEBACK) == "1" else to_mend(error)
+        message = None if os.environ.get(TRACEBACK) == "1" else message_for_user(error)
         if message is None:
             raise
         sys.exit(f"error: {message}")
 
 
-def to_mend(error: Exception) -> str | None:
+def message_for_user(error: Exception) -> str | None:
     """What to say of an error that the user can mend; None of any other."""
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error)

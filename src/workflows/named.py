@@ -22,7 +22,7 @@ from src.evaluation.spec import CERTIFICATE
 from src.nested import leaves
 from src.workflows.building import plain
 from src.workflows.cells import attack_spec, defense_spec
-from src.workflows.command import CONFIG_PATH, register_resolvers, to_mend
+from src.workflows.command import CONFIG_PATH, message_for_user, register_resolvers
 from src.workflows.component_cache import ComponentCache
 from src.workflows.configured import data_from_config
 from src.workflows.schema import SweepSettings
@@ -131,6 +131,6 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if message := to_mend(error):
+        if message := message_for_user(error):
             raise UserError(message) from error
         raise

@@ -8,7 +8,9 @@ from torch import nn
 
 from src.attacks import fgsm, from_torchattacks
 from src.attacks.margin import margin
+from src.defended import DefendedClassifier
 from src.errors import UserError
+from src.straight_through import straight_through
 
 ATTACKS = {
     "APGD": {"steps": 5, "loss": "ce"},
@@ -223,6 +225,8 @@ class Trembling(nn.Module):
 
 
 def test_gradients_are_averaged_of_a_random_model_alone(small_net, images, labels, asked):
+    images = images.round()
+
     def run(model, eot_iter):
         torch.manual_seed(1)
         return attacked("APGD", model, images, labels, steps=3, eot_iter=eot_iter)
@@ -232,6 +236,16 @@ def test_gradients_are_averaged_of_a_random_model_alone(small_net, images, label
     assert steady.asked == once.asked
     run(random, 20)
     assert random.asked > 5 * steady.asked
+    hiding = asked(nn.Sequential(Threshold(), small_net))
+    run(DefendedClassifier(hiding, Trembling(nn.Identity())), 20)
+    assert hiding.asked > 5 * steady.asked, "the noise is asked of the defense"
+
+
+class Threshold(nn.Module):
+    """Hides small noise in images of black and white."""
+
+    def forward(self, x):
+        return straight_through((x > 0.5).to(x), x)
 
 
 def test_is_as_strong_as_it_is_said_to_be(knows_digits, real_digits):
