@@ -7,6 +7,7 @@ section V.A).
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.attacks.budget import check_labels
 
@@ -19,8 +20,11 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
         x: images (N, C, H, W).
 
     Raises:
-        ValueError: the model's output is not one tensor (N, K) with K ≥ 2.
+        ValueError: the model's output is not one tensor (N, K) with K ≥ 2, or its batch normalization is in training
+            mode: an answer would depend on the other images, and the statistics would follow the attacked ones.
     """
+    if isinstance(model, nn.Module) and any(isinstance(part, _BatchNorm) and part.training for part in model.modules()):
+        raise ValueError("the model is in training mode, in which its batch normalization mixes images: call eval()")
     logits = model(x.clone())
     if not isinstance(logits, Tensor):
         raise ValueError(

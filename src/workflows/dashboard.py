@@ -73,8 +73,9 @@ def _logged(outputs: Path, sweep: str) -> Logged:
     if folder is None:
         log.warning("no sweep under %s, so there is no panel of accuracy against eps; sweep, then repeat this", outputs)
         return logged(Grid(()), certified)
-    grid = SweepManifest.load(folder).grid(CellStore(outputs / "cells"))
-    return logged(grid, of_grid(certified, grid))
+    manifest, store = SweepManifest.load(folder), CellStore(outputs / "cells")
+    grid = manifest.grid(store)
+    return logged(grid, of_grid(certified, grid), manifest.check_report(store))
 
 
 def _built(settings: WandbSettings, name: str, runs: Logged) -> "Workspace":

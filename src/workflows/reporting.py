@@ -54,7 +54,7 @@ def report(config: DictConfig, folder: Path | None, compare_published: bool | No
     if refreshed.compared or refreshed.certified or len(facets(grid)) > 1:
         print_title(grid, console)
     if config.logger.cells:
-        _log_to_wandb(grid, refreshed.written, Path(config.paths.checkpoints), build(config.logger.cells))
+        _log_to_wandb(refreshed, Path(config.paths.checkpoints), build(config.logger.cells))
     log.info("report: %s", refreshed.written.folder / "index.html")
     log.info("all sweeps: %s", outputs / "sweeps" / INDEX)
     for finding in refreshed.checks.findings:
@@ -120,17 +120,18 @@ def collect(config: DictConfig, folder: Path) -> None:
     )
 
 
-def _log_to_wandb(grid: Grid, written: Report, checkpoints: Path, settings: WandbSettings) -> None:
+def _log_to_wandb(refreshed: Refreshed, checkpoints: Path, settings: WandbSettings) -> None:
     """Log the rows that have no run yet, and the grid as a whole with its report and the weights behind it."""
     from src.workflows.lineage import weights_behind  # here, because it needs PyTorch
 
+    grid, written = refreshed.grid, refreshed.written
     for row in grid:
         if row.cell is not None:
             log_cell(row.cell, row.coordinates, settings)
     figures = [path for path in written.paths if path.suffix == ".png"]
     files = {path.relative_to(written.folder).as_posix(): path for path in written.paths}
     weights = weights_behind([row.cell.identity for row in grid if row.cell], checkpoints)
-    log_grid(grid, figures, settings, files, weights)
+    log_grid(grid, figures, settings, files, weights, refreshed.checks)
 
 
 def _training_records(checkpoints: Path, grid: Grid) -> list[TrainingRecord]:

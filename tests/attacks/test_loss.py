@@ -159,6 +159,16 @@ def test_what_no_attack_can_work_with(attack, spoil, message, small_net, images)
         attack(small_net, *spoil(images, labels), eps=0.1)
 
 
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_batch_normalization_in_training_mode_is_refused_and_learns_nothing(attack, small_net, images, labels):
+    norm = nn.BatchNorm2d(1)
+    model = nn.Sequential(norm, small_net)
+    with pytest.raises(ValueError, match=r"call eval\(\)"):
+        attack(model.train(), images, labels, eps=0.1)
+    assert norm.num_batches_tracked == 0
+    attack(model.eval(), images, labels, eps=0.1)
+
+
 def test_a_transfer_from_a_network_that_is_nan_is_refused(small_net, images, labels):
     with pytest.raises(ValueError, match="source"):
         transfer(small_net, images, labels, eps=0.1, source=Scaled(small_net, float("nan")), attack=fgsm)

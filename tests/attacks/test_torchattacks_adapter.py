@@ -135,6 +135,7 @@ def test_a_model_without_parameters(name, parameterless, images, capsys):
 def test_mode_and_parameters_stay_as_they_are(name, images, seen):
     network = nn.Sequential(nn.Conv2d(1, 2, 5), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(1152, 10))
     network.train()
+    network[1].eval()  # in training mode it is refused
     network[3].eval()
     network[4].bias.requires_grad_(False)
     modes = [part.training for part in network.modules()]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from src.evaluation import Coordinates
 from src.evaluation.grid import COLUMNS, Grid
+from src.evaluation.sanity_checks import CheckReport, Finding
 from src.evaluation.spec import Column, content_key, number
 from src.nested import leaves
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.analysis.labels import column_label, listed
+from src.reporting.document.findings import NOTHING_CHECKED, check_sentences
 from src.reporting.document.key_figures import short_title
 from src.reporting.document.sections import sections
 from src.reporting.wandb.artifacts import Weights, log_files, use_weights
@@ -29,9 +31,10 @@ def log_grid(
     settings: WandbSettings,
     files: Mapping[str, Path] | None = None,
     weights: Sequence[Weights] = (),
+    checks: CheckReport = NOTHING_CHECKED,
 ) -> bool:
-    """Log a grid as one run: its table, its accuracy-vs-eps lines, the figures; its report as an artifact, and that it
-    used these weights.
+    """Log a grid as one run: its table, its accuracy-vs-eps lines, the figures, what its checks found; its report as an
+    artifact, and that it used these weights.
 
     The lines are there twice: as one W&B chart an attack under ``curves/``, and as metrics ``<attack>/<defense>``
     over ``eps``, which native panels draw.
@@ -43,6 +46,8 @@ def log_grid(
         files: of the report, by their names within its artifact, whose type is ``grid``.
         weights: what the cells were computed with, as far as it is there. An own classifier has no file; like all
             weights it is named in the config by its fingerprint.
+        checks: what the checks of the grid came to. The summary says how many reasons for suspicion there are, and each
+            is a row of the table ``findings``.
 
     Returns:
         Whether a run was written: False if this very grid is already logged, or if W&B failed.
@@ -50,17 +55,21 @@ def log_grid(
 
     def fill(run: "Run") -> None:
         curves = [curve for facet in facets(grid) for curve in _curves(facet)]
-        run.log({"grid": _table(grid)} | _charts(curves))
+        found = {"findings": _findings_table(checks.findings)} if checks.findings else {}
+        run.log({"grid": _table(grid)} | found | _charts(curves))
         _log_lines(run, curves)
         if pictures := images_of(figures):
             run.log(pictures)
-        run.summary.update(_summary(grid, curves))
+        run.summary.update(_summary(grid, curves) | _checks_summary(checks))
         use_weights(run, weights)
         log_files(run, "-".join(filter(None, ["grid", _group(grid)])), "grid", files or {})
 
+    sentences = check_sentences(checks)
+
     def planned() -> RunPlan:
         return RunPlan(
-            content={"grid": grid.to_csv()},
+            # With what is suspicious: a check that is made later may find something in the very same numbers
+            content={"grid": grid.to_csv()} | ({"checks": sentences} if sentences else {}),
             name=f"grid of {len(grid)} cells",
             job_type="grid",
             group=_group(grid),
@@ -135,6 +144,14 @@ def _table(grid: Grid) -> Any:
     return wandb.Table(columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in rows])
 
 
+def _findings_table(findings: Sequence[Finding]) -> Any:
+    """A row for each reason for suspicion: the check, the cell that it was found at, and the reason."""
+    import wandb
+
+    rows = [[finding.name, str(finding.where), finding.message] for finding in findings]
+    return wandb.Table(columns=["check", "cell", "reason"], data=rows)
+
+
 def _charts(curves: list[_Curve]) -> dict[str, Any]:
     """One chart an attack, a line a defense."""
     import wandb
@@ -160,6 +177,12 @@ def _log_lines(run: "Run", curves: list[_Curve]) -> None:
     for eps in sorted({eps for curve in curves for eps, _ in curve.points}):
         accuracies = {curve.metric: dict(curve.points)[eps] for curve in curves if eps in dict(curve.points)}
         run.log({"eps": eps} | accuracies)
+
+
+def _checks_summary(checks: CheckReport) -> dict[str, int | str]:
+    """How many reasons for suspicion there are, and how much was checked; empty where there was nothing to check."""
+    sentences = check_sentences(checks)
+    return {"suspicious": len(checks.findings), "checks": sentences[0]} if sentences else {}
 
 
 def _summary(grid: Grid, curves: list[_Curve]) -> dict[str, float | str]:

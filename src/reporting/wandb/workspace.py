@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from src.evaluation.grid import Grid
+from src.evaluation.sanity_checks import CheckReport
 from src.nested import leaves
 from src.reporting.analysis.certified import CertifiedSet
 from src.reporting.analysis.facets import Facet, facets
 from src.reporting.document.certified import certified_sections
+from src.reporting.document.findings import NOTHING_CHECKED, TITLE, check_sentences
 from src.reporting.document.key_figures import key_figures, short_title
 from src.reporting.document.sections import GridSection, headline, sections
 from src.reporting.figures.plan import plan, plan_certified
@@ -54,16 +56,18 @@ class Logged:
     figures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: names by topic, such as "heat map"
     certified: bool = False  #: whether there are certificates
     headline: tuple[str, ...] = ()  #: the report's title, what its numbers are worth, and what it says in words
+    checks: tuple[str, ...] = ()  #: what was checked, and each reason for suspicion
     keys: tuple[str, ...] = ()  #: of the cells, the grid and the certificates; "key" in the config of their runs
     weights: tuple[str, ...] = ()  #: fingerprints of what was evaluated; "weights" in the config of its training
 
 
-def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
+def logged(grid: Grid, certified: Sequence[CertifiedSet] = (), checks: CheckReport = NOTHING_CHECKED) -> Logged:
     """What the runs of a grid, and of the certificates beside it, have logged.
 
     Args:
         grid: the rows, computed or missing; may be empty.
         certified: certificates on the grid's data sets.
+        checks: what the checks of the grid came to.
     """
     figures: dict[str, list[str]] = {}
     parts = sections(grid)
@@ -74,6 +78,7 @@ def logged(grid: Grid, certified: Sequence[CertifiedSet] = ()) -> Logged:
         figures={topic: tuple(names) for topic, names in figures.items()},
         certified=bool(certified),
         headline=_headline(parts) if parts else (),
+        checks=tuple(check_sentences(checks)),
         keys=_keys(grid, certified) if parts else (),
         weights=tuple(sorted(_weights(grid, certified))),
     )
@@ -155,8 +160,9 @@ def to_json(built: "Workspace") -> str:
 def _grid(sweep: Logged) -> "Section":
     from wandb_workspaces.reports.v2 import LinePlot, MarkdownPanel, WeavePanelSummaryTable
 
-    words = "\n\n".join(sweep.headline)
-    headline_panels = [MarkdownPanel(markdown=f"## {words}")] if words else []
+    words, suspicion = "\n\n".join(sweep.headline), "\n\n".join(sweep.checks)
+    texts = [f"## {words}"] if words else []
+    texts += [f"## {TITLE}\n\n{suspicion}"] if suspicion else []
     lines = [
         LinePlot(
             title=f"Accuracy under {line.title}",
@@ -170,7 +176,14 @@ def _grid(sweep: Logged) -> "Section":
     ]
     heat_maps = _media("Heat map: accuracy in percent", sweep.figures.get("heat map", ()))
     return _section(
-        "Grid", [*headline_panels, *lines, *heat_maps, WeavePanelSummaryTable(table_name="grid")], is_open=True
+        "Grid",
+        [
+            *(MarkdownPanel(markdown=text) for text in texts),
+            *lines,
+            *heat_maps,
+            WeavePanelSummaryTable(table_name="grid"),
+        ],
+        is_open=True,
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from src.reporting.document.findings import check_sentences
 from src.reporting.wandb.artifacts import Weights, artifact_name
-from tests.reporting.wandb.wandb_writing import CLASSIFIER, WEIGHTS, record_of
+from tests.reporting.wandb.wandb_writing import CLASSIFIER, SUSPECT, SUSPICIOUS, WEIGHTS, record_of
 from tests.wandb_reading import Ended, LoggedRun, Processes, read_runs
 from tests.wandb_server import serving
 
@@ -52,6 +53,13 @@ def test_a_grid_uses_the_very_version_that_the_training_put_out(runs: tuple[Logg
     for each in (made, used):
         metadata = json.loads(each["metadata"])
         assert (metadata["weights"], metadata["epoch"], metadata["val/loss"]) == (WEIGHTS, 2, 0.5)
+
+
+def test_a_grid_says_what_makes_it_suspicious(runs: tuple[LoggedRun, LoggedRun]) -> None:
+    grid = runs[1]
+    assert (grid.summary["suspicious"], grid.summary["checks"]) == (1, check_sentences(SUSPICIOUS)[0])
+    (row,) = grid.table("findings")
+    assert row == {"check": SUSPECT.name, "cell": str(SUSPECT.where), "reason": SUSPECT.message}
 
 
 def test_a_grid_puts_out_its_report(runs: tuple[LoggedRun, LoggedRun]) -> None:

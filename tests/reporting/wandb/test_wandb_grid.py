@@ -76,6 +76,7 @@ def test_the_grid_run_holds_figures_summary_and_config(sweep: Sweep) -> None:
     assert run.summary["worst_accuracy_of"] == "vqvae 0, the least under fgsm and ifgsm up to eps 0.3"
     assert run.summary["headline"] == short_title(sections(small_grid()))
     assert len(run.summary["headline"].split()) <= 20
+    assert "suspicious" not in run.summary  # nothing was checked: a 0 would say that nothing was found
     assert run.summary["worst/vqvae_0"] == least[0.0]
     assert "worst/vqvae_0_25" not in run.summary  # one of its cells is missing: it could be the lowest
     assert run.config["data"] == "mnist"

@@ -9,12 +9,15 @@ import reporting_factories as make
 from wandb_workspaces.workspaces import Workspace, internal
 
 from src.evaluation.grid import Grid
+from src.evaluation.sanity_checks import CheckReport
+from src.reporting.document.findings import TITLE
 from src.reporting.document.key_figures import key_figures
 from src.reporting.document.sections import sections as report_sections
 from src.reporting.wandb.grid import grid_key
 from src.reporting.wandb.settings import WandbSettings
 from src.reporting.wandb.workspace import Logged, logged, to_json, workspace
 from tests.reporting.document.test_certified import FIVE
+from tests.reporting.document.test_findings import FOUND
 from tests.workspace_reading import Panel, panels, sections
 
 ALWAYS = ["Grid", "Trade-off", "Images", "Training", "Cost"]
@@ -92,6 +95,13 @@ def test_it_opens_with_the_reports_title_and_warning_and_shows_the_runs_of_the_s
     keys = {row.key for row in grid} | {grid_key(grid), FIVE.certification.key}
     assert filters["key"] == ("IN", keys)
     assert filters["weights"] == ("IN", {FIVE.certification.classifier} | filters["weights"][1])
+
+
+def test_reasons_for_suspicion_stand_below_the_title(grid):
+    title, suspicion = panels(stored(logged(grid, checks=CheckReport((FOUND,), judged=4))))[:2]
+    assert title.config["value"] == panels(stored(logged(grid)))[0].config["value"]
+    assert suspicion.config["value"].startswith(f"## {TITLE}\n\n1 found by")
+    assert FOUND.message in suspicion.config["value"]
 
 
 @pytest.mark.parametrize("empty", [Logged(), logged(Grid(()))])

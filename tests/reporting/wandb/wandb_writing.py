@@ -25,6 +25,7 @@ from src.evaluation import (
     ThreatSpec,
 )
 from src.evaluation.grid import Grid, GridRow
+from src.evaluation.sanity_checks import CheckReport, Finding
 from src.evaluation.spec import content_key
 from src.reporting.wandb.artifacts import Weights
 from src.reporting.wandb.cells import log_cell, log_failure
@@ -36,6 +37,8 @@ from tests.wandb_reading import Ended, LoggedRun
 
 WEIGHTS = "c0ffee" + 58 * "0"
 CLASSIFIER = "c0ffee00"
+SUSPECT = Finding("zero-gradient", Coordinates("mnist", "pgd", 0.3, "adaptive", "vqvae", 0.5, "default", 0), "a reason")
+SUSPICIOUS = CheckReport((SUSPECT,), judged=4, probed=6, asked=6)
 EXAMPLES = encode_images(torch.rand(10, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
 
 
@@ -214,7 +217,8 @@ def write_beside_a_run(outputs: str) -> dict[str, Any]:
 
 
 def write_artifacts(outputs: str) -> dict[str, Any]:
-    """A training that puts out weights, and a grid that uses them, others that are gone, and puts out its report."""
+    """A training that puts out weights, and a suspicious grid that uses them, others that are gone, and puts out its
+    report."""
     settings, folder = settings_for(outputs), Path(outputs, "files")
     folder.mkdir(parents=True)
     checkpoint, page = folder / "some.ckpt", folder / "index.html"
@@ -227,7 +231,7 @@ def write_artifacts(outputs: str) -> dict[str, Any]:
         logger.log_trained(trained.checkpoint, trained.record)
     checkpoint.chmod(0o444)
     files = {"index.html": page, "figures/none.png": folder / "none.png"}
-    grids = [log_grid(small_grid(), [], settings, files, [gone, trained]) for _ in range(2)]
+    grids = [log_grid(small_grid(), [], settings, files, [gone, trained], SUSPICIOUS) for _ in range(2)]
     return {"grids": grids, "left": sorted(path.name for path in folder.iterdir())}
 
 
