@@ -72,8 +72,8 @@ def from_torchattacks(
 
     Raises:
         UserError: torchattacks is not installed, it has no such attack, the attack has no ``eps`` or no such option, is
-            bounded in another norm than L∞, all its steps together are shorter than ``eps``, or its loss needs more
-            classes than the model has.
+            bounded in another norm than L∞, all its steps together are shorter than ``eps``, its loss needs more
+            classes than the model has, or it is made for colour images and these are grey.
         ValueError: arguments out of range, or the attack overspent its budget.
     """
     check_budget(x, y, eps, 1 if steps is None else steps)
@@ -97,6 +97,7 @@ def from_torchattacks(
         arguments = {name: value for name, value in defaults.items() if name in parameters}
         instance = make(door, eps=eps, **(arguments | options))
         _check_classes(attack, instance, classes)
+        _check_channels(attack, instance, x.shape[1])
         if steps is not None:
             _set_steps(attack, instance, steps)
         if not is_random(model, x):
@@ -168,6 +169,13 @@ def _check_classes(attack: str, instance: Any, classes: int) -> None:
         needed = 4 if hasattr(part, "dlr_loss_targeted") else 3 if getattr(part, "loss", None) == "dlr" else 2
         if classes < needed:
             raise UserError(f"torchattacks.{attack} needs {needed} classes for its loss; the model has {classes}")
+
+
+def _check_channels(attack: str, instance: Any, channels: int) -> None:
+    """Refuse images that TIFGSM cannot smooth the gradient of: its kernel is made for colour images."""
+    kernel = getattr(instance, "stacked_kernel", None)
+    if isinstance(kernel, Tensor) and len(kernel) != channels:
+        raise UserError(f"torchattacks.{attack} is made for images of {len(kernel)} channels; these have {channels}")
 
 
 def _set_steps(attack: str, instance: Any, steps: int) -> None:

@@ -181,6 +181,15 @@ def test_a_loss_that_needs_more_classes_is_refused(name, options, needed, images
         attacked(name, with_classes(needed), images[:2], torch.zeros(2).long(), **options)
 
 
+def test_grey_images_are_refused_where_the_library_smooths_colour_images(images, labels, small_net):
+    with pytest.raises(UserError, match="TIFGSM is made for images of 3 channels; these have 1"):
+        from_torchattacks(small_net, images, labels, eps=0.1, attack="TIFGSM")
+    x, network = torch.rand(2, 3, 28, 28), nn.Sequential(nn.Flatten(), nn.Linear(3 * 784, 10))
+    y = network(x).argmax(1)
+    x_adv = from_torchattacks(network, x, y, eps=0.1, attack="TIFGSM")
+    assert (margin(network, x_adv, y) > margin(network, x, y)).all()
+
+
 @pytest.mark.parametrize("k", [5, 13])
 def test_as_many_classes_as_the_model_has(k, images):
     """The library's default is ten: it would miss classes, or index those that do not exist."""
