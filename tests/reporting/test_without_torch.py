@@ -1,4 +1,4 @@
-"""Whoever only reads stored numbers does not wait for PyTorch."""
+"""Whoever only reads stored numbers, or mistypes a name, does not wait for PyTorch."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.conftest import REPO
 pytestmark = pytest.mark.slow
 
 #: The command in an interpreter that finds no PyTorch, and not the slow part of SciPy.
-REPORT_WITHOUT_TORCH = """
+WITHOUT_TORCH = """
 import runpy
 import sys
 from importlib.abc import MetaPathFinder
@@ -24,11 +24,11 @@ from importlib.abc import MetaPathFinder
 class Refusing(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] in {"torch", "lightning", "torchmetrics", "torchvision"} or name == "scipy.stats":
-            raise ModuleNotFoundError(f"a report asks for {name}")
+            raise ModuleNotFoundError(f"this command asks for {name}")
 
 sys.meta_path.insert(0, Refusing())
 from src.reporting.wandb import cells, grid
-runpy.run_module("src.report", run_name="__main__")
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
 
 
@@ -46,18 +46,29 @@ def store(grid: Grid, outputs: Path) -> None:
         CertificateFile(outputs / "certified", made.certification).add(image)
 
 
-def test_a_report_is_made_from_stored_cells_and_certificates_without_pytorch(tmp_path: Path) -> None:
-    columns = {("none", None): (0.98, 0.05), ("vqvae", 0.5): (0.96, 0.41)}
-    grid = make.make_grid(("fgsm",), (0.0, 0.3), columns, data="mnist")
-    store(grid, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", REPORT_WITHOUT_TORCH, f"paths.outputs={tmp_path}", "logger=none"],
+def without_torch(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *command],
         cwd=REPO,
         env=os.environ | {"PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
         timeout=240,
     )
+
+
+def test_a_mistyped_name_in_any_job_of_a_sweep_is_told_without_pytorch(tmp_path: Path) -> None:
+    done = without_torch("src.sweep", "-m", "attack=fgsm,fgsn", f"paths.outputs={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no attack=fgsn; did you mean fgsm?")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_made_from_stored_cells_and_certificates_without_pytorch(tmp_path: Path) -> None:
+    columns = {("none", None): (0.98, 0.05), ("vqvae", 0.5): (0.96, 0.41)}
+    grid = make.make_grid(("fgsm",), (0.0, 0.3), columns, data="mnist")
+    store(grid, tmp_path)
+    done = without_torch("src.report", f"paths.outputs={tmp_path}", "logger=none")
     assert done.returncode == 0, done.stderr
     assert "vqvae 0.5 brings that to 41.0 %" in " ".join(done.stdout.split())
     assert "Certified accuracy" in done.stdout

@@ -26,7 +26,7 @@ class GridSweeper(BasicSweeper):
     """Expands the cartesian product of the command line and ``hydra.sweeper.params`` into a grid of cells."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from src.workflows.composing import SweepComposer
+        from src.workflows.composing import SweepComposer, is_plain_value
         from src.workflows.schema import SweepSettings
         from src.workflows.settings import checked
 
@@ -38,7 +38,10 @@ class GridSweeper(BasicSweeper):
         self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
         folder = Path(self.config.hydra.sweep.dir)  # has the time in it, which jobs are composed with
         batch_size, points = self._batch_size(), self._points(arguments)
-        checked(self._compose(points[0]), SweepSettings)  # before PyTorch is imported: most mistakes are in each point
+        choices = (tuple(part for part in point if not is_plain_value(part, self.config)) for point in points)
+        for choice in dict.fromkeys(choices):
+            self._compose(choice)  # so that whoever mistyped a name need not wait for PyTorch
+        checked(self._compose(points[0]), SweepSettings)  # nor for Lightning: most mistakes are in each point
 
         from src.workflows import planning, reporting
         from src.workflows.quiet import quiet_libraries
