@@ -8,8 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -35,6 +38,9 @@ Attack = Callable[..., Tensor]
 OF_ATTACKS = ("attack", "attack_precision", "iterative")
 OF_PURIFIERS = ("defense", "noise", "inference_noise", "clip_output", "purify_precision")
 OF_BOTH = ("data", "paths", "seed")
+
+#: One thread at a time: Hydra and OmegaConf have one state in a process.
+_hydra = Lock()
 
 
 def attack_by_name(name: str, *overrides: str) -> Attack:
@@ -63,7 +69,7 @@ def attack_by_name(name: str, *overrides: str) -> Attack:
         >>> brighter(attack(brighter, x, y, eps=0.125)).argmax(1)
         tensor([1, 0])
     """
-    with _one_line():
+    with _hydra_of_ours(), _one_line():
         config = _configuration(f"attack={name}", overrides, OF_ATTACKS)
         if config.attack.get("family") == CERTIFICATE:
             raise UserError(f"attack={name} is a proof and no attack: python -m src.sweep -m attack={name}")
@@ -100,7 +106,7 @@ def purifier_by_name(name: str, *overrides: str) -> nn.Module:
         >>> purifier_by_name("binarize")(torch.tensor([[[[0.2, 0.8]]]]))
         tensor([[[[0., 1.]]]])
     """
-    with _one_line():
+    with _hydra_of_ours(), _one_line():
         config = _configuration(f"defense={name}", overrides, OF_PURIFIERS)
         components = ComponentCache()
         spec = defense_spec(config, _data(config, config.defense, components), components)
@@ -123,6 +129,18 @@ def _data(config: DictConfig, part: DictConfig, components: ComponentCache) -> I
     """The data set of ``config``, fetched only if ``part`` has a checkpoint, which has to be of these data."""
     has_checkpoint = any(path.endswith("checkpoint") for path, _ in leaves(plain(part)))
     return components.data(config.data) if has_checkpoint else data_from_config(config.data)
+
+
+@contextmanager
+def _hydra_of_ours() -> Iterator[None]:
+    """Leaves the caller's Hydra as it is, of which there may be one that runs, and OmegaConf's resolvers."""
+    with _hydra:
+        state = Singleton.get_state()
+        GlobalHydra.instance().clear()
+        try:
+            yield
+        finally:
+            Singleton.set_state(state)
 
 
 @contextmanager

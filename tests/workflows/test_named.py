@@ -1,7 +1,11 @@
 """Attacks and purifiers by name, as Python asks for them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 from src.attacks import fgsm, pgd
@@ -21,6 +25,22 @@ def test_an_attack_by_name_is_that_of_its_yaml_with_the_values_that_are_given(kn
     named = attack_by_name("pgd", "attack.steps=3", "attack.restarts=1")(knows_digits, x, y, eps=0.1)
     torch.manual_seed(0)
     assert torch.equal(named, pgd(knows_digits, x, y, eps=0.1, steps=3, restarts=1, early_stop=True))
+
+
+def test_it_works_within_a_program_of_hydras_and_leaves_its_state_alone(tmp_path):
+    (tmp_path / "host.yaml").write_text("mine: ${values:}\n")
+    OmegaConf.register_new_resolver("values", lambda: "the host's", replace=True)  # a name of one of ours
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        attack_by_name("fgsm")
+        purifier_by_name("binarize")
+        assert compose("host").mine == "the host's"
+
+
+def test_threads_may_ask_at_the_same_time():
+    names = ["fgsm", "pgd", "uniform"] * 2
+    with ThreadPoolExecutor(len(names)) as threads:
+        found = [attack.args[0].func.__name__ for attack in threads.map(attack_by_name, names)]
+    assert found == names
 
 
 def test_a_suite_by_name_leaves_at_most_what_one_of_its_attacks_leaves(knows_digits, real_digits):
