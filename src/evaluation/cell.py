@@ -113,6 +113,8 @@ class Cell:
     #: images that went "forward" and "backward" through the classifier for the attack (of a worst case for all of its
     #: attacks), whether this cell made it or found it; empty where nothing was attacked or an older version did it
     propagations: dict[str, NonNegativeInt] = field(default_factory=dict)
+    #: whether a check gave a reason not to believe it; depends on the grid that it stands in, and is not stored
+    doubtful: bool = False
 
     @property
     def is_proof(self) -> bool:
@@ -155,6 +157,7 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """Plain types, with the derived numbers written out for readers of the file."""
         fields = asdict(self)
+        del fields["doubtful"]
         head = {"schema": SCHEMA, "key": self.key} | fields.pop("coordinates")
         record = head | self.score | {"seconds": self.seconds} | fields
         return record | {"digest": content_key(record)}

@@ -174,7 +174,9 @@ class Evaluator:
             attacker=run.attacker,
             members=worst.members if worst else {},
             propagations=_propagations(run.propagations, members.values()),
-            **run.means,
+            perturbation_l2=run.means["perturbation_l2"],
+            perturbation_linf=run.means["perturbation_linf"],
+            reconstruction_mse=run.means["reconstruction_mse"],
         )
 
     def _run(

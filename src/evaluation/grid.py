@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, FiniteFloat, TypeAdapter
 
 from src.errors import UserError
-from src.evaluation.cell import Cell
-from src.evaluation.sanity_checks import CheckReport, evidence_of, findings, idle_checks
+from src.evaluation.cell import NO_CLASS, Cell
+from src.evaluation.sanity_checks import CheckReport, doubted, evidence_of, findings, idle_checks
 from src.evaluation.spec import SCHEMA, Column, Coordinates
 from src.evaluation.store import CellStore
 from src.files import write_text
@@ -83,6 +83,25 @@ class Grid:
     def columns(self) -> list[Column]:
         """The distinct (defense, noise) pairs, in order of first appearance: the columns of the report's tables."""
         return self.values("column")
+
+    def doubting(self, checks: CheckReport) -> "Grid":
+        """The grid, the cells marked as doubtful of which, or of a member of which, a check found a reason not to
+        believe them. An accuracy of 0 is not, unless answers that are no numbers brought it about: no attack leaves
+        less."""
+
+        def doubted_row(row: GridRow) -> GridRow:
+            cell = row.cell
+            if cell is None or not (cell.correct or NO_CLASS in cell.predictions):
+                return row
+            keys = [row.key, *(member["key"] for member in cell.members.values())]
+            return replace(row, cell=replace(cell, doubtful=not checks.doubtful.isdisjoint(keys)))
+
+        return Grid(tuple(map(doubted_row, self.rows)))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there is a cell that is not to be believed."""
+        return any(row.cell is not None and row.cell.doubtful for row in self.rows)
 
     @property
     def without_proofs(self) -> "Grid":
@@ -204,12 +223,14 @@ class SweepManifest:
         pairs = ((coordinates, store.get(key)) for coordinates, key in self.rows)
         cells = [replace(cell, coordinates=coordinates) for coordinates, cell in pairs if cell is not None]
         groups = evidence_of(cells, probed, store.get)
+        found = [(evidence, tuple(findings(evidence))) for evidence in groups]
         return CheckReport(
-            findings=tuple(finding for evidence in groups for finding in findings(evidence)),
+            findings=tuple(finding for _, group in found for finding in group),
             idle=idle_checks(groups),
             judged=len({cell.key for evidence in groups for cell in evidence.views}),
             probed=sum(map(len, probed.values())),
             asked=len({(of, kind) for of, kind, _ in self.probes}),  # a member of a worst case may be a row too
+            doubtful=frozenset(cell.key for evidence, group in found for cell in doubted(evidence, group)),
         )
 
     def finished(self, store: CellStore) -> int:

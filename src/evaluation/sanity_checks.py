@@ -26,6 +26,10 @@ SIGNIFICANCE = 0.01
 
 #: Name of the finding that is an error of this program.
 BROKEN = "proved-and-fooled"
+#: That of a proof which was asked of what there is none for.
+NOT_PROVABLE = "nothing-to-prove"
+#: Those of checks that compare attacks of one eps.
+OF_ONE_EPS = {"one-step-beats-iterative", "black-box-beats-white-box", "stronger-attack-lowers"}
 
 ITERATIVE, ONE_STEP = "iterative", "one-step"
 STRONGER, HALF = "stronger", "half"
@@ -57,6 +61,7 @@ class CheckReport:
     idle: tuple[str, ...] = ()  #: names of the checks for which the grid has no cells
     probed: int = 0  #: probes that are computed
     asked: int = 0  #: probes that were asked for
+    doubtful: frozenset[str] = frozenset()  #: keys of the cells whose accuracies are not to be believed
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,16 @@ def probes(spec: CellSpec, probing: Probing) -> list[Probe]:
 def findings(evidence: Evidence) -> list[Finding]:
     """All reasons for suspicion that there are about one defense or bare classifier."""
     return [finding for check in CHECKS for finding in check(evidence)]
+
+
+def doubted(evidence: Evidence, found: Iterable[Finding]) -> Iterator[Cell]:
+    """The cells whose accuracies these findings of theirs put in doubt: those of all attackers who saw the model, or
+    only those of one eps, where a check compares attacks of one eps."""
+    for finding in found:
+        eps = finding.where.eps if finding.name in OF_ONE_EPS else None
+        cells = [] if finding.name == NOT_PROVABLE else evidence.views
+        yield from (cell for cell in cells if eps in (None, cell.coordinates.eps))
+        yield from evidence.proofs if finding.name == BROKEN else ()
 
 
 def zero_gradient(evidence: Evidence) -> Iterator[Finding]:
@@ -248,7 +263,7 @@ def nothing_to_prove(evidence: Evidence) -> Iterator[Finding]:
     """0 % proved of a defense that the program has no proof for says nothing of the defense."""
     for cell in evidence.proofs:
         if reason := cell.attacker.get("unprovable"):
-            yield Finding("nothing-to-prove", cell.coordinates, f"its 0 % says nothing of the defense: {reason}")
+            yield Finding(NOT_PROVABLE, cell.coordinates, f"its 0 % says nothing of the defense: {reason}")
             return
 
 

@@ -74,8 +74,9 @@ def _logged(outputs: Path, sweep: str) -> Logged:
         log.warning("no sweep under %s, so there is no panel of accuracy against eps; sweep, then repeat this", outputs)
         return logged(Grid(()), certified)
     manifest, store = SweepManifest.load(folder), CellStore(outputs / "cells")
-    grid = manifest.grid(store)
-    return logged(grid, of_grid(certified, grid), manifest.check_report(store))
+    checks = manifest.check_report(store)
+    grid = manifest.grid(store).doubting(checks)
+    return logged(grid, of_grid(certified, grid), checks)
 
 
 def _built(settings: WandbSettings, name: str, runs: Logged) -> "Workspace":

@@ -189,6 +189,45 @@ def test_an_attack_that_has_not_arrived_does_not_matter_where_another_has(judge)
     assert "stronger-attack-lowers" not in names(judge(Honest(), "ifgsm", "fgsm", steps=3, rel_step=0.15))
 
 
+@pytest.fixture
+def marked(judge, evaluator, tmp_path) -> Callable[..., list[str]]:
+    """``marked(defense, "fgsm")``: attack, threat and eps of the accuracies that are marked as doubtful."""
+
+    def marked(defense: nn.Module, *wishes: str, **arguments: int) -> list[str]:
+        judge(defense, *wishes, **arguments)
+        manifest, store = SweepManifest.load(tmp_path), evaluator.cells
+        grid = manifest.grid(store).doubting(manifest.check_report(store))
+        places = [(row.coordinates, row.cell.doubtful, row.cell.correct) for row in grid]
+        assert all(correct for _, doubtful, correct in places if doubtful)
+        return [f"{place.attack} {place.threat}" for place, doubtful, _ in places if doubtful]
+
+    return marked
+
+
+def test_the_accuracies_that_rest_on_what_was_found_are_marked_and_no_others(marked):
+    knowing, unknowing = ("fgsm adaptive", "ifgsm adaptive"), ("fgsm gray_box", "ifgsm gray_box")
+    assert marked(Flat(), "fgsm", "ifgsm", *unknowing) == [*knowing]
+    assert marked(Honest(), "fgsm", "ifgsm", *unknowing) == []
+
+
+def test_what_attackers_of_the_bare_classifier_left_is_marked_with_it(marked, classifier, monkeypatch):
+    monkeypatch.setattr(classifier, "forward", partial(probabilities, classifier.forward))
+    assert marked(Honest(), "fgsm gray_box") == ["fgsm gray_box"]
+
+
+def test_a_worst_case_is_marked_with_a_member_and_nothing_is_where_nothing_is_left(specify, evaluator, tmp_path):
+    common = {"defense": Flat(), "knows": True, "attack": fgsm, "family": "one-step"}
+    rows = []
+    for eps in (EPS, 1.0):
+        single = specify(**common, eps=eps)
+        rows.append(replace(single, attack=AttackSpec("worst", members={"fgsm": single.attack})))
+    cells = [evaluator(spec) for spec in rows]
+    manifest = SweepManifest(rows=tuple((spec.coordinates, spec.key) for spec in rows))
+    grid = manifest.grid(evaluator.cells).doubting(manifest.check_report(evaluator.cells))
+    assert [row.cell.doubtful for row in grid] == [cell.correct > 0 for cell in cells]
+    assert cells[0].correct and "doubtful" not in cells[0].to_json()
+
+
 def test_probes_can_be_turned_off_and_who_does_not_know_the_defense_has_none(specify):
     knowing = specify(eps=EPS, knows=True, arguments={"steps": 10}, stronger=("steps",))
     assert [probe.kind for probe in probes(knowing, Probing())] == ["stronger", "half"]

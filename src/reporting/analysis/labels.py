@@ -22,6 +22,11 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f}"
 
 
+def marked(text: str, doubtful: bool) -> str:
+    """A number with the sign that a check found a reason not to believe it: ``83.2?``."""
+    return f"{text}?" if doubtful else text
+
+
 def half_width(low: float, high: float) -> str:
     """Half of an interval of fractions, in points: ``±0.7``."""
     return plus_minus(50 * (high - low))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from src.evaluation.cell import Cell
 from src.evaluation.statistics import wilson_interval
+from src.reporting.analysis.labels import marked, percent
 
 
 @dataclass(frozen=True)
@@ -14,17 +15,23 @@ class Rate:
     fraction: float
     low: float
     high: float
+    doubtful: bool = False  #: whether a check found a reason not to believe it
 
     @staticmethod
     def of(cell: Cell) -> "Rate":
         """A cell's accuracy."""
-        return Rate(cell.accuracy, *cell.interval)
+        return Rate(cell.accuracy, *cell.interval, doubtful=cell.doubtful)
+
+    @property
+    def percent(self) -> str:
+        """``83.2``, or ``83.2?`` where it is doubtful."""
+        return marked(percent(self.fraction), self.doubtful)
 
     @staticmethod
-    def quoted(accuracy: float, n: int) -> "Rate":
+    def quoted(accuracy: float, n: int, doubtful: bool = False) -> "Rate":
         """An accuracy that a cell quotes of another one, over the same ``n`` images."""
         correct = round(accuracy * n)
-        return Rate(correct / n, *wilson_interval(correct, n))
+        return Rate(correct / n, *wilson_interval(correct, n), doubtful)
 
     def overlaps(self, other: "Rate") -> bool:
         """Whether the error bars touch, so that neither may be called better.

@@ -8,7 +8,7 @@ from statistics import fmean
 from src.evaluation.spec import Column
 from src.evaluation.statistics import mean_and_deviation
 from src.reporting.analysis.facets import Facet, FacetGroup, grouped
-from src.reporting.analysis.labels import column_label, slug
+from src.reporting.analysis.labels import column_label, marked, percent, slug
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import TradeOff, TradeOffs, trade_offs
 
@@ -25,6 +25,12 @@ class Average:
     seeds: int  #: how many have the number
     of: int  #: how many were asked for
     half_width: float | None = None  #: half of one seed's 95 % Wilson interval, mean over the seeds; of accuracies only
+    doubtful: bool = False  #: whether the accuracy of a seed is
+
+    @property
+    def percent(self) -> str:
+        """A mean accuracy, marked as :attr:`Rate.percent` is."""
+        return marked(percent(self.mean), self.doubtful)
 
     @property
     def complete(self) -> bool:
@@ -34,7 +40,7 @@ class Average:
     def bar(self) -> Rate:
         """An accuracy with the ends of mean ± deviation in place of an interval's; NaN where there is no deviation."""
         deviation = nan if self.deviation is None else self.deviation
-        return Rate(self.mean, self.mean - deviation, self.mean + deviation)
+        return Rate(self.mean, self.mean - deviation, self.mean + deviation, self.doubtful)
 
 
 def average(values: Sequence[float | None]) -> Average | None:
@@ -48,7 +54,9 @@ def average_rate(rates: Sequence[Rate | None]) -> Average | None:
     summary = average([rate.fraction if rate else None for rate in rates])
     if summary is None:
         return None
-    return replace(summary, half_width=fmean((rate.high - rate.low) / 2 for rate in rates if rate))
+    known = [rate for rate in rates if rate]
+    half_width = fmean((rate.high - rate.low) / 2 for rate in known)
+    return replace(summary, half_width=half_width, doubtful=any(rate.doubtful for rate in known))
 
 
 class Replicates(FacetGroup):

@@ -200,7 +200,7 @@ def _undefended(cells: Cells, eps: float | None, attacks: tuple[str, ...], bare:
             if column in bare:
                 rates[attack] = Rate.of(cell)
             else:
-                rates.setdefault(attack, Rate.quoted(cell.undefended_accuracy, cell.n))
+                rates.setdefault(attack, Rate.quoted(cell.undefended_accuracy, cell.n, cell.doubtful))
     return rates
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.evaluation.spec import number
-from src.reporting.analysis.labels import percent
 from src.reporting.analysis.rates import Rate
 from src.reporting.document.sections import GridSection, headline
 from src.reporting.document.tables import rate_text
@@ -45,7 +44,7 @@ def key_figures(parts: Sequence[GridSection]) -> KeyFigures | None:
             item = tradeoffs.highest(items)
             figures.append(_figure(f"best {kind}: {item.label}", item.attacked, item.worst))
     best = tradeoffs.highest(tradeoffs.defended)
-    undefended, defended = (percent(rate.fraction) if rate else "" for rate in (tradeoffs.undefended, best.attacked))
+    undefended, defended = (rate.percent if rate else "" for rate in (tradeoffs.undefended, best.attacked))
     budget = f"eps {number(tradeoffs.eps or 0)}"
     where = f"{facet.name}: at {budget}" if facet.name else f"At {budget}"
     title = f"{where} the strongest attack leaves {undefended} % without a defense, {defended} % behind {best.label}"

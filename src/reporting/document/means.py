@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from src.evaluation.spec import number
-from src.reporting.analysis.labels import MISSING, percent, plus_minus, points
+from src.reporting.analysis.labels import MISSING, plus_minus, points
 from src.reporting.analysis.rates import leaders
 from src.reporting.analysis.replicates import Average, AverageTradeOff, AverageTradeOffs, Replicates
 from src.reporting.document.tables import Entry, Table, paid_and_won
@@ -53,7 +53,7 @@ def _accuracy(average: Average | None, strong: bool = False) -> Entry:
     if average is None:
         return Entry()
     binomial = "" if average.half_width is None else f"({plus_minus(100 * average.half_width)})"
-    return Entry(percent(average.mean), _note(average, 100, binomial), average.mean, strong)
+    return Entry(average.percent, _note(average, 100, binomial), average.mean, strong)
 
 
 def _points(average: Average | None) -> Entry:
@@ -119,4 +119,4 @@ def _said(average: Average | None) -> str:
         return ""
     deviation = "" if average.deviation is None else f" {plus_minus(100 * average.deviation)}"
     seeds = "" if average.complete else f" ({average.seeds} of {average.of} seeds)"
-    return f"{percent(average.mean)}{deviation} %{seeds}"
+    return f"{average.percent}{deviation} %{seeds}"

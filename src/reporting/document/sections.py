@@ -11,7 +11,7 @@ from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
 from src.reporting.document.board import board_table
 from src.reporting.document.means import MEAN_LEGEND, mean_sentences, mean_tables, mean_tradeoff_table
 from src.reporting.document.published import COMPARISON_LEGEND, compare, comparison_tables, comparison_words
-from src.reporting.document.tables import LEGEND, Table, accuracy_tables, tradeoff_table
+from src.reporting.document.tables import LEGEND, Table, accuracy_tables, legend, tradeoff_table
 from src.reporting.document.threats import SideBySide, side_by_side, threat_sentences, threat_tables
 from src.reporting.document.words import sentences
 
@@ -56,6 +56,7 @@ def _of_threats(beside: SideBySide) -> GridSection:
         beside.title,
         tuple(threat_sentences(beside)),
         tuple(threat_tables(beside)),
+        legend(beside.grid),
         name=beside.name,
         facets=beside.facets,
         lines=beside.facets,
@@ -70,7 +71,7 @@ def _of_seeds(over: Replicates) -> GridSection:
         over.title,
         tuple(mean_sentences(over, averages)),
         tuple(mean_tables(over)),
-        MEAN_LEGEND,
+        legend(over.grid, MEAN_LEGEND),
         name=over.name,
         facets=over.facets[:1],
         lines=(over,),
@@ -86,6 +87,7 @@ def _of_facet(facet: Facet) -> GridSection:
         facet.title,
         tuple(sentences(facet, tradeoffs)),
         tuple(accuracy_tables(facet)),
+        legend(facet.grid),
         name=facet.name,
         facets=(facet,),
         lines=(facet,),

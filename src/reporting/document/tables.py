@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from math import isnan
 
+from src.evaluation.grid import Grid
 from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import MISSING, half_width, percent, points
+from src.reporting.analysis.labels import MISSING, half_width, points
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs
 
@@ -14,6 +15,14 @@ LEGEND = (
     "Accuracy in percent ± half the width of its 95 % Wilson interval. Bold: the best of its row, and whatever the "
     f"error bars cannot tell from it. {MISSING} is a cell not computed."
 )
+
+#: Added where a number is marked.
+DOUBT = 'A number with a "?" is not to be believed yet: see the reasons for suspicion.'
+
+
+def legend(grid: Grid, usual: str = LEGEND) -> str:
+    """What is said above the tables of a grid."""
+    return f"{usual} {DOUBT}" if grid.doubtful else usual
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ def rate_entry(rate: Rate | None, strong: bool = False) -> Entry:
     """An accuracy in percent with the half-width of its interval, on its heat."""
     if rate is None:
         return Entry()
-    return Entry(percent(rate.fraction), half_width(rate.low, rate.high), rate.fraction, strong)
+    return Entry(rate.percent, half_width(rate.low, rate.high), rate.fraction, strong)
 
 
 def points_entry(difference: float | None) -> Entry:
@@ -68,7 +77,7 @@ def milliseconds_entry(seconds: float | None) -> Entry:
 
 def rate_text(rate: Rate) -> str:
     """What :func:`rate_entry` shows, on one line; a rate without an error bar has none: ``83.2 ±0.7``."""
-    return percent(rate.fraction) if isnan(rate.low) else f"{percent(rate.fraction)} {half_width(rate.low, rate.high)}"
+    return rate.percent if isnan(rate.low) else f"{rate.percent} {half_width(rate.low, rate.high)}"
 
 
 def tradeoff_table(tradeoffs: TradeOffs) -> Table | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet, FacetGroup, grouped
-from src.reporting.analysis.labels import listed, percent, slug
+from src.reporting.analysis.labels import listed, slug
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs, trade_offs
 from src.reporting.document.tables import Table, rate_entry
@@ -68,9 +68,9 @@ def _falls(first: TradeOffs, last: TradeOffs) -> list[str]:
 
 def _moves(before: Rate, now: Rate) -> str:
     if now.overlaps(before):
-        return f"goes from {percent(before.fraction)} to {percent(now.fraction)} % (within the error bars)"
+        return f"goes from {before.percent} to {now.percent} % (within the error bars)"
     verb = "falls" if now.fraction < before.fraction else "rises"
-    return f"{verb} from {percent(before.fraction)} to {percent(now.fraction)} %"
+    return f"{verb} from {before.percent} to {now.percent} %"
 
 
 def side_by_side(facets: Sequence[Facet]) -> list[SideBySide]:

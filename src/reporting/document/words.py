@@ -225,4 +225,4 @@ def _bars(rate: Rate | None, other: Rate | None) -> str:
 
 
 def _p(rate: Rate | None) -> str:
-    return f"{percent(rate.fraction)} %" if rate else ""
+    return f"{rate.percent} %" if rate else ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from src.evaluation.spec import Column, number
 from src.reporting.analysis.certified import Certificates
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import MISSING, column_label, percent, spread
+from src.reporting.analysis.labels import MISSING, column_label, spread
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.replicates import Replicates
 from src.reporting.analysis.tradeoff import TradeOffs
@@ -431,7 +431,7 @@ def _heat_rows(facet: Facet, rows: Sequence[tuple[str, float]], columns: Sequenc
     for i, (attack, eps) in enumerate(rows):
         for j, column in enumerate(columns):
             cell = facet.cell(attack, eps, column)
-            text, ink = (percent(cell.accuracy), heat(cell.accuracy)[1]) if cell else (MISSING, SOFT)
+            text, ink = (Rate.of(cell).percent, heat(cell.accuracy)[1]) if cell else (MISSING, SOFT)
             yield {"row": i, "column": j, "accuracy": cell.accuracy if cell else None, "text": text, "ink": ink}
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from src.evaluation.sanity_checks import CheckReport, Finding
 from src.reporting.document.findings import check_sentences, findings_to_json
+from src.reporting.document.key_figures import short_title
+from src.reporting.document.sections import all_sentences, sections
 from src.reporting.report import write_report
 from tests.reporting import reporting_factories as make
 
@@ -32,6 +34,36 @@ def test_what_was_checked_is_said(found, said):
 
 def test_where_no_attacker_knows_a_defense_there_is_nothing_to_check():
     assert check_sentences(CheckReport()) == []
+
+
+def test_a_doubtful_number_carries_a_sign_wherever_it_stands(tmp_path: Path):
+    columns = {("none", None): (0.98, 0.05), ("vqvae", 0.5): (0.96, 0.41)}
+    grid = make.make_grid(("pgd",), (0.0, 0.3), columns)
+    doubted = next(row.key for row in grid.where(defense="vqvae", eps=0.3))
+    believed, doubting = (
+        grid.doubting(CheckReport((FOUND,), judged=2, doubtful=frozenset(keys))) for keys in ((), (doubted,))
+    )
+    plain, signed = (all_sentences(sections(part))[0] for part in (believed, doubting))
+    assert "41.0 %" in plain and signed == plain.replace("41.0 %", "41.0? %")
+    assert short_title(sections(doubting)).endswith("5.0 % without a defense, 41.0? % behind vqvae 0.5")
+    write_report(doubting, [], tmp_path)
+    page, markdown = ((tmp_path / name).read_text() for name in ("index.html", "grid.md"))
+    for text in (page, markdown):
+        assert "41.0?" in text and "96.0?" not in text and "not to be believed" in text
+    assert "not to be believed" not in sections(believed)[0].legend
+    assert "?" not in (tmp_path / "grid.csv").read_text()
+
+
+def test_a_mean_over_seeds_is_doubtful_where_one_of_them_is():
+    grid = make.make_replicates(attacks=("pgd",))
+    doubted = next(row.key for row in grid.where(defense="vqvae", noise=0.5, eps=0.3, seed=1))
+    table = sections(grid.doubting(CheckReport(doubtful=frozenset([doubted]))))[0].tables[0]
+    texts = {
+        (label, column): entry.text
+        for label, row in table.rows
+        for column, entry in zip(table.columns, row, strict=True)
+    }
+    assert [place for place, text in texts.items() if text.endswith("?")] == [("0.3", "vqvae 0.5")]
 
 
 def test_every_form_of_the_report_has_them_escaped(tmp_path: Path):
