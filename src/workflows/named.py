@@ -12,8 +12,8 @@ from threading import Lock
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from torch import Tensor, nn
 
 from src.attacks import within_budget
@@ -135,12 +135,13 @@ def _data(config: DictConfig, part: DictConfig, components: ComponentCache) -> I
 def _hydra_of_ours() -> Iterator[None]:
     """Leaves the caller's Hydra as it is, of which there may be one that runs, and OmegaConf's resolvers."""
     with _hydra:
-        state = Singleton.get_state()
+        running, resolvers = GlobalHydra.instance().hydra, dict(BaseContainer._resolvers)
         GlobalHydra.instance().clear()
         try:
             yield
         finally:
-            Singleton.set_state(state)
+            GlobalHydra.instance().hydra = running
+            BaseContainer._resolvers = resolvers
 
 
 @contextmanager
