@@ -45,6 +45,8 @@ class CertifiedVQVAE(Guided):
         thresholds: in pixel units, in (0, 1).
         eps: L∞ budget of the bounds in training, in pixel units.
         ramp: share of the training over which eps is raised, after ``warmup``, a share without any.
+        subselection: share of the pixels that an attacker can move that are left to him in the bounds of training, in
+            [0, 1]; see :meth:`training_box`.
         convolutions: (channels, kernel, stride, padding) of the bounded encoder's convolutions.
         linears: widths of its linear layers.
         dimension: length D of z and of the class codes, ≥ K.
@@ -72,6 +74,7 @@ class CertifiedVQVAE(Guided):
         eps: float = 0.3,
         warmup: float = 0.02,
         ramp: float = 0.4,
+        subselection: float = 1.0,
         convolutions: Sequence[Sequence[int]] = ((32, 5, 2, 2), (64, 4, 2, 1), (64, 3, 1, 1)),
         linears: Sequence[int] = (256,),
         dimension: int = 10,
@@ -97,6 +100,8 @@ class CertifiedVQVAE(Guided):
                 "eps must be in [0, 1), warmup and ramp shares of the training that sum to 1 at most; "
                 f"got {eps}, {warmup} and {ramp}"
             )
+        if not 0 <= subselection <= 1:
+            raise ValueError(f"subselection is a share, in [0, 1]; got {subselection}")
         if in_channels != 1 or image_size % 4 or dimension < num_classes:
             raise ValueError(
                 "images must have one channel and a size divisible by 4, and dimension be at least the number of "
@@ -106,7 +111,7 @@ class CertifiedVQVAE(Guided):
             raise ValueError("styles, style_codes, style_dimension, hidden and drawn must be at least 1, shift 0")
         self.save_hyperparameters()
         self.thresholds = tuple(float(t) for t in thresholds)
-        self.eps, self.warmup, self.ramp, self.shift = eps, warmup, ramp, shift
+        self.eps, self.warmup, self.ramp, self.shift, self.subselection = eps, warmup, ramp, shift, subselection
         self.drawn, self.guidance, self.commitment_cost = drawn, guidance, commitment_cost
         self.lr, self.drawing_lr, self.num_classes = lr, drawing_lr, num_classes
         self.styles, self.style_codes = styles, style_codes
@@ -173,8 +178,32 @@ class CertifiedVQVAE(Guided):
     def box(self, x: Tensor, eps: float | Tensor) -> Interval:
         """Interval of bits (N, T, H, W) that an attacker with ``eps``, a number or a scalar, can make of ``x``
         (N, 1, H, W)."""
+        low, high = self._corners(x, eps)
+        return Interval((high + low) / 2, (high - low) / 2)
+
+    def _corners(self, x: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The bits (N, T, H, W) of the darkest and the lightest image that an attacker can make of ``x``."""
         t = self.levels.to(x.dtype)
-        high, low = ((x + eps).clamp(max=1) > t).to(x.dtype), ((x - eps).clamp(min=0) > t).to(x.dtype)
+        return ((x - eps).clamp(min=0) > t).to(x.dtype), ((x + eps).clamp(max=1) > t).to(x.dtype)
+
+    def training_box(self, x: Tensor, y: Tensor, eps: float | Tensor) -> Interval:
+        """A part of :meth:`box` around an attacked image, so that training asks for less than all of it at once (SABR,
+        Müller et al., arXiv:2210.04871). Of the pixels that an attacker can move, each stays open with a probability of
+        ``subselection``; each other is as dark or as light as he can make it, whichever one gradient step from a random
+        corner of the box finds worse. Without a gradient."""
+        if self.subselection == 1:
+            return self.box(x, eps)
+        dark, light = self._corners(x, eps)
+        corner = torch.where(torch.rand_like(x) < 0.5, dark, light).requires_grad_(True)
+        was_training = self.encoder.training
+        self.encoder.eval()  # the averages of batch normalization are of the boxes that are bounded
+        with torch.enable_grad():
+            scores = self.scores(self.to_code(self.encoder(corner)))
+            (gradient,) = torch.autograd.grad(F.cross_entropy(scores, y, reduction="sum"), corner)
+        self.encoder.train(was_training)
+        worse = torch.where((gradient * (light - dark)).sum(1, keepdim=True) > 0, light, dark)
+        is_open = torch.rand_like(x) < self.subselection
+        low, high = torch.where(is_open, dark, worse), torch.where(is_open, light, worse)
         return Interval((high + low) / 2, (high - low) / 2)
 
     def margins(self, box: Interval, y: Tensor) -> Tensor:
@@ -195,13 +224,14 @@ class CertifiedVQVAE(Guided):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = shifted(batch[0], self.shift), batch[1]
-        metrics = self._metrics(x, y, self.eps_now, self.drawn) | {"eps": self.eps_now}
+        metrics = self._metrics(x, y, self.training_box(x, y, self.eps_now), self.drawn) | {"eps": self.eps_now}
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(x))
         return metrics["loss"]
 
-    def _metrics(self, x: Tensor, y: Tensor, eps: float | Tensor, drawn: int) -> dict[str, Tensor]:
-        """The losses by name, those of the drawing on the first ``drawn`` images alone; their sum; the share proved."""
-        margins = self.margins(self.box(x, eps), y)
+    def _metrics(self, x: Tensor, y: Tensor, box: Interval, drawn: int) -> dict[str, Tensor]:
+        """The losses by name, those of the drawing on the first ``drawn`` images alone; their sum; the share of the
+        ``box``es proved."""
+        margins = self.margins(box, y)
         parts = {"bounds": F.cross_entropy(-margins, y)} | self._drawing_losses(x[:drawn], y[:drawn])
         return parts | {"loss": torch.stack(list(parts.values())).sum(), "proved": _proved(margins)}
 
@@ -231,7 +261,7 @@ class CertifiedVQVAE(Guided):
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
         x, y = batch
         read = self.nearest(self.to_code(self.encoder(self.bits(x))))
-        metrics = self._metrics(x, y, self.eps, len(x)) | {"clean": (read == y).float().mean()}
+        metrics = self._metrics(x, y, self.box(x, self.eps), len(x)) | {"clean": (read == y).float().mean()}
         self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, batch_size=len(x), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:

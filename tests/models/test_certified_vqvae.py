@@ -114,6 +114,39 @@ def test_the_box_holds_all_that_eps_can_do_and_no_bit_more(network, images):
     assert ((seen <= box.centre + box.radius) & (seen >= box.centre - box.radius)).all()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_box_of_training_is_a_part_of_what_eps_can_do_around_an_attacked_image(network, real_digits, share):
+    x, y = (part[:16] for part in real_digits)
+    network.subselection = share
+    averages = [buffer.clone() for buffer in network.encoder.buffers()]
+    box, whole = network.training_box(x, y, 0.2), network.box(x, 0.2)
+    assert network.encoder.training
+    assert all(map(torch.equal, averages, network.encoder.buffers()))
+    low, high = box.centre - box.radius, box.centre + box.radius
+    assert ((low >= whole.centre - whole.radius) & (high <= whole.centre + whole.radius)).all()
+    for bits in (low, high):
+        assert (bits[:, 0] >= bits[:, 1]).all(), "what is above 0.65 is above 0.35"
+    reach = whole.radius.sum()
+    assert abs(box.radius.sum() / reach - share) < 0.1
+    fixed = (whole.radius > 0) & (box.radius == 0)
+    other = torch.where(fixed, 2 * whole.centre - box.centre, box.centre)  # the same box with those at their other ends
+    assert share == 1 or (loss(network, box.centre, y) > loss(network, other, y)).float().mean() > 0.9
+
+
+def loss(network: CertifiedVQVAE, bits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each image's scores, (N,)."""
+    network.encoder.eval()
+    scores = network.scores(network.to_code(network.encoder(bits)))
+    return nn.functional.cross_entropy(scores, y, reduction="none")
+
+
+def test_without_subselection_the_box_is_the_whole_and_no_random_number_is_drawn(network, real_digits):
+    before = torch.get_rng_state()
+    box, whole = network.training_box(*real_digits, 0.1), network.box(real_digits[0], 0.1)
+    assert all(map(torch.equal, box, whole))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_nothing_passes_from_the_image_to_the_drawing_but_codes(network, images):
     network.eval()
     drawn = network(images)
@@ -181,6 +214,7 @@ def test_an_attacker_gets_a_gradient(network, images):
         ({"warmup": 0.5, "ramp": 0.6}, "sum to 1"),
         ({"in_channels": 3}, "one channel"),
         ({"dimension": 9}, "dimension"),
+        ({"subselection": 1.5}, "subselection"),
         ({"drawn": 0}, "drawn"),
     ],
 )
