@@ -202,6 +202,11 @@ class SweepManifest:
         """The grid as far as it is computed."""
         return Grid(tuple(self._row(coordinates, key, store.get(key)) for coordinates, key in self.rows))
 
+    def judged(self, store: CellStore) -> tuple[Grid, CheckReport]:
+        """The grid, its doubtful cells marked, and what the checks came to."""
+        checks = self.check_report(store)
+        return self.grid(store).doubting(checks), checks
+
     def _row(self, coordinates: Coordinates, key: str, cell: Cell | None) -> GridRow:
         return GridRow(
             coordinates,

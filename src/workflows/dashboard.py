@@ -73,9 +73,7 @@ def _logged(outputs: Path, sweep: str) -> Logged:
     if folder is None:
         log.warning("no sweep under %s, so there is no panel of accuracy against eps; sweep, then repeat this", outputs)
         return logged(Grid(()), certified)
-    manifest, store = SweepManifest.load(folder), CellStore(outputs / "cells")
-    checks = manifest.check_report(store)
-    grid = manifest.grid(store).doubting(checks)
+    grid, checks = SweepManifest.load(folder).judged(CellStore(outputs / "cells"))
     return logged(grid, of_grid(certified, grid), checks)
 
 

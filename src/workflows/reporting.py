@@ -90,8 +90,7 @@ def refresh(outputs: Path, folder: Path, checkpoints: Path, compare_published: b
     manifest = SweepManifest.load(folder)
     compared = manifest.compare_published if compare_published is None else compare_published
     store = CellStore(outputs / "cells")
-    checks = manifest.check_report(store)
-    grid = manifest.grid(store).doubting(checks)
+    grid, checks = manifest.judged(store)
     certified = of_grid(load_certified(outputs / "certified"), grid)
     records = _training_records(checkpoints, grid)
     newest = manifest.number + 1 >= next_number(outputs / "sweeps")

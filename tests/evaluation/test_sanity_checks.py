@@ -195,8 +195,7 @@ def marked(judge, evaluator, tmp_path) -> Callable[..., list[str]]:
 
     def marked(defense: nn.Module, *wishes: str, **arguments: int) -> list[str]:
         judge(defense, *wishes, **arguments)
-        manifest, store = SweepManifest.load(tmp_path), evaluator.cells
-        grid = manifest.grid(store).doubting(manifest.check_report(store))
+        grid, _ = SweepManifest.load(tmp_path).judged(evaluator.cells)
         places = [(row.coordinates, row.cell.doubtful, row.cell.correct) for row in grid]
         assert all(correct for _, doubtful, correct in places if doubtful)
         return [f"{place.attack} {place.threat}" for place, doubtful, _ in places if doubtful]
@@ -223,7 +222,7 @@ def test_a_worst_case_is_marked_with_a_member_and_nothing_is_where_nothing_is_le
         rows.append(replace(single, attack=AttackSpec("worst", members={"fgsm": single.attack})))
     cells = [evaluator(spec) for spec in rows]
     manifest = SweepManifest(rows=tuple((spec.coordinates, spec.key) for spec in rows))
-    grid = manifest.grid(evaluator.cells).doubting(manifest.check_report(evaluator.cells))
+    grid, _ = manifest.judged(evaluator.cells)
     assert [row.cell.doubtful for row in grid] == [cell.correct > 0 for cell in cells]
     assert cells[0].correct and "doubtful" not in cells[0].to_json()
 
