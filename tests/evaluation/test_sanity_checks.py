@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from src.attacks import fgsm, ifgsm
 from src.defenses import Binarize
-from src.evaluation import AttackSpec, CellSpec, SweepManifest
-from src.evaluation.sanity_checks import Finding, Probing, probes
+from src.evaluation import AttackSpec, Cell, CellSpec, SweepManifest
+from src.evaluation.sanity_checks import Evidence, Finding, Probing, doubted, probes
 from src.straight_through import straight_through
 from src.workflows.sweeping import _warn
+from tests.reporting import reporting_factories as make
 
 EPS = 0.2
 FAMILIES = {"fgsm": "one-step", "ifgsm": "iterative", "noise": "noise"}
@@ -225,6 +226,26 @@ def test_a_worst_case_is_marked_with_a_member_and_nothing_is_where_nothing_is_le
     grid, _ = manifest.judged(evaluator.cells)
     assert [row.cell.doubtful for row in grid] == [cell.correct > 0 for cell in cells]
     assert cells[0].correct and "doubtful" not in cells[0].to_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("stronger-attack-lowers", [0.3]),
+        ("zero-gradient", [0.1, 0.3]),
+        ("nothing-to-prove", []),
+        ("proved-and-fooled", [0.1, 0.3, "proof"]),
+    ],
+)
+def test_a_check_of_one_eps_puts_that_eps_in_doubt_and_one_of_the_model_all(name, expected):
+    def cell_at(eps: float, attack: str = "pgd") -> Cell:
+        made = make.cell(make.coordinates(attack, eps, threat="adaptive"), 0.5)
+        return replace(made, attacker={"knows_defense": True})
+
+    proof = cell_at(0.3, "certified")
+    evidence = Evidence((cell_at(0.1), cell_at(0.3)), proofs=(proof,))
+    found = doubted(evidence, [Finding(name, make.coordinates("pgd", 0.3), "a reason")])
+    assert ["proof" if cell is proof else cell.coordinates.eps for cell in found] == expected
 
 
 def test_probes_can_be_turned_off_and_who_does_not_know_the_defense_has_none(specify):
