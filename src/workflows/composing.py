@@ -27,10 +27,16 @@ def _parsed(override: str) -> Override:
     return OverridesParser.create().parse_overrides([override])[0]
 
 
-def is_plain_value(override: str, config: DictConfig) -> bool:
-    """Whether an override sets a top-level number or text, and not a component or something within one."""
-    name = override.partition("=")[0]
-    return name in config and not OmegaConf.is_config(config[name])
+def choice_and_values(overrides: Iterable[str], config: DictConfig) -> tuple[tuple[str, ...], list[str]]:
+    """A job's overrides in two parts: those that choose a component or set something within one, and those that set a
+    top-level number or text."""
+
+    def is_plain(override: str) -> bool:
+        name = override.partition("=")[0]
+        return name in config and not OmegaConf.is_config(config[name])
+
+    overrides = list(overrides)
+    return tuple(o for o in overrides if not is_plain(o)), [o for o in overrides if is_plain(o)]
 
 
 class SweepComposer:
@@ -66,8 +72,7 @@ class SweepComposer:
             master_config: the sweep's own configuration.
             sweep_overrides: the job's overrides.
         """
-        values = [override for override in sweep_overrides if is_plain_value(override, master_config)]
-        choice = tuple(override for override in sweep_overrides if override not in values)
+        choice, values = choice_and_values(sweep_overrides, master_config)
         if (self._sweep, choice) not in _composed:
             _composed[self._sweep, choice] = _pickled(self._loader.load_sweep_config(master_config, list(choice)))
         config: DictConfig = pickle.loads(_composed[self._sweep, choice])

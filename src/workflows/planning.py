@@ -16,7 +16,7 @@ from src.evaluation.sanity_checks import Probe, Probing, probes
 from src.files import clear_temporaries
 from src.workflows.cells import components_for, evaluator_for, spec_of, unsearched_thresholds
 from src.workflows.component_cache import ComponentCache
-from src.workflows.composing import is_plain_value, parsed
+from src.workflows.composing import choice_and_values, parsed
 from src.workflows.schema import SweepSettings
 from src.workflows.settings import checked, unread
 from src.workflows.variants import labels
@@ -66,8 +66,7 @@ def plan_jobs(
     composed: dict[tuple[str, ...], DictConfig] = {}
     points, specs, checks = list(points), [], []
     for point in points:
-        values = [override for override in point if is_plain_value(override, config)]
-        choice = tuple(override for override in point if override not in values)
+        choice, values = choice_and_values(point, config)
         if choice not in composed:
             composed[choice] = compose(choice)
         for override in parsed(values):

@@ -140,6 +140,15 @@ def loss(network: CertifiedVQVAE, bits: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(scores, y, reduction="none")
 
 
+def test_training_bounds_the_training_box_at_the_eps_of_the_step(network, real_digits, monkeypatch):
+    attach(network, 10)
+    network.eps_now.fill_(0.07)
+    asked = []
+    monkeypatch.setattr(network, "training_box", lambda x, y, eps: asked.append(float(eps)) or network.box(x, eps))
+    network.training_step((real_digits[0][:8], real_digits[1][:8]), 0)
+    assert asked == [pytest.approx(0.07)]
+
+
 def test_without_subselection_the_box_is_the_whole_and_no_random_number_is_drawn(network, real_digits):
     before = torch.get_rng_state()
     box, whole = network.training_box(*real_digits, 0.1), network.box(real_digits[0], 0.1)

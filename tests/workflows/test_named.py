@@ -12,6 +12,7 @@ from src.attacks import fgsm, pgd
 from src.attacks.verdict import fooled
 from src.defenses import Binarize, KMeansCompression
 from src.errors import UserError
+from src.workflows.command import register_resolvers
 from src.workflows.named import attack_by_name, purifier_by_name
 
 
@@ -30,10 +31,13 @@ def test_an_attack_by_name_is_that_of_its_yaml_with_the_values_that_are_given(kn
 def test_it_works_within_a_program_of_hydras_and_leaves_its_state_alone(tmp_path):
     (tmp_path / "host.yaml").write_text("mine: ${values:}\n")
     OmegaConf.register_new_resolver("values", lambda: "the host's", replace=True)  # a name of one of ours
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        attack_by_name("fgsm")
-        purifier_by_name("binarize")
-        assert compose("host").mine == "the host's"
+    try:
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            attack_by_name("fgsm")
+            purifier_by_name("binarize")
+            assert compose("host").mine == "the host's"
+    finally:
+        register_resolvers()  # for the tests after this one
 
 
 def test_threads_may_ask_at_the_same_time():

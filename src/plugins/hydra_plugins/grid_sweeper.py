@@ -26,7 +26,7 @@ class GridSweeper(BasicSweeper):
     """Expands the cartesian product of the command line and ``hydra.sweeper.params`` into a grid of cells."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from src.workflows.composing import SweepComposer, is_plain_value
+        from src.workflows.composing import SweepComposer, choice_and_values
         from src.workflows.schema import SweepSettings
         from src.workflows.settings import checked
 
@@ -38,8 +38,7 @@ class GridSweeper(BasicSweeper):
         self.hydra_context.config_loader = cast(ConfigLoader, loader)  # the launcher asks it, too
         folder = Path(self.config.hydra.sweep.dir)  # has the time in it, which jobs are composed with
         batch_size, points = self._batch_size(), self._points(arguments)
-        choices = (tuple(part for part in point if not is_plain_value(part, self.config)) for point in points)
-        for choice in dict.fromkeys(choices):
+        for choice in dict.fromkeys(choice_and_values(point, self.config)[0] for point in points):
             self._compose(choice)  # so that whoever mistyped a name need not wait for PyTorch
         checked(self._compose(points[0]), SweepSettings)  # nor for Lightning: most mistakes are in each point
 

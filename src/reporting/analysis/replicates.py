@@ -25,7 +25,7 @@ class Average:
     seeds: int  #: how many have the number
     of: int  #: how many were asked for
     half_width: float | None = None  #: half of one seed's 95 % Wilson interval, mean over the seeds; of accuracies only
-    doubtful: bool = False  #: whether the accuracy of a seed is
+    doubtful: bool = False  #: whether it rests on an accuracy that is
 
     @property
     def percent(self) -> str:
@@ -186,12 +186,13 @@ def _average_item(
 ) -> AverageTradeOff:
     items = [_item(seed, column) for seed in by_seed]
     arena_items = [_item(seed, column) if seed else None for seed in in_arena]
+    gain = average([item.gain if item else None for item in arena_items])
     return AverageTradeOff(
         column,
         clean=average_rate([item.clean if item else None for item in items]),
         attacked=average_rate([item.attacked if item else None for item in arena_items]),
         price=average([item.price if item else None for item in items]),
-        gain=average([item.gain if item else None for item in arena_items]),
+        gain=gain and replace(gain, doubtful=any(item.gain_is_doubtful for item in arena_items if item)),
         defended=any(item.defended for item in items if item),
         learned=any(item.learned for item in items if item),
     )

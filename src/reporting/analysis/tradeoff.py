@@ -38,6 +38,10 @@ class TradeOff:
     def label(self) -> str:
         return column_label(*self.column)
 
+    @property
+    def gain_is_doubtful(self) -> bool:
+        return self.attacked is not None and self.attacked.doubtful
+
 
 @dataclass(frozen=True)
 class Choice:

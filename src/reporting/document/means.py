@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from src.evaluation.spec import number
-from src.reporting.analysis.labels import MISSING, plus_minus, points
+from src.reporting.analysis.labels import MISSING, marked, plus_minus, points
 from src.reporting.analysis.rates import leaders
 from src.reporting.analysis.replicates import Average, AverageTradeOff, AverageTradeOffs, Replicates
 from src.reporting.document.tables import Entry, Table, paid_and_won
@@ -58,7 +58,7 @@ def _accuracy(average: Average | None, strong: bool = False) -> Entry:
 
 def _points(average: Average | None) -> Entry:
     """A mean difference in points with its deviation."""
-    return Entry(points(average.mean), _note(average, 1)) if average else Entry()
+    return Entry(marked(points(average.mean), average.doubtful), _note(average, 1)) if average else Entry()
 
 
 def _note(average: Average, scale: int, *others: str) -> str:

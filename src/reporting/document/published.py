@@ -10,7 +10,7 @@ from statistics import mean
 from src.evaluation.cell import Cell
 from src.evaluation.spec import Column, number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import MISSING, column_label, listed, percent, points
+from src.reporting.analysis.labels import MISSING, column_label, listed, marked, percent, points
 from src.reporting.analysis.rates import Rate
 from src.reporting.document.tables import Entry, Table
 
@@ -86,7 +86,9 @@ def _entry(compared: Compared) -> Entry:
     if compared.cell is None or compared.difference is None:
         return Entry(MISSING, f"/ {theirs} / {MISSING}")
     accuracy = compared.cell.accuracy
-    return Entry(percent(accuracy, 2), f"/ {theirs} / {points(compared.difference, 2)}", accuracy)
+    return Entry(
+        marked(percent(accuracy, 2), compared.cell.doubtful), f"/ {theirs} / {points(compared.difference, 2)}", accuracy
+    )
 
 
 def comparison_words(compared: Sequence[Compared]) -> str:

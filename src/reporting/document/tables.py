@@ -6,7 +6,7 @@ from math import isnan
 from src.evaluation.grid import Grid
 from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import MISSING, half_width, points
+from src.reporting.analysis.labels import MISSING, half_width, marked, points
 from src.reporting.analysis.rates import Rate, leaders
 from src.reporting.analysis.tradeoff import TradeOffs
 
@@ -65,9 +65,9 @@ def rate_entry(rate: Rate | None, strong: bool = False) -> Entry:
     return Entry(rate.percent, half_width(rate.low, rate.high), rate.fraction, strong)
 
 
-def points_entry(difference: float | None) -> Entry:
+def points_entry(difference: float | None, doubtful: bool = False) -> Entry:
     """A difference of accuracies in points."""
-    return Entry() if difference is None else Entry(points(difference))
+    return Entry() if difference is None else Entry(marked(points(difference), doubtful))
 
 
 def milliseconds_entry(seconds: float | None) -> Entry:
@@ -95,7 +95,7 @@ def tradeoff_table(tradeoffs: TradeOffs) -> Table | None:
             points_entry(item.price),
             rate_entry(item.attacked, best),
             *([rate_entry(item.proved)] if proved else []),
-            points_entry(item.gain),
+            points_entry(item.gain, item.gain_is_doubtful),
             Entry(item.worst or ""),
             milliseconds_entry(item.purify_seconds),
         )

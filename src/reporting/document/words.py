@@ -3,7 +3,7 @@
 from src.evaluation.grid import Grid
 from src.evaluation.spec import number
 from src.reporting.analysis.facets import Facet
-from src.reporting.analysis.labels import column_label, listed, percent, spread
+from src.reporting.analysis.labels import column_label, listed, marked, percent, spread
 from src.reporting.analysis.rates import Rate
 from src.reporting.analysis.tradeoff import Choice, TradeOff, TradeOffs
 
@@ -160,7 +160,9 @@ def _pays_and_wins(item: TradeOff, tradeoffs: TradeOffs) -> str:
     if item.price is not None:
         parts.append(f"pays {item.price:z.1f}{_bars(item.clean, tradeoffs.undefended_clean)}")
     if item.gain is not None:
-        parts.append(f"wins {item.gain:z.1f}{_bars(item.attacked, tradeoffs.undefended)}")
+        parts.append(
+            f"wins {marked(f'{item.gain:z.1f}', item.gain_is_doubtful)}{_bars(item.attacked, tradeoffs.undefended)}"
+        )
     subject = "it" if item.noise is None else f"noise {number(item.noise)}"
     return f"{subject} {' and '.join(parts)}" if parts else ""
 

@@ -50,6 +50,7 @@ def test_a_doubtful_number_carries_a_sign_wherever_it_stands(tmp_path: Path):
     page, markdown = ((tmp_path / name).read_text() for name in ("index.html", "grid.md"))
     for text in (page, markdown):
         assert "41.0?" in text and "96.0?" not in text and "not to be believed" in text
+    assert "36.0?" in markdown and "wins 36.0?" in sections(doubting)[0].sentences[2]  # 41 less the 5 undefended
     assert "not to be believed" not in sections(believed)[0].legend
     assert "?" not in (tmp_path / "grid.csv").read_text()
 
