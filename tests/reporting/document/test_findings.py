@@ -1,14 +1,16 @@
 """A grid without findings must not look like one without checks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from src.evaluation.cell import NO_CLASS
 from src.evaluation.sanity_checks import CheckReport, Finding
 from src.reporting.document.findings import check_sentences, findings_to_json
 from src.reporting.document.key_figures import short_title
-from src.reporting.document.sections import all_sentences, sections
+from src.reporting.document.sections import all_sentences, comparisons, sections
 from src.reporting.report import write_report
 from tests.reporting import reporting_factories as make
 
@@ -53,6 +55,22 @@ def test_a_doubtful_number_carries_a_sign_wherever_it_stands(tmp_path: Path):
     assert "36.0?" in markdown and "wins 36.0?" in sections(doubting)[0].sentences[2]  # 41 less the 5 undefended
     assert "not to be believed" not in sections(believed)[0].legend
     assert "?" not in (tmp_path / "grid.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "prediction", "doubtful"), [(0.5, 3, True), (0.0, 3, False), (0.0, NO_CLASS, True)]
+)
+def test_nothing_left_is_doubtful_only_where_answers_are_no_numbers(accuracy, prediction, doubtful):
+    made = replace(make.cell(make.coordinates("pgd"), accuracy, n=10), predictions=[prediction] * 10)
+    (row,) = make.Grid((make.row(made),)).doubting(CheckReport(doubtful=frozenset([made.key])))
+    assert row.cell.doubtful is doubtful
+
+
+def test_a_doubtful_number_carries_a_sign_beside_the_reports_own():
+    grid = make.make_grid(("fgsm",), (0.3,), {("vqvae", 0.5): (0.96, 0.41)})
+    for keys, text in (((), "41.00"), ((row.key for row in grid), "41.00?")):
+        (comparison,) = comparisons(grid.doubting(CheckReport(doubtful=frozenset(keys))))
+        assert text in [entry.text for table in comparison.tables for _, row in table.rows for entry in row]
 
 
 def test_a_mean_over_seeds_is_doubtful_where_one_of_them_is():
